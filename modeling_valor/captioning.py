@@ -1,0 +1,105 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Multimodal Grouping Captioning (MGC): what is masked, and what it costs to miss it (section 4.2, eq. 5 and 6)."""
+
+import torch
+from torch.nn import functional as F
+
+
+IGNORE_INDEX = -100
+
+
+def mask_tokens(
+    input_ids: torch.LongTensor,
+    attention_mask: torch.Tensor | None,
+    mask_token_id: int,
+    vocab_size: int,
+    mask_probability: float = 0.6,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.LongTensor, torch.LongTensor]:
+    """
+    Masks words for causal masked language modelling (section 4.2), as the 2023 code does.
+
+    Every token but the first ([CLS]) and the padding is chosen with `mask_probability`, [SEP] included; a text in which
+    none was chosen is drawn again. Of the chosen ones 80% become [MASK], 10% a random word, 10% stay.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(batch_size, length)`)
+        attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*): 0 or False for padding.
+        generator (`torch.Generator`, *optional*): makes the draw repeatable; on the device of `input_ids`.
+
+    Returns:
+        Masked ids and labels, both `(batch_size, length)`; labels are -100 where nothing was masked.
+    """
+
+    def draw(shape):
+        return torch.rand(shape, generator=generator, device=input_ids.device)
+
+    candidates = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    candidates = candidates.clone()
+    candidates[:, 0] = False
+    chosen = candidates & (draw(input_ids.shape) < mask_probability)
+    while (again := candidates.any(dim=1) & ~chosen.any(dim=1)).any():
+        chosen[again] = candidates[again] & (draw(candidates[again].shape) < mask_probability)
+
+    labels = input_ids.masked_fill(~chosen, IGNORE_INDEX)
+    fate = draw(input_ids.shape)
+    # Ids up to [MASK] are special or unused in BERT vocabularies
+    random_words = torch.randint(
+        mask_token_id + 1, vocab_size, input_ids.shape, generator=generator, device=input_ids.device
+    )
+    masked = torch.where(chosen & (fate < 0.8), mask_token_id, input_ids)
+    return torch.where(chosen & (fate >= 0.8) & (fate < 0.9), random_words, masked), labels
+
+
+def next_word_labels(input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.LongTensor:
+    """Labels of the "causal" objective: at each position the next token, -100 at the end and for padding."""
+    labels = torch.full_like(input_ids, IGNORE_INDEX)
+    labels[:, :-1] = input_ids[:, 1:]
+    if attention_mask is not None:
+        labels[:, :-1].masked_fill_(~attention_mask[:, 1:].bool(), IGNORE_INDEX)
+    return labels
+
+
+def captioning_loss(logits: torch.Tensor, labels: torch.LongTensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """
+    Cross-entropy at the labelled positions, averaged over all of them (eq. 5).
+
+    With `label_smoothing` s it is the KL divergence to the distribution that gives the target 1 - s and every other
+    word s / (V - 1), summed over the vocabulary; it contains the entropy of that distribution, as in the 2023 code.
+
+    Args:
+        logits (`torch.Tensor` of shape `(..., vocab_size)`): computed in float32 whatever their dtype.
+        labels (`torch.LongTensor` of shape `(...)`): -100 where there is no target. With no target at all the loss is 0.
+    """
+    labels = labels.flatten()
+    targets = labels != IGNORE_INDEX
+    logits, labels = logits.flatten(0, -2)[targets].float(), labels[targets]
+    if labels.numel() == 0:
+        return logits.sum()
+    if label_smoothing == 0:
+        return F.cross_entropy(logits, labels)
+    smoothed = torch.full_like(logits, label_smoothing / (logits.shape[-1] - 1))
+    smoothed.scatter_(1, labels[:, None], 1 - label_smoothing)
+    return F.kl_div(F.log_softmax(logits, dim=-1), smoothed, reduction="batchmean")
+
+
+def answer_loss(
+    logits: torch.Tensor, labels: torch.LongTensor, answer_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """
+    Cross-entropy averaged over the tokens of each answer, then over answers (section 4.3).
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch_size, length, vocab_size)`)
+        labels (`torch.LongTensor` of shape `(batch_size, length)`): -100 where there is no target.
+        answer_weights (`torch.Tensor` of shape `(batch_size,)`, *optional*): for several answers to a question, weights
+            that add up to 1 for each question; the result is then the mean over questions.
+    """
+    targets = labels != IGNORE_INDEX
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view_as(labels)
+    counts = targets.sum(dim=1)
+    per_answer = losses.sum(dim=1) / counts.clamp(min=1)
+    weights = (counts > 0).to(per_answer)
+    if answer_weights is not None:
+        weights = weights * answer_weights.to(per_answer)
+    return (per_answer * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)

@@ -1,0 +1,317 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Configurations of VALOR and of its parts."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+MODALITY_INPUTS = {"text": "input_ids", "video": "pixel_values_videos", "audio": "input_features"}
+"""The model input that carries each modality."""
+
+ALIGNMENT_GROUPS = {
+    "t-v": (("text",), ("video",)),
+    "t-a": (("text",), ("audio",)),
+    "t-av": (("text",), ("video", "audio")),
+    "v-a": (("video",), ("audio",)),
+    "a-tv": (("audio",), ("text", "video")),
+    "v-ta": (("video",), ("text", "audio")),
+}
+"""Modality groups of MGA (Table 8): the modalities of a similarity matrix's rows and of its columns."""
+
+CAPTIONING_GROUPS = {"t-v": ("video",), "t-a": ("audio",), "t-av": ("video", "audio")}
+"""Modality groups of MGC (Table 9): what the decoder is conditioned on."""
+
+CAPTIONING_SIDES = {group: (modalities,) for group, modalities in CAPTIONING_GROUPS.items()}
+
+CROSS_ATTENTION_BLOCKS = {
+    "concat": ("audiovisual",),
+    "parallel": ("video", "audio"),
+    "audio_visual": ("audio", "video"),
+    "visual_audio": ("video", "audio"),
+    "merge": (),
+}
+"""Cross-attention blocks of a decoder layer, in the order in which they are applied (Figure 7)."""
+
+
+@strict
+class ValorTextConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`ValorTextModel`], the BERT stack that is both text encoder and multimodal decoder (section 4.1).
+
+    Field names and defaults are those of BERT-base; `mask_token_id` is the id of the [MASK] token that stands for the
+    word to predict (section 4.2).
+    """
+
+    model_type = "valor_text"
+    base_config_key = "text_config"
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 101
+    eos_token_id: int | list[int] | None = 102
+    mask_token_id: int = 103
+    use_cache: bool = True
+    tie_word_embeddings: bool = True
+
+    def validate_architecture(self):
+        """The hidden size must be a multiple of the number of attention heads."""
+        if self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads})."
+            )
+
+
+@strict
+class ValorVideoSwinConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`ValorVideoSwinModel`], the Video Swin Transformer of VALOR-base (Swin-B by default).
+
+    embed_dim (`int`): channels of the first stage; each following stage doubles them.
+    window_size (`tuple[int, int, int]`): attention window in (frames, rows, columns) of tokens.
+    patch_size (`tuple[int, int, int]`): frames, rows and columns of pixels that make a token.
+    temporal_stride (`int`): frames from one token to the next; 1 gives one grid of tokens per frame.
+    """
+
+    model_type = "valor_video_swin"
+    base_config_key = "vision_config"
+
+    image_size: int = 224
+    patch_size: list[int] | tuple[int, ...] = (2, 4, 4)
+    temporal_stride: int = 1
+    num_channels: int = 3
+    embed_dim: int = 128
+    depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)
+    num_heads: list[int] | tuple[int, ...] = (4, 8, 16, 32)
+    window_size: list[int] | tuple[int, ...] = (8, 7, 7)
+    mlp_ratio: float | int = 4.0
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.2
+    layer_norm_eps: float = 1e-5
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        for name in ("patch_size", "depths", "num_heads", "window_size"):
+            setattr(self, name, list(getattr(self, name)))
+        kwargs.pop("hidden_size", None)
+        kwargs.pop("num_hidden_layers", None)
+        super().__post_init__(**kwargs)
+        # What composite models read of any vision encoder
+        self.hidden_size = self.embed_dim * 2 ** (len(self.depths) - 1)
+        self.num_hidden_layers = len(self.depths)
+
+    def validate_architecture(self):
+        """Stages must agree in number, and each width must be a multiple of the stage's heads."""
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(
+                f"`depths` ({self.depths}) and `num_heads` ({self.num_heads}) must have one entry per stage."
+            )
+        for stage, heads in enumerate(self.num_heads):
+            if (self.embed_dim * 2**stage) % heads != 0:
+                raise ValueError(
+                    f"The width of stage {stage} ({self.embed_dim * 2**stage}) must be a multiple of its "
+                    f"{heads} attention heads."
+                )
+
+
+@strict
+class ValorAudioConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`ValorAudioModel`], the Audio Spectrogram Transformer (section 4.1).
+
+    num_mel_bins (`int`): height of a clip's spectrogram.
+    max_length (`int`): its width in 10 ms frames; 512 frames are 5.12 s.
+    patch_size (`int`): side of a square patch; patches do not overlap.
+    """
+
+    model_type = "valor_audio"
+    base_config_key = "audio_config"
+
+    num_mel_bins: int = 64
+    max_length: int = 512
+    patch_size: int = 16
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+
+    def validate_architecture(self):
+        """Heads must divide the width, and a spectrogram must hold at least one patch."""
+        if self.hidden_size % self.num_attention_heads != 0:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
+                f"({self.num_attention_heads})."
+            )
+        if min(self.num_mel_bins, self.max_length) < self.patch_size:
+            raise ValueError(
+                f"A spectrogram of {self.num_mel_bins} x {self.max_length} does not hold one patch of side "
+                f"{self.patch_size}."
+            )
+
+
+@strict
+class ValorConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`ValorModel`] and its heads. Defaults are the paper's VALOR-large.
+
+    Args:
+        vision_config: `clip_vision_model`, `valor_video_swin` or any transformers vision encoder that returns patch tokens.
+        audio_config: `valor_audio`.
+        text_config: `valor_text`, the stack that is text encoder and decoder at once.
+        text_encoder_config: `None` when the text encoder is the decoder's stack (the default, section 4.1), else a
+            `bert` or `clip_text_model` configuration.
+        projection_dim (`int`): width C of the common space of section 4.2.
+        alignment: `"fine"` scores every text token against every frame and clip (eq. 3), `"coarse"` one vector each (Table 10).
+        audiovisual_fusion: `"feature"` joins frames and clips before scoring, `"score"` adds the two scores (Table 10).
+        token_weighting: weights of eq. 3 for t-av, `"learned"` or `"uniform"` (Table 10).
+        cross_attention_type: how the decoder attends to video and audio (Figure 7, Table 11).
+        alignment_groups: modality groups of MGA (Table 8).
+        captioning_groups: modality groups of MGC (Table 9).
+        alignment_loss_weight (`float`): alpha of eq. 7 (Table 12).
+        captioning_objective: `"masked"` (section 4.2) or `"causal"` (next word, no masks).
+        mask_probability (`float`): share of the words that MGC masks.
+        label_smoothing (`float`): used by [`ValorForCaptioning`] only.
+        max_frames, max_audio_clips (`int`): rows of the frame and clip embeddings.
+        logit_scale_init_value (`float`): logarithm of the initial inverse temperature; the default is ln(1 / 0.07).
+        padded_similarity: `"exclude"` leaves padded text out of the maxima (eq. 3), `"zero"` counts it with
+            similarity 0, as the released checkpoints were trained.
+        retrieval_prompt_ids, caption_prompt_ids, question_prompt_ids: token ids of the task prompts, `None` for no prompt.
+            The first two are appended to the text of the encoder and of the decoder with their own [CLS] and [SEP]; the
+            third is inserted after the question's [CLS].
+        initializer_range (`float`): standard deviation of new projections.
+    """
+
+    model_type = "valor"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(
+            config_class=AutoConfig,
+            model_type="clip_vision_model",
+            init_kwargs={
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "patch_size": 14,
+                "projection_dim": 768,
+            },
+        ),
+        "audio_config": ValorAudioConfig,
+        "text_config": ValorTextConfig,
+        "text_encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True),
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    text_encoder_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 512
+    alignment: Literal["fine", "coarse"] = "fine"
+    audiovisual_fusion: Literal["feature", "score"] = "feature"
+    token_weighting: Literal["learned", "uniform"] = "learned"
+    cross_attention_type: Literal["concat", "parallel", "audio_visual", "visual_audio", "merge"] = "concat"
+    alignment_groups: list[str] | tuple[str, ...] = ("t-v", "t-a", "t-av")
+    captioning_groups: list[str] | tuple[str, ...] = ("t-v", "t-a", "t-av")
+    alignment_loss_weight: float | int = 1.5
+    captioning_objective: Literal["masked", "causal"] = "masked"
+    mask_probability: float | int = 0.6
+    label_smoothing: float | int = 0.0
+    max_frames: int = 32
+    max_audio_clips: int = 32
+    logit_scale_init_value: float | int = 2.6592
+    padded_similarity: Literal["exclude", "zero"] = "exclude"
+    retrieval_prompt_ids: list[int] | tuple[int, ...] | None = None
+    caption_prompt_ids: list[int] | tuple[int, ...] | None = None
+    question_prompt_ids: list[int] | tuple[int, ...] | None = None
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        self.alignment_groups = list(self.alignment_groups)
+        self.captioning_groups = list(self.captioning_groups)
+        super().__post_init__(**kwargs)
+
+    def validate_groups(self):
+        """Every modality group must be a known one, and coarse alignment knows the three text groups only."""
+        self.check_groups(self.alignment_groups, "alignment_groups")
+        self.check_groups(self.captioning_groups, "captioning_groups")
+
+    def check_groups(self, groups, name: Literal["alignment_groups", "captioning_groups"]):
+        """Raises a `ValueError` that names the first of `groups` that `name` does not accept."""
+        known = list(ALIGNMENT_GROUPS if name == "alignment_groups" else CAPTIONING_GROUPS)
+        if name == "alignment_groups" and self.alignment == "coarse":
+            known = ["t-v", "t-a", "t-av"]
+        unknown = [group for group in groups if group not in known]
+        if unknown:
+            raise ValueError(
+                f"`{name}` holds {unknown[0]!r}, but a modality group must be one of {known}"
+                + (" with coarse alignment." if self.alignment == "coarse" else ".")
+            )
+
+    def select_groups(
+        self,
+        name: Literal["alignment_groups", "captioning_groups"],
+        requested: Sequence[str] | None,
+        given: Sequence[str],
+    ) -> list[str]:
+        """
+        Modality groups to compute, from what was asked for and from the modalities given.
+
+        Without a request they are those of this configuration that can be computed. A group that lacks one modality
+        of a side for the whole batch works with the other ("t-av" without sound is text against video), unless
+        another group already is just that.
+
+        Raises:
+            `ValueError`: a requested group is unknown, or a whole side of it is missing.
+        """
+        if requested is not None:
+            self.check_groups(requested, name)
+        table = ALIGNMENT_GROUPS if name == "alignment_groups" else CAPTIONING_SIDES
+        groups = list(getattr(self, name) if requested is None else requested)
+        sides = {group: [[m for m in side if m in given] for side in table[group]] for group in groups}
+        if requested is not None:
+            for group in groups:
+                if not all(sides[group]):
+                    missing = [MODALITY_INPUTS[m] for side in table[group] for m in side if m not in given]
+                    raise ValueError(
+                        f"The modality group {group!r} needs {' or '.join(f'`{m}`' for m in missing)}, not given."
+                    )
+            return groups
+        complete = [sides[group] for group in groups if sides[group] == [list(side) for side in table[group]]]
+        return [
+            group
+            for group in groups
+            if all(sides[group])
+            and (sides[group] == [list(side) for side in table[group]] or sides[group] not in complete)
+        ]
+
+    def validate_fractions(self):
+        """Probabilities must lie between 0 and 1."""
+        if not 0 < self.mask_probability <= 1:
+            raise ValueError(f"`mask_probability` must be above 0 and at most 1, got {self.mask_probability}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must be at least 0 and below 1, got {self.label_smoothing}.")
+
+
+__all__ = ["ValorAudioConfig", "ValorConfig", "ValorTextConfig", "ValorVideoSwinConfig"]

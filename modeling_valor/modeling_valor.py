@@ -1,0 +1,511 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""VALOR: where text, frames and sound meet (Figure 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPooling,
+)
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .alignment import TokenSet, coarse_similarity, contrastive_loss, gather_with_gradient, grouped_similarity
+from .configuration_valor import ValorConfig
+from .modeling_valor_audio import ValorAudioModel
+from .modeling_valor_text import ValorConditions, ValorTextModel
+from .modeling_valor_vision import build_vision_model, encode_frames, vision_hidden_size
+
+
+@dataclass
+class ValorOutput(ModelOutput):
+    r"""
+    loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `return_loss=True`):
+        Contrastive loss, the mean over the modality groups (eq. 4).
+    alignment_losses (`dict[str, torch.FloatTensor]`, *optional*, returned when `return_loss=True`):
+        Loss of each modality group.
+    similarity (`dict[str, torch.FloatTensor]`):
+        Scores of each modality group, `(batch_size, batch_size)`, without temperature; rows are the items of the
+        group's first letter. In distributed training with a loss they cover the samples of all ranks.
+    text_embeds (`torch.FloatTensor` of shape `(batch_size, length, projection_dim)`, *optional*):
+        L2-normalised text tokens; `(batch_size, projection_dim)` with coarse alignment, as the following two.
+    video_embeds (`torch.FloatTensor` of shape `(batch_size, num_frames, projection_dim)`, *optional*)
+    audio_embeds (`torch.FloatTensor` of shape `(batch_size, num_audio_clips, projection_dim)`, *optional*)
+    text_model_output (`BaseModelOutput`, *optional*): output of the text encoder.
+    vision_model_output (`BaseModelOutputWithPooling`, *optional*):
+        Tokens `(batch_size, num_frames, tokens, hidden_size)` and one vector per frame.
+    audio_model_output (`BaseModelOutputWithPooling`, *optional*): the same for audio clips.
+    """
+
+    loss: torch.FloatTensor | None = None
+    alignment_losses: dict[str, torch.FloatTensor] | None = None
+    similarity: dict[str, torch.FloatTensor] | None = None
+    text_embeds: torch.FloatTensor | None = None
+    video_embeds: torch.FloatTensor | None = None
+    audio_embeds: torch.FloatTensor | None = None
+    text_model_output: BaseModelOutput | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+    audio_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple:
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+class ValorConditionEmbeddings(nn.Module):
+    """Encoder tokens -> decoder conditions: width, position of the frame or clip, modality (section 4.2)."""
+
+    def __init__(self, config: ValorConfig, encoder_size: int, max_positions: int):
+        super().__init__()
+        hidden_size, eps = config.text_config.hidden_size, config.text_config.layer_norm_eps
+        self.projection, self.norm = None, None
+        if encoder_size != hidden_size:
+            self.projection = nn.Linear(encoder_size, hidden_size)
+            self.norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.position_embedding = nn.Embedding(max_positions, hidden_size)
+        self.type_embedding = nn.Parameter(torch.zeros(hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch_size, frames, tokens, encoder_size) -> (batch_size, frames * tokens, hidden_size)."""
+        if self.projection is not None:
+            hidden_states = self.norm(self.projection(hidden_states))
+        positions = self.position_embedding.weight[: hidden_states.shape[1], None]
+        return (hidden_states + positions + self.type_embedding).flatten(1, 2)
+
+
+class ValorTokenWeight(nn.Module):
+    """Logit of a token's weight in eq. 3; a two-layer MLP in the released checkpoints."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(size, size)
+        self.fc2 = nn.Linear(size, 1)
+
+    def forward(self, embeds: torch.Tensor) -> torch.Tensor:
+        """(batch_size, length, size) -> (batch_size, length)."""
+        return self.fc2(F.relu(self.fc1(embeds))).squeeze(-1)
+
+
+class ValorPreTrainedModel(PreTrainedModel):
+    config: ValorConfig
+    base_model_prefix = "valor"
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("text", "video", "audio")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ValorTextEmbeddings", "ValorTextLayer", "ValorConditionEmbeddings"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, ValorConditionEmbeddings):
+            init.normal_(module.type_embedding, mean=0.0, std=self.config.initializer_range)
+        elif isinstance(module, ValorModel):
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+
+
+class ValorModel(ValorPreTrainedModel):
+    """
+    The encoders of VALOR, the common space in which they are aligned, and the decoder's stack without its head.
+
+    `get_text_features`, `get_video_features` and `get_audio_features` embed each modality on its own;
+    `compute_similarity` scores any two sets of embeddings; `forward` does it all for a batch of matching samples.
+    """
+
+    # Heads save it beside this model; it is not missed here
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(self, config: ValorConfig):
+        super().__init__(config)
+        self.text_model = ValorTextModel._from_config(
+            config.text_config, cross_attention_type=config.cross_attention_type
+        )
+        self.text_encoder = None
+        if config.text_encoder_config is not None:
+            options = {"add_pooling_layer": False} if config.text_encoder_config.model_type == "bert" else {}
+            self.text_encoder = AutoModel.from_config(config.text_encoder_config, **options)
+        self.vision_model = build_vision_model(config.vision_config)
+        self.audio_model = ValorAudioModel._from_config(config.audio_config)
+
+        text_size = (config.text_encoder_config or config.text_config).hidden_size
+        video_size, audio_size = vision_hidden_size(config.vision_config), config.audio_config.hidden_size
+        self.video_condition = ValorConditionEmbeddings(config, video_size, config.max_frames)
+        self.audio_condition = ValorConditionEmbeddings(config, audio_size, config.max_audio_clips)
+
+        size = config.projection_dim
+        self.text_projection = nn.Linear(text_size, size, bias=False)
+        self.video_projection = nn.Linear(video_size, size, bias=False)
+        self.audio_projection = nn.Linear(audio_size, size, bias=False)
+        if config.alignment == "fine":
+            self.text_token_weight = ValorTokenWeight(size)
+            self.video_token_weight = ValorTokenWeight(size)
+            self.audio_token_weight = ValorTokenWeight(size)
+        elif config.audiovisual_fusion == "feature":
+            self.audiovisual_projection = nn.Linear(2 * size, size)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.text_model.set_input_embeddings(value)
+
+    # --- Encoders -----------------------------------------------------------------------------------------------------
+
+    def text_attention_mask(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.BoolTensor:
+        """The mask given, else everything that is not padding."""
+        if attention_mask is None:
+            return input_ids != self.config.text_config.pad_token_id
+        return attention_mask.bool()
+
+    def prompt(self, name: str, device: torch.device) -> torch.LongTensor | None:
+        """A task prompt of the configuration as ids of shape (1, length)."""
+        ids = getattr(self.config, name)
+        return None if ids is None else torch.tensor([list(ids)], dtype=torch.long, device=device)
+
+    def encode_text(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutput:
+        """Text encoder: `last_hidden_state` of shape (batch_size, length, hidden_size), the prompt left out."""
+        attention_mask = self.text_attention_mask(input_ids, attention_mask)
+        prompt = self.prompt("retrieval_prompt_ids", input_ids.device)
+        if self.text_encoder is None:
+            return self.text_model(
+                input_ids, attention_mask, prompt_input_ids=prompt, is_causal=False, use_cache=False, **kwargs
+            )
+        # CLIP's text encoder takes no prompt (as in 2023)
+        if prompt is None or self.config.text_encoder_config.model_type == "clip_text_model":
+            return self.text_encoder(input_ids, attention_mask, **kwargs)
+        length, prompt_length = input_ids.shape[1], prompt.shape[1]
+        positions = torch.cat([torch.arange(length), torch.arange(prompt_length)]).to(input_ids.device)
+        token_type_ids = (torch.arange(length + prompt_length, device=input_ids.device) >= length).long()
+        outputs = self.text_encoder(
+            torch.cat([input_ids, prompt.expand(len(input_ids), -1)], dim=1),
+            F.pad(attention_mask, (0, prompt_length), value=True),
+            position_ids=positions[None],
+            token_type_ids=token_type_ids.expand(len(input_ids), -1),
+            **kwargs,
+        )
+        outputs.last_hidden_state = outputs.last_hidden_state[:, :length]
+        return outputs
+
+    def encode_video(
+        self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Vision encoder: tokens (batch_size, frames, tokens, hidden_size) and one vector per frame."""
+        if pixel_values_videos.ndim != 5:
+            raise ValueError(
+                "`pixel_values_videos` must have the shape (batch_size, frames, channels, height, width), got "
+                f"{tuple(pixel_values_videos.shape)}. An image is a video of one frame."
+            )
+        tokens, frames = encode_frames(self.vision_model, pixel_values_videos, frame_mask, **kwargs)
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=frames)
+
+    def encode_audio(
+        self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Audio encoder: tokens (batch_size, clips, tokens, hidden_size) and one vector per clip; missing clips are 0."""
+        if input_features.ndim != 4:
+            raise ValueError(
+                "`input_features` must have the shape (batch_size, clips, mel_bins, time), got "
+                f"{tuple(input_features.shape)}."
+            )
+        if audio_mask is not None and not audio_mask.all():
+            audio_mask = audio_mask.bool()
+            outputs = self.audio_model(input_features[audio_mask], **kwargs)
+            tokens, clips = outputs.last_hidden_state, outputs.pooler_output
+            all_tokens = tokens.new_zeros(*audio_mask.shape, *tokens.shape[1:])
+            all_clips = clips.new_zeros(*audio_mask.shape, clips.shape[-1])
+            all_tokens[audio_mask], all_clips[audio_mask] = tokens, clips
+            return BaseModelOutputWithPooling(last_hidden_state=all_tokens, pooler_output=all_clips)
+        outputs = self.audio_model(input_features.flatten(0, 1), **kwargs)
+        shape = input_features.shape[:2]
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state.unflatten(0, shape),
+            pooler_output=outputs.pooler_output.unflatten(0, shape),
+        )
+
+    # --- Conditions of the decoder ------------------------------------------------------------------------------------
+
+    def embed_conditions(
+        self,
+        video_tokens: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        audio_tokens: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+    ) -> ValorConditions:
+        """
+        Encoder tokens, (batch_size, frames or clips, tokens, hidden_size), as conditions of the decoder.
+
+        Raises:
+            `ValueError`: more frames or clips than there are embeddings for.
+        """
+        conditions = {}
+        for name, tokens, mask, embed, limit in (
+            ("video", video_tokens, frame_mask, self.video_condition, "max_frames"),
+            ("audio", audio_tokens, audio_mask, self.audio_condition, "max_audio_clips"),
+        ):
+            if tokens is None:
+                continue
+            if tokens.shape[1] > getattr(self.config, limit):
+                raise ValueError(
+                    f"The decoder has embeddings for `{limit}={getattr(self.config, limit)}`, but the {name} input has "
+                    f"{tokens.shape[1]}. Sample fewer."
+                )
+            conditions[name] = embed(tokens)
+            if mask is not None:
+                conditions[f"{name}_mask"] = mask.bool().repeat_interleave(tokens.shape[2], dim=1)
+        return ValorConditions(**conditions)
+
+    def encode_conditions(
+        self,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ValorConditions:
+        """Runs the encoders of what is given and makes conditions of the decoder from it."""
+        video = None if pixel_values_videos is None else self.encode_video(pixel_values_videos, frame_mask, **kwargs)
+        audio = None if input_features is None else self.encode_audio(input_features, audio_mask, **kwargs)
+        return self.embed_conditions(
+            None if video is None else video.last_hidden_state,
+            frame_mask,
+            None if audio is None else audio.last_hidden_state,
+            audio_mask,
+        )
+
+    # --- Alignment ----------------------------------------------------------------------------------------------------
+
+    def project_text(self, hidden_states: torch.Tensor, input_ids: torch.LongTensor) -> torch.Tensor:
+        if self.config.alignment == "coarse":
+            text_encoder_config = self.config.text_encoder_config
+            if text_encoder_config is not None and text_encoder_config.model_type == "clip_text_model":
+                # The end token has the largest id of CLIP's vocabulary
+                rows = torch.arange(len(input_ids), device=hidden_states.device)
+                hidden_states = hidden_states[rows, input_ids.argmax(dim=-1)]
+            else:
+                hidden_states = hidden_states[:, 0]
+        return F.normalize(self.text_projection(hidden_states), dim=-1)
+
+    def project_pooled(
+        self, pooled: torch.Tensor, mask: torch.BoolTensor | None, projection: nn.Linear
+    ) -> torch.Tensor:
+        """Frame or clip vectors -> common space; with coarse alignment averaged over the valid ones before."""
+        if self.config.alignment == "coarse":
+            if mask is None:
+                pooled = pooled.mean(dim=1)
+            else:
+                mask = mask.unsqueeze(-1).to(pooled)
+                pooled = (pooled * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+        return F.normalize(projection(pooled), dim=-1)
+
+    def get_text_features(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> torch.FloatTensor:
+        r"""
+        Text in the common space of section 4.2.
+
+        Returns:
+            L2-normalised, (batch_size, length, projection_dim); (batch_size, projection_dim) with coarse alignment.
+        """
+        outputs = self.encode_text(input_ids, attention_mask, **kwargs)
+        return self.project_text(outputs.last_hidden_state, input_ids)
+
+    def get_video_features(
+        self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
+    ) -> torch.FloatTensor:
+        r"""
+        Videos, (batch_size, frames, channels, height, width), in the common space.
+
+        Returns:
+            L2-normalised, (batch_size, frames, projection_dim); (batch_size, projection_dim) with coarse alignment.
+        """
+        outputs = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
+        return self.project_pooled(outputs.pooler_output, frame_mask, self.video_projection)
+
+    def get_audio_features(
+        self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
+    ) -> torch.FloatTensor:
+        r"""
+        Sounds, (batch_size, clips, mel_bins, time), in the common space.
+
+        Returns:
+            L2-normalised, (batch_size, clips, projection_dim); (batch_size, projection_dim) with coarse alignment.
+        """
+        outputs = self.encode_audio(input_features, audio_mask, **kwargs)
+        return self.project_pooled(outputs.pooler_output, audio_mask, self.audio_projection)
+
+    def compute_similarities(
+        self,
+        groups: Sequence[str],
+        text_embeds: torch.FloatTensor | None = None,
+        video_embeds: torch.FloatTensor | None = None,
+        audio_embeds: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+    ) -> dict[str, torch.FloatTensor]:
+        """`compute_similarity` for several groups in one pass over the token similarities."""
+        embeds = {"text": text_embeds, "video": video_embeds, "audio": audio_embeds}
+        masks = {"text": attention_mask, "video": frame_mask, "audio": audio_mask}
+        masks = {name: None if mask is None else mask.bool() for name, mask in masks.items()}
+        if self.config.alignment == "coarse":
+            return {group: self.coarse_group_similarity(group, embeds, masks) for group in groups}
+        tokens = {
+            name: TokenSet(
+                embeds=embeds[name],
+                mask=masks[name],
+                weight_logits=getattr(self, f"{name}_token_weight")(embeds[name]),
+                zero_padding=name == "text" and self.config.padded_similarity == "zero",
+            )
+            for name in embeds
+            if embeds[name] is not None
+        }
+        return grouped_similarity(
+            tokens.get("text"),
+            tokens.get("video"),
+            tokens.get("audio"),
+            groups,
+            fusion=self.config.audiovisual_fusion,
+            uniform_audiovisual=self.config.token_weighting == "uniform",
+        )
+
+    def coarse_group_similarity(
+        self, group: str, embeds: dict[str, torch.Tensor | None], masks: dict[str, torch.Tensor | None]
+    ) -> torch.FloatTensor:
+        present = {name: None if mask is None else mask.any(dim=1) for name, mask in masks.items()}
+        video, audio, audiovisual = embeds["video"], embeds["audio"], None
+        if group == "t-av" and self.config.audiovisual_fusion == "feature" and video is not None and audio is not None:
+            audiovisual = F.normalize(self.audiovisual_projection(torch.cat([video, audio], dim=-1)), dim=-1)
+            # A sample that lacks one modality is scored by the other alone
+            if present["audio"] is not None:
+                audiovisual = torch.where(present["audio"][:, None], audiovisual, video)
+            if present["video"] is not None:
+                audiovisual = torch.where(present["video"][:, None], audiovisual, audio)
+        return coarse_similarity(
+            embeds["text"],
+            video,
+            audio,
+            group,
+            audiovisual=audiovisual,
+            video_present=present["video"],
+            audio_present=present["audio"],
+        )
+
+    def compute_similarity(
+        self,
+        text_embeds: torch.FloatTensor | None = None,
+        video_embeds: torch.FloatTensor | None = None,
+        audio_embeds: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        group: str = "t-av",
+    ) -> torch.FloatTensor:
+        r"""
+        Scores every query against every candidate (eq. 3), without temperature.
+
+        Args:
+            text_embeds, video_embeds, audio_embeds: what `get_text_features` and the others return. Rows and columns may
+                differ in number; video and audio that form one side must agree.
+            attention_mask, frame_mask, audio_mask: the masks that belong to them.
+            group (`str`): modality group; items of its first letter are the rows.
+
+        Returns:
+            (queries, candidates); `-inf` for an item that lacks the modality altogether. Token similarities are computed
+            in blocks, never all at once.
+        """
+        given = [
+            name
+            for name, embeds in (("text", text_embeds), ("video", video_embeds), ("audio", audio_embeds))
+            if embeds is not None
+        ]
+        self.config.select_groups("alignment_groups", [group], given)
+        return self.compute_similarities(
+            [group], text_embeds, video_embeds, audio_embeds, attention_mask, frame_mask, audio_mask
+        )[group]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        alignment_groups: Sequence[str] | None = None,
+        return_loss: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ValorOutput:
+        r"""
+        Embeds a batch and scores every sample against every other.
+
+        Args:
+            alignment_groups (`list[str]`, *optional*): by default those of the configuration for which inputs are given.
+            return_loss (`bool`, *optional*): whether to compute the contrastive loss (eq. 2 and 4). With several processes
+                it then sees the samples of all of them.
+
+        Raises:
+            `ValueError`: no input at all, or a requested group that lacks its inputs.
+        """
+        inputs = {"text": input_ids, "video": pixel_values_videos, "audio": input_features}
+        given = [name for name, value in inputs.items() if value is not None]
+        if not given:
+            raise ValueError("Give at least one of `input_ids`, `pixel_values_videos` and `input_features`.")
+        groups = self.config.select_groups("alignment_groups", alignment_groups, given)
+        if return_loss and not groups:
+            raise ValueError(
+                f"None of the alignment groups {list(self.config.alignment_groups)} can be computed from {given} alone, "
+                "so there is no loss to return."
+            )
+
+        text = video = audio = text_embeds = video_embeds = audio_embeds = None
+        if input_ids is not None:
+            attention_mask = self.text_attention_mask(input_ids, attention_mask)
+            text = self.encode_text(input_ids, attention_mask, **kwargs)
+            text_embeds = self.project_text(text.last_hidden_state, input_ids)
+        if pixel_values_videos is not None:
+            video = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
+            video_embeds = self.project_pooled(video.pooler_output, frame_mask, self.video_projection)
+        if input_features is not None:
+            audio = self.encode_audio(input_features, audio_mask, **kwargs)
+            audio_embeds = self.project_pooled(audio.pooler_output, audio_mask, self.audio_projection)
+
+        items = [(text_embeds, attention_mask), (video_embeds, frame_mask), (audio_embeds, audio_mask)]
+        if return_loss:
+            items = [(None, None) if e is None else gather_with_gradient(e, mask) for e, mask in items]
+        (all_text, text_mask), (all_video, video_mask), (all_audio, sound_mask) = items
+        similarity = self.compute_similarities(
+            groups, all_text, all_video, all_audio, text_mask, video_mask, sound_mask
+        )
+        loss, losses = None, None
+        if return_loss:
+            losses = {group: contrastive_loss(scores, self.logit_scale) for group, scores in similarity.items()}
+            loss = torch.stack(list(losses.values())).mean()
+
+        return ValorOutput(
+            loss=loss,
+            alignment_losses=losses,
+            similarity=similarity,
+            text_embeds=text_embeds,
+            video_embeds=video_embeds,
+            audio_embeds=audio_embeds,
+            text_model_output=text,
+            vision_model_output=video,
+            audio_model_output=audio,
+        )
+
+
+__all__ = ["ValorModel", "ValorOutput", "ValorPreTrainedModel"]

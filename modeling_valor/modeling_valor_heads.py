@@ -1,0 +1,488 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""VALOR at work: pretraining, retrieval, captioning and question answering (sections 4.2 and 4.3)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .captioning import IGNORE_INDEX, answer_loss, captioning_loss, mask_tokens, next_word_labels
+from .configuration_valor import CAPTIONING_GROUPS, ValorConfig
+from .generation import GROUP_OF_MODALITIES, ValorGenerationMixin
+from .modeling_valor import ValorModel, ValorOutput, ValorPreTrainedModel
+from .modeling_valor_text import ValorConditions
+
+
+@dataclass
+class ValorForPreTrainingOutput(ValorOutput):
+    r"""
+    loss (`torch.FloatTensor` of shape `()`): eq. 7.
+    captioning_losses (`dict[str, torch.FloatTensor]`): loss of each captioning group; the rest is as in `ValorOutput`.
+    """
+
+    captioning_losses: dict[str, torch.FloatTensor] | None = None
+
+
+class ValorLMHead(nn.Module):
+    """BERT's prediction head; its output matrix is the word embedding."""
+
+    def __init__(self, config: ValorConfig):
+        super().__init__()
+        text_config = config.text_config
+        self.dense = nn.Linear(text_config.hidden_size, text_config.hidden_size)
+        self.activation_fn = ACT2FN[text_config.hidden_act]
+        self.norm = nn.LayerNorm(text_config.hidden_size, eps=text_config.layer_norm_eps)
+        self.decoder = nn.Linear(text_config.hidden_size, text_config.vocab_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.norm(self.activation_fn(self.dense(hidden_states))))
+
+
+class ValorForRetrieval(ValorPreTrainedModel):
+    """
+    VALOR for text-to-video, text-to-audio and text-to-audiovisual retrieval (section 4.3).
+
+    A decoder that comes with the checkpoint is kept, but not used.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
+    def __init__(self, config: ValorConfig):
+        super().__init__(config)
+        self.valor = ValorModel(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.valor.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.valor.set_input_embeddings(value)
+
+    def get_text_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_text_features`]."""
+        return self.valor.get_text_features(*args, **kwargs)
+
+    def get_video_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_video_features`]."""
+        return self.valor.get_video_features(*args, **kwargs)
+
+    def get_audio_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_audio_features`]."""
+        return self.valor.get_audio_features(*args, **kwargs)
+
+    def compute_similarity(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.compute_similarity`]."""
+        return self.valor.compute_similarity(*args, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        alignment_groups: Sequence[str] | None = None,
+        return_loss: bool | None = True,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ValorOutput:
+        r"""
+        As [`ValorModel.forward`]; the loss is the mean over the groups asked for (section 4.3: the one of the task).
+        """
+        return self.valor(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values_videos=pixel_values_videos,
+            frame_mask=frame_mask,
+            input_features=input_features,
+            audio_mask=audio_mask,
+            alignment_groups=alignment_groups,
+            return_loss=return_loss,
+            **kwargs,
+        )
+
+
+class ValorDecoderModel(ValorPreTrainedModel):
+    """What captioning, question answering and pretraining share: the decoder with its head."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "valor.text_model.embeddings.word_embeddings.weight"}
+
+    def __init__(self, config: ValorConfig):
+        super().__init__(config)
+        self.valor = ValorModel(config)
+        self.lm_head = ValorLMHead(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.valor.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.valor.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, value: nn.Linear):
+        self.lm_head.decoder = value
+
+    def decode(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        conditions: ValorConditions,
+        groups: Sequence[str],
+        prompt_input_ids: torch.LongTensor | None,
+        prompt_attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[ModelOutput, list[torch.Tensor]]:
+        """Runs the decoder for all groups side by side; returns its output and (batch_size, length, hidden) per group."""
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if attention_mask is None and past_length == 0:
+            attention_mask = self.valor.text_attention_mask(input_ids, None)
+        outputs = self.valor.text_model(
+            input_ids,
+            attention_mask,
+            prompt_input_ids=prompt_input_ids,
+            prompt_attention_mask=prompt_attention_mask,
+            conditions=conditions,
+            groups=[CAPTIONING_GROUPS[group] for group in groups],
+            past_key_values=past_key_values,
+            use_cache=bool(use_cache),
+            is_causal=True,
+            **kwargs,
+        )
+        return outputs, list(outputs.last_hidden_state.chunk(len(groups)))
+
+    def caption_prompt(
+        self, prompt_input_ids: torch.LongTensor | None, prompt_attention_mask: torch.Tensor | None
+    ) -> tuple[torch.LongTensor | None, torch.Tensor | None]:
+        """The prompt given, else the configuration's."""
+        if prompt_input_ids is None:
+            return self.valor.prompt("caption_prompt_ids", self.device), None
+        return prompt_input_ids, self.valor.text_attention_mask(prompt_input_ids, prompt_attention_mask)
+
+    def conditions_of(
+        self,
+        conditions: ValorConditions | None,
+        pixel_values_videos: torch.FloatTensor | None,
+        frame_mask: torch.BoolTensor | None,
+        input_features: torch.FloatTensor | None,
+        audio_mask: torch.BoolTensor | None,
+    ) -> ValorConditions:
+        """The conditions given, else those of the inputs; a `ValueError` without either."""
+        if conditions is not None:
+            return conditions
+        if pixel_values_videos is None and input_features is None:
+            raise ValueError("The decoder needs `pixel_values_videos`, `input_features` or both to attend to.")
+        return self.valor.encode_conditions(pixel_values_videos, frame_mask, input_features, audio_mask)
+
+    @staticmethod
+    def labels_of(labels: torch.LongTensor, conditions: ValorConditions, group: str) -> torch.LongTensor:
+        """Labels without those of samples that have none of the group's modalities."""
+        present = conditions.present(CAPTIONING_GROUPS[group])
+        return labels if present is None else labels.masked_fill(~present[:, None], IGNORE_INDEX)
+
+    def loss_and_logits(
+        self,
+        states: Sequence[torch.Tensor],
+        groups: Sequence[str],
+        conditions: ValorConditions,
+        labels: torch.LongTensor | None,
+        logits_to_keep: int | torch.Tensor,
+        loss_function: Callable = captioning_loss,
+        **loss_kwargs,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Mean loss over the groups (eq. 6), and the logits of the last one."""
+        if labels is None:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            return None, self.lm_head(states[-1][:, kept])
+        losses = []
+        for group, hidden_states in zip(groups, states, strict=True):
+            logits = self.lm_head(hidden_states)
+            losses.append(loss_function(logits, self.labels_of(labels, conditions, group), **loss_kwargs))
+        return torch.stack(losses).mean(), logits
+
+
+class ValorForPreTraining(ValorDecoderModel):
+    """VALOR with both pretraining tasks, MGA and MGC (section 4.2). Its checkpoint serves every other class."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        alignment_groups: Sequence[str] | None = None,
+        captioning_groups: Sequence[str] | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ValorForPreTrainingOutput:
+        r"""
+        The loss of eq. 7: alpha * L_MGA + L_MGC. Encoders run once for all groups of both tasks.
+
+        Args:
+            decoder_input_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                Masked text, in the decoder's vocabulary. Without it `input_ids` are masked here, anew at every call
+                (or shifted, for the "causal" objective); needed where the text encoder has another vocabulary.
+            labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                Targets of `decoder_input_ids`, -100 where there is none.
+            alignment_groups, captioning_groups (`list[str]`, *optional*):
+                By default those of the configuration for which inputs are given; an empty list leaves a task out.
+
+        Raises:
+            `ValueError`: neither video nor audio, or `decoder_input_ids` without `labels`.
+        """
+        if input_ids is None or (pixel_values_videos is None and input_features is None):
+            raise ValueError(
+                "Pretraining needs `input_ids` and at least one of `pixel_values_videos` and `input_features`."
+            )
+        skip_alignment = alignment_groups is not None and not alignment_groups
+        outputs = self.valor(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values_videos=pixel_values_videos,
+            frame_mask=frame_mask,
+            input_features=input_features,
+            audio_mask=audio_mask,
+            alignment_groups=None if skip_alignment else alignment_groups,
+            return_loss=not skip_alignment,
+            **kwargs,
+        )
+        loss = 0.0 if skip_alignment else self.config.alignment_loss_weight * outputs.loss
+
+        given = [
+            name for name, value in (("video", pixel_values_videos), ("audio", input_features)) if value is not None
+        ]
+        captioning_losses = {}
+        if captioning_groups is None or captioning_groups:
+            groups = self.config.select_groups("captioning_groups", captioning_groups, given)
+            decoder_input_ids, decoder_attention_mask, labels = self.decoder_inputs(
+                input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, labels
+            )
+            conditions = self.valor.embed_conditions(
+                outputs.vision_model_output.last_hidden_state if "video" in given else None,
+                frame_mask,
+                outputs.audio_model_output.last_hidden_state if "audio" in given else None,
+                audio_mask,
+            )
+            _, states = self.decode(
+                decoder_input_ids,
+                decoder_attention_mask,
+                conditions,
+                groups,
+                *self.caption_prompt(prompt_input_ids, prompt_attention_mask),
+                **kwargs,
+            )
+            for group, hidden_states in zip(groups, states, strict=True):
+                targets = self.labels_of(labels, conditions, group)
+                # The vocabulary is wide: predict only what is asked for
+                logits = self.lm_head(hidden_states[targets != IGNORE_INDEX])
+                captioning_losses[group] = captioning_loss(logits, targets[targets != IGNORE_INDEX])
+            loss = loss + torch.stack(list(captioning_losses.values())).mean()
+        return ValorForPreTrainingOutput(**{**outputs, "loss": loss}, captioning_losses=captioning_losses)
+
+    def decoder_inputs(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        decoder_input_ids: torch.LongTensor | None,
+        decoder_attention_mask: torch.Tensor | None,
+        labels: torch.LongTensor | None,
+    ) -> tuple[torch.LongTensor, torch.BoolTensor, torch.LongTensor]:
+        """What the decoder reads and what it should say, made from the text where they are not given."""
+        if decoder_input_ids is not None:
+            if labels is None:
+                raise ValueError(
+                    "`decoder_input_ids` need `labels`; without both, `input_ids` are masked by the model."
+                )
+            mask = self.valor.text_attention_mask(decoder_input_ids, decoder_attention_mask)
+            return decoder_input_ids, mask, labels
+        text_config = self.config.text_config
+        if self.config.text_encoder_config is not None and (
+            self.config.text_encoder_config.vocab_size != text_config.vocab_size
+        ):
+            raise ValueError(
+                "The text encoder has another vocabulary than the decoder: give the decoder's masked text as "
+                "`decoder_input_ids` with `labels`."
+            )
+        mask = self.valor.text_attention_mask(input_ids, attention_mask)
+        if self.config.captioning_objective == "causal":
+            return input_ids, mask, next_word_labels(input_ids, mask)
+        masked, labels = mask_tokens(
+            input_ids, mask, text_config.mask_token_id, text_config.vocab_size, self.config.mask_probability
+        )
+        return masked, mask, labels
+
+
+class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
+    """VALOR that describes videos, sounds or both (section 4.3)."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        captioning_groups: Sequence[str] | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        conditions: ValorConditions | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithCrossAttentions:
+        r"""
+        Predicts the masked words of captions (or the next ones, with the "causal" objective).
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`): masked captions, `[CLS] ... [SEP]`.
+            labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                The word at this very position, -100 where there is none to predict.
+            captioning_groups (`list[str]`, *optional*):
+                By default those of the configuration for which inputs are given. The loss is their mean (eq. 6).
+            prompt_input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`, *optional*):
+                Replaces the configuration's prompt.
+            conditions (`ValorConditions`, *optional*): in place of video and audio inputs, already encoded.
+            logits_to_keep (`int` or `torch.Tensor`): compute logits for the last so many positions (0: all), or for these.
+
+        Returns:
+            `logits` of shape `(batch_size, length, vocab_size)`, those of the last group where there are several.
+        """
+        conditions = self.conditions_of(conditions, pixel_values_videos, frame_mask, input_features, audio_mask)
+        groups = self.config.select_groups("captioning_groups", captioning_groups, conditions.modalities)
+        outputs, states = self.decode(
+            input_ids,
+            attention_mask,
+            conditions,
+            groups,
+            *self.caption_prompt(prompt_input_ids, prompt_attention_mask),
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        loss, logits = self.loss_and_logits(
+            states, groups, conditions, labels, logits_to_keep, label_smoothing=self.config.label_smoothing
+        )
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+
+
+class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
+    """VALOR that answers questions about videos and sounds in words of the whole vocabulary (section 4.3)."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        question_input_ids: torch.LongTensor | None = None,
+        question_attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        captioning_groups: Sequence[str] | None = None,
+        answer_weights: torch.FloatTensor | None = None,
+        conditions: ValorConditions | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithCrossAttentions:
+        r"""
+        Predicts the masked words of answers; the question is the decoder's prompt.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, length)`): masked answers, `[CLS] ... [SEP]`.
+            question_input_ids (`torch.LongTensor` of shape `(batch_size, question_length)`): `[CLS] ... [SEP]`.
+            labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+                The word at this very position, -100 where there is none to predict.
+            captioning_groups (`list[str]`, *optional*): by default the one made of the modalities given.
+            answer_weights (`torch.FloatTensor` of shape `(batch_size,)`, *optional*):
+                For several answers to a question, each a row of the batch: weights that add up to 1 for each question.
+
+        Returns:
+            `loss`, the mean over an answer's tokens, then over answers (weighted); `logits` of shape
+            `(batch_size, length, vocab_size)`.
+        """
+        if question_input_ids is None:
+            raise ValueError("Give the question as `question_input_ids`.")
+        conditions = self.conditions_of(conditions, pixel_values_videos, frame_mask, input_features, audio_mask)
+        if captioning_groups is None:
+            captioning_groups = [GROUP_OF_MODALITIES[conditions.modalities]]
+        groups = self.config.select_groups("captioning_groups", captioning_groups, conditions.modalities)
+        outputs, states = self.decode(
+            input_ids,
+            attention_mask,
+            conditions,
+            groups,
+            *self.question_prompt(question_input_ids, question_attention_mask),
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        loss, logits = self.loss_and_logits(
+            states, groups, conditions, labels, logits_to_keep, answer_loss, answer_weights=answer_weights
+        )
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+
+    def question_prompt(
+        self, question_input_ids: torch.LongTensor, question_attention_mask: torch.Tensor | None
+    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
+        """The question with the configuration's prompt after its [CLS]."""
+        mask = self.valor.text_attention_mask(question_input_ids, question_attention_mask)
+        prompt = self.valor.prompt("question_prompt_ids", question_input_ids.device)
+        if prompt is None:
+            return question_input_ids, mask
+        text_config = self.config.text_config
+        prompt = prompt[(prompt != text_config.bos_token_id) & (prompt != text_config.eos_token_id)]
+        prompt = prompt.expand(len(question_input_ids), -1)
+        return (
+            torch.cat([question_input_ids[:, :1], prompt, question_input_ids[:, 1:]], dim=1),
+            torch.cat([mask[:, :1], torch.ones_like(prompt, dtype=torch.bool), mask[:, 1:]], dim=1),
+        )
+
+
+__all__ = [
+    "ValorForCaptioning",
+    "ValorForPreTraining",
+    "ValorForPreTrainingOutput",
+    "ValorForQuestionAnswering",
+    "ValorForRetrieval",
+]

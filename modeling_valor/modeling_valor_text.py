@@ -1,0 +1,580 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The BERT stack of VALOR: text encoder and multimodal decoder in one (section 4.1, Figure 7)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_valor import CROSS_ATTENTION_BLOCKS, ValorTextConfig
+
+
+@dataclass
+class ValorConditions(ModelOutput):
+    """
+    What the decoder is conditioned on: the tokens of all frames and of all audio clips (section 4.2, F_v' and F_a').
+
+    video (`torch.Tensor` of shape `(batch_size, num_frames * tokens_per_frame, hidden_size)`, *optional*)
+    video_mask (`torch.BoolTensor` of shape `(batch_size, num_frames * tokens_per_frame)`, *optional*): `None` when every frame is there.
+    audio, audio_mask: the same for the audio clips.
+    """
+
+    video: torch.FloatTensor | None = None
+    video_mask: torch.BoolTensor | None = None
+    audio: torch.FloatTensor | None = None
+    audio_mask: torch.BoolTensor | None = None
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities given, video before audio as everywhere in VALOR."""
+        return tuple(name for name in ("video", "audio") if getattr(self, name) is not None)
+
+    def mask(self, modality: str) -> torch.BoolTensor | None:
+        """Mask of the modality's tokens; `None` when all of them are valid."""
+        return getattr(self, f"{modality}_mask")
+
+    def join(self, modalities: Sequence[str]) -> tuple[torch.Tensor, torch.BoolTensor | None]:
+        """Tokens of `modalities`, one after the other, and their mask (`None` when all of them are valid)."""
+        states = torch.cat([self[name] for name in modalities], dim=1)
+        masks = [self.mask(name) for name in modalities]
+        if all(mask is None for mask in masks):
+            return states, None
+        masks = [
+            torch.ones(self[name].shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
+            for name, mask in zip(modalities, masks, strict=True)
+        ]
+        return states, torch.cat(masks, dim=1)
+
+    def present(self, modalities: Sequence[str]) -> torch.BoolTensor | None:
+        """Which samples have any valid token of `modalities`, (batch_size,); `None` when all of them have."""
+        modalities = [name for name in modalities if name in self.modalities]
+        if not modalities or any(self.mask(name) is None for name in modalities):
+            return None
+        return torch.stack([self.mask(name).any(dim=1) for name in modalities]).any(dim=0)
+
+
+class ConditionCache(DynamicCache):
+    """
+    Cross-attention keys and values, one entry per decoder block, with one row per sample.
+
+    All beams and all returned sequences of a sample look at the same video, so nothing here follows them: keys and
+    values are computed once, stored once and never moved.
+    """
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        pass
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        pass
+
+
+@dataclass
+class CrossAttentionStep:
+    """
+    One cross-attention of one modality group in every layer: through which block, to which of the block's tokens.
+
+    present (`torch.BoolTensor` of shape `(group_rows, 1, 1)`, *optional*): samples that have any of these tokens; the
+        others skip the block, its norm included.
+    """
+
+    block: str
+    tokens: slice
+    attention_mask: torch.Tensor | None
+    present: torch.BoolTensor | None
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    attn_weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        attn_weights = attn_weights + attention_mask
+    attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
+    attn_output = torch.matmul(attn_weights, value).transpose(1, 2).contiguous()
+    return attn_output, attn_weights
+
+
+class ValorTextEmbeddings(nn.Module):
+    """Word + position + type, normalised. A task prompt has a type vector of its own."""
+
+    def __init__(self, config: ValorTextConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.prompt_embedding = nn.Parameter(torch.zeros(config.hidden_size))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        is_prompt: bool = False,
+    ) -> torch.Tensor:
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)
+        if position_ids is None:
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
+        token_type = self.prompt_embedding if is_prompt else self.token_type_embeddings.weight[0]
+        return self.dropout(self.norm(inputs_embeds + self.position_embeddings(position_ids) + token_type))
+
+
+class ValorTextAttention(nn.Module):
+    """Multi-head attention whose keys and values may come from elsewhere than its queries."""
+
+    def __init__(self, config: ValorTextConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
+
+    def project_key_value(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(batch_size, length, hidden_size) -> keys and values, (batch_size, heads, length, head_dim)."""
+        return self.split_heads(self.k_proj(states)), self.split_heads(self.v_proj(states))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attn_output, attn_weights = attention_interface(
+            self,
+            self.split_heads(self.q_proj(hidden_states)),
+            key,
+            value,
+            attention_mask,
+            dropout=0.0 if not self.training else self.attention_dropout,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.out_proj(attn_output.reshape(*hidden_states.shape)), attn_weights
+
+
+class ValorTextCrossAttention(ValorTextAttention):
+    """Cross-attention of the decoder with the norm that follows it."""
+
+    def __init__(self, config: ValorTextConfig):
+        super().__init__(config)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class ValorTextMLP(nn.Module):
+    def __init__(self, config: ValorTextConfig):
+        super().__init__()
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class ValorTextLayer(GradientCheckpointingLayer):
+    """Self-attention, cross-attention (decoder only), feed-forward; a norm after each, as in BERT."""
+
+    def __init__(self, config: ValorTextConfig, cross_attention_type: str, layer_idx: int):
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.cross_attention_type = cross_attention_type
+        self.self_attention = ValorTextAttention(config)
+        self.self_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.cross_attention = nn.ModuleDict(
+            {block: ValorTextCrossAttention(config) for block in sorted(CROSS_ATTENTION_BLOCKS[cross_attention_type])}
+        )
+        self.mlp = ValorTextMLP(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        *condition_states: torch.Tensor,  # positional, so that reentrant gradient checkpointing sees them
+        attention_mask: torch.Tensor | None = None,
+        cross_attention_plan: dict[str, list[list[CrossAttentionStep]]] | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        is_causal: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        key, value = self.self_attention.project_key_value(hidden_states)
+        if past_key_values is not None:
+            key, value = past_key_values.self_attention_cache.update(key, value, self.layer_idx)
+        attn_output, _ = self.self_attention(
+            hidden_states, key, value, attention_mask=attention_mask, is_causal=is_causal, **kwargs
+        )
+        hidden_states = self.self_attention_norm(hidden_states + self.dropout(attn_output))
+
+        if cross_attention_plan is not None:
+            keys_values = self.condition_key_values(cross_attention_plan["blocks"], condition_states, past_key_values)
+            groups = hidden_states.chunk(len(cross_attention_plan["groups"]))
+            hidden_states = torch.cat(
+                [
+                    self.attend_to_conditions(group, steps, keys_values, **kwargs)
+                    for group, steps in zip(groups, cross_attention_plan["groups"], strict=True)
+                ]
+            )
+
+        return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+
+    def condition_key_values(
+        self,
+        blocks: Sequence[str],
+        condition_states: Sequence[torch.Tensor],
+        past_key_values: EncoderDecoderCache | None,
+    ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of each block, computed once for all modality groups and all steps of decoding."""
+        keys_values = {}
+        for i, (block, states) in enumerate(zip(blocks, condition_states, strict=True)):
+            cache_idx = self.layer_idx * len(blocks) + i
+            if past_key_values is None:
+                keys_values[block] = self.cross_attention[block].project_key_value(states)
+            elif past_key_values.is_updated.get(cache_idx):
+                layer = past_key_values.cross_attention_cache.layers[cache_idx]
+                keys_values[block] = layer.keys, layer.values
+            else:
+                key, value = self.cross_attention[block].project_key_value(states)
+                keys_values[block] = past_key_values.cross_attention_cache.update(key, value, cache_idx)
+                past_key_values.is_updated[cache_idx] = True
+        return keys_values
+
+    def attend_to_conditions(
+        self,
+        hidden_states: torch.Tensor,
+        steps: Sequence[CrossAttentionStep],
+        keys_values: dict[str, tuple[torch.Tensor, torch.Tensor]],
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Figure 7 for one modality group: the blocks in order, or side by side and added ("parallel")."""
+        outputs = []
+        for step in steps:
+            block = self.cross_attention[step.block]
+            key, value = (states[:, :, step.tokens] for states in keys_values[step.block])
+            # The beams of a sample share its keys and values: fold them into the query's length
+            queries = hidden_states.reshape(key.shape[0], -1, hidden_states.shape[-1])
+            attn_output, _ = block(queries, key, value, attention_mask=step.attention_mask, is_causal=False, **kwargs)
+            output = block.norm(hidden_states + self.dropout(attn_output.view_as(hidden_states)))
+            if self.cross_attention_type == "parallel":
+                outputs.append((output, step.present))
+            else:
+                hidden_states = output if step.present is None else torch.where(step.present, output, hidden_states)
+        if not outputs:
+            return hidden_states
+        if all(present is None for _, present in outputs):
+            return sum(output for output, _ in outputs)
+        masks = [torch.ones_like(hidden_states[:, :1, :1], dtype=torch.bool) if p is None else p for _, p in outputs]
+        total = sum(output * present for (output, _), present in zip(outputs, masks, strict=True))
+        return torch.where(torch.stack(masks).any(dim=0), total, hidden_states)
+
+
+class ValorTextPreTrainedModel(PreTrainedModel):
+    config: ValorTextConfig
+    base_model_prefix = "text_model"
+    input_modalities = ("text",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ValorTextEmbeddings", "ValorTextLayer"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {
+        "hidden_states": ValorTextLayer,
+        "attentions": OutputRecorder(ValorTextAttention, index=1, layer_name="self_attention"),
+        "cross_attentions": OutputRecorder(ValorTextCrossAttention, index=1),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, ValorTextEmbeddings):
+            init.normal_(module.prompt_embedding, mean=0.0, std=self.config.initializer_range)
+
+
+class ValorTextModel(ValorTextPreTrainedModel):
+    """
+    BERT that encodes text, and that decodes it when it is given `conditions` to attend to (section 4.1).
+
+    As an encoder (`is_causal=False`) every token sees the text and the prompt. As a decoder (`is_causal=True`) a word
+    sees the prompt and the words up to itself, and the prompt sees only the prompt. The prompt stands before the text,
+    so it is a prefix that can be cached; positions restart at 0 after it.
+    """
+
+    _input_embed_layer = "word_embeddings"
+
+    def __init__(self, config: ValorTextConfig, cross_attention_type: str = "concat"):
+        r"""
+        cross_attention_type (`str`, *optional*, defaults to `"concat"`):
+            Which cross-attention blocks the layers have; "merge" has none (Figure 7).
+        """
+        super().__init__(config)
+        self.cross_attention_type = cross_attention_type
+        self.embeddings = ValorTextEmbeddings(config)
+        self.layers = nn.ModuleList(
+            [ValorTextLayer(config, cross_attention_type, layer_idx=i) for i in range(config.num_hidden_layers)]
+        )
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding):
+        self.embeddings.word_embeddings = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        conditions: ValorConditions | None = None,
+        groups: Sequence[Sequence[str]] | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        is_causal: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        r"""
+        input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+            The text. With a filled cache only its new tokens; `attention_mask` then covers the cached ones as well.
+        prompt_input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`, *optional*):
+            A task prompt or a question. Needed at every step of decoding, if only for its length.
+        conditions (`ValorConditions`, *optional*):
+            Video and audio tokens. May have fewer rows than the text has, when each row serves several beams.
+        groups (`list[tuple[str]]`, *optional*):
+            Modalities that the text attends to, one tuple per pass; by default one pass with all that is given. The
+            passes run side by side: keys and values of the conditions are computed once for all of them.
+
+        Returns:
+            `last_hidden_state` of shape `(len(groups) * batch_size, length, hidden_size)`, the text's rows only.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        if use_cache and past_key_values is None and is_causal:
+            past_key_values = DynamicCache(config=self.config)
+        if isinstance(past_key_values, DynamicCache):
+            past_key_values = EncoderDecoderCache(past_key_values, ConditionCache())
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+
+        if conditions is not None and not conditions.modalities:
+            conditions = None
+        if conditions is None:
+            groups = [()]
+        elif groups is None:
+            groups = [conditions.modalities]
+        merge = conditions is not None and self.cross_attention_type == "merge"
+        if past_key_values is not None and len(groups) > 1:
+            raise ValueError(f"A cache serves one modality group at a time, got {len(groups)} groups.")
+
+        rows = (input_ids if input_ids is not None else inputs_embeds).shape[0]
+        prefix_length, prefix_mask = self.prefix_mask(
+            prompt_input_ids, prompt_attention_mask, conditions if merge else None, groups, rows
+        )
+        text_length = (input_ids if input_ids is not None else inputs_embeds).shape[1]
+        cached_text = max(past_length - prefix_length, 0)
+        if position_ids is None:
+            position_ids = torch.arange(cached_text, cached_text + text_length, device=self.device)
+        if cached_text + text_length > self.config.max_position_embeddings:
+            raise ValueError(
+                f"The text has {cached_text + text_length} tokens, but the model has only "
+                f"{self.config.max_position_embeddings} positions. Truncate it."
+            )
+        hidden_states = self.embeddings(input_ids, position_ids, inputs_embeds).repeat(len(groups), 1, 1)
+        if past_length == 0 and prefix_length > 0:
+            prefix = self.prefix_embeddings(prompt_input_ids, conditions if merge else None, len(groups), rows)
+            hidden_states = torch.cat([prefix, hidden_states], dim=1)
+
+        self_attention_mask = self.self_attention_mask(
+            hidden_states, attention_mask, prefix_length, prefix_mask, len(groups), past_key_values, is_causal
+        )
+        plan, condition_states = None, ()
+        if conditions is not None and not merge:
+            plan, condition_states = self.plan_cross_attention(conditions, groups, hidden_states)
+
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                *condition_states,
+                attention_mask=self_attention_mask,
+                cross_attention_plan=plan,
+                past_key_values=past_key_values,
+                is_causal=is_causal,
+                **kwargs,
+            )
+
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=hidden_states[:, -text_length:],
+            past_key_values=past_key_values,
+        )
+
+    def prefix_mask(
+        self,
+        prompt_input_ids: torch.LongTensor | None,
+        prompt_attention_mask: torch.Tensor | None,
+        merged: ValorConditions | None,
+        groups: Sequence[Sequence[str]],
+        rows: int,
+    ) -> tuple[int, torch.BoolTensor | None]:
+        """Length of what precedes the text (prompt, then merged conditions) and its mask, (groups * rows, length)."""
+        parts, lengths = [], []
+        if prompt_input_ids is not None:
+            lengths.append(prompt_input_ids.shape[1])
+            mask = prompt_attention_mask
+            parts.append(None if mask is None else mask.bool().expand(rows, -1).repeat(len(groups), 1))
+        if merged is not None:
+            for name in merged.modalities:
+                lengths.append(merged[name].shape[1])
+                mask = merged.mask(name)
+                if mask is None:
+                    mask = torch.ones(merged[name].shape[:2], dtype=torch.bool, device=merged[name].device)
+                mask = mask.repeat_interleave(rows // len(mask), dim=0)
+                parts.append(torch.cat([mask if name in group else torch.zeros_like(mask) for group in groups]))
+        if all(part is None for part in parts):
+            return sum(lengths), None
+        parts = [
+            torch.ones(len(groups) * rows, length, dtype=torch.bool, device=self.device) if part is None else part
+            for part, length in zip(parts, lengths, strict=True)
+        ]
+        return sum(lengths), torch.cat(parts, dim=1)
+
+    def prefix_embeddings(
+        self,
+        prompt_input_ids: torch.LongTensor | None,
+        merged: ValorConditions | None,
+        num_groups: int,
+        rows: int,
+    ) -> torch.Tensor:
+        parts = []
+        if prompt_input_ids is not None:
+            parts.append(self.embeddings(prompt_input_ids, is_prompt=True).expand(rows, -1, -1))
+        if merged is not None:
+            states = torch.cat([merged[name] for name in merged.modalities], dim=1)
+            parts.append(states.repeat_interleave(rows // states.shape[0], dim=0))
+        return torch.cat(parts, dim=1).repeat(num_groups, 1, 1)
+
+    def self_attention_mask(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        prefix_length: int,
+        prefix_mask: torch.BoolTensor | None,
+        num_groups: int,
+        past_key_values: EncoderDecoderCache | None,
+        is_causal: bool,
+    ) -> torch.Tensor | None:
+        """Mask over [prefix; text]: the prefix is bidirectional and sees no text, the text is causal in a decoder."""
+        rows, length = hidden_states.shape[:2]
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if attention_mask is not None or prefix_mask is not None:
+            if attention_mask is None:
+                attention_mask = torch.ones(
+                    rows, past_length + length - prefix_length, dtype=torch.bool, device=hidden_states.device
+                )
+            else:
+                attention_mask = attention_mask.bool().repeat(num_groups, 1)
+            if prefix_mask is None:
+                prefix_mask = attention_mask.new_ones(rows, prefix_length)
+            attention_mask = torch.cat([prefix_mask, attention_mask], dim=1)
+
+        block_sequence_ids = None
+        if is_causal and past_length == 0 and prefix_length > 0:
+            if is_flash_attention_requested(self.config):
+                raise ValueError(
+                    "Flash attention cannot express a prompt (or merged conditions) before causal text. Use "
+                    '`attn_implementation={"text_config": "sdpa"}` (or "flex_attention") for the text model.'
+                )
+            positions = torch.arange(length, device=hidden_states.device)
+            block_sequence_ids = torch.where(positions < prefix_length, 0, -1).expand(rows, -1)
+        create_mask = create_causal_mask if is_causal else create_bidirectional_mask
+        return create_mask(
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            **({"block_sequence_ids": block_sequence_ids} if is_causal else {}),
+        )
+
+    def plan_cross_attention(
+        self, conditions: ValorConditions, groups: Sequence[Sequence[str]], hidden_states: torch.Tensor
+    ) -> tuple[dict[str, list], tuple[torch.Tensor, ...]]:
+        """Which tokens each group attends to through which block: masks are made once, not once per layer."""
+        given = conditions.modalities
+        block_modalities = {
+            block: [name for name in (("video", "audio") if block == "audiovisual" else (block,)) if name in given]
+            for block in CROSS_ATTENTION_BLOCKS[self.cross_attention_type]
+        }
+        blocks = [block for block, modalities in block_modalities.items() if modalities]
+        joined = {block: conditions.join(block_modalities[block]) for block in blocks}
+        rows = hidden_states.shape[0] // len(groups)
+        plans = []
+        for group in groups:
+            steps = []
+            for block in blocks:
+                wanted = [name for name in block_modalities[block] if name in group]
+                if not wanted:
+                    continue
+                start = sum(
+                    conditions[name].shape[1]
+                    for name in block_modalities[block][: block_modalities[block].index(wanted[0])]
+                )
+                tokens = slice(start, start + sum(conditions[name].shape[1] for name in wanted))
+                states, mask = joined[block]
+                attention_mask, present = None, None
+                if mask is not None and not (mask := mask[:, tokens]).all():
+                    samples = len(mask)
+                    present = mask.any(dim=1)
+                    # Samples that skip the block still pass through it: let them see something, for the sake of softmax
+                    attention_mask = create_bidirectional_mask(
+                        config=self.config,
+                        inputs_embeds=hidden_states[:rows].reshape(samples, -1, hidden_states.shape[-1]),
+                        attention_mask=mask | ~present[:, None],
+                        encoder_hidden_states=states[:, tokens],
+                    )
+                    present = None if present.all() else present.repeat_interleave(rows // samples).view(-1, 1, 1)
+                steps.append(CrossAttentionStep(block, tokens, attention_mask, present))
+            plans.append(steps)
+        return {"blocks": blocks, "groups": plans}, tuple(joined[block][0] for block in blocks)
+
+
+__all__ = ["ValorConditions", "ValorTextModel", "ValorTextPreTrainedModel"]
