@@ -17,7 +17,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .alignment import TokenSet, coarse_similarity, contrastive_loss, gather_with_gradient, grouped_similarity
+from .alignment import TokenSet, coarse_similarity, contrastive_loss, gather_samples, grouped_similarity
 from .configuration_valor import ValorConfig
 from .modeling_valor_audio import ValorAudioModel
 from .modeling_valor_text import ValorConditions, ValorTextModel
@@ -483,13 +483,10 @@ class ValorModel(ValorPreTrainedModel):
             audio = self.encode_audio(input_features, audio_mask, **kwargs)
             audio_embeds = self.project_pooled(audio.pooler_output, audio_mask, self.audio_projection)
 
-        items = [(text_embeds, attention_mask), (video_embeds, frame_mask), (audio_embeds, audio_mask)]
+        embeds, masks = (text_embeds, video_embeds, audio_embeds), (attention_mask, frame_mask, audio_mask)
         if return_loss:
-            items = [(None, None) if e is None else gather_with_gradient(e, mask) for e, mask in items]
-        (all_text, text_mask), (all_video, video_mask), (all_audio, sound_mask) = items
-        similarity = self.compute_similarities(
-            groups, all_text, all_video, all_audio, text_mask, video_mask, sound_mask
-        )
+            embeds, masks = gather_samples(embeds, masks)
+        similarity = self.compute_similarities(groups, *embeds, *masks)
         loss, losses = None, None
         if return_loss:
             losses = {group: contrastive_loss(scores, self.logit_scale) for group, scores in similarity.items()}

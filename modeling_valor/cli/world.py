@@ -1,0 +1,45 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`valor world`: a folder of rendered, labelled audio-visual clips."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from ..data.world import SPLITS, write_world
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `valor world` with the arguments `argv` and gives the exit status, 1 for what cannot be written."""
+    parser = argparse.ArgumentParser(prog="valor world", description=__doc__)
+    parser.add_argument("directory", help="folder to write to; a run that was cut short goes on where it stopped")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="train", help="combinations held out or not (default: train)"
+    )
+    parser.add_argument("--count", type=int, default=8, help="number of clips (default: 8)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed is another world of the same kind (default: 0)"
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    args = parser.parse_args(argv)
+
+    try:
+        rendered = write_world(
+            args.directory, args.split, args.count, args.seed, workers=args.workers, progress=not args.json
+        )
+    except (ValueError, OSError) as error:
+        print(f"valor world: {error}", file=sys.stderr)
+        return 1
+    summary = {
+        "directory": args.directory,
+        "split": args.split,
+        "seed": args.seed,
+        "clips": args.count,
+        "rendered": rendered,
+    }
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        print(f"{args.directory}: {args.count} clips of the {args.split} split, {rendered} of them rendered now.")
+    return 0

@@ -1,0 +1,134 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Options of the 2023 training program, its hps.json."""
+
+import json
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+
+class ConversionError(ValueError):
+    """A file or an option from which no model can be made; the message names what is wrong and what is accepted."""
+
+
+def listing(names: Iterable[str], limit: int, quote: str = "`") -> str:
+    """The first `limit` names as one enumeration, and how many more there are."""
+    names = list(names)
+    shown = ", ".join(f"{quote}{name}{quote}" for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+# What the 2023 program takes where its hps.json does not say. The text encoder's default there is CLIP; no released
+# configuration leaves it out.
+DEFAULT_OPTIONS = {
+    "video_encoder_type": None,
+    "txt_encoder_type": "bert_base_uncased",
+    "audio_encoder_type": "ast",
+    "multimodal_encoder_type": "bert_base_uncased",
+    "multimodal_use_cross_attn": True,
+    "share_txt_and_multimodal": True,
+    "contra_type": "fine",
+    "late_fusion": False,
+    "fineweight_type": None,
+    "caption_type": "unimlm",
+    "cross_attn_type": "va_concate",
+    "label_smoothing": 0.0,
+    "contra_loss_ratio": 1.0,
+    "use_task_prompt": False,
+    "video_transforms": "none",
+    "video_resolution": None,
+    "video_sample_num": 0,
+    "audio_sample_num": 0,
+    "audio_melbins": 64,
+    "audio_target_length": None,
+    "audio_frame_shift": 10,
+    "audio_mean": -4.2677393,
+    "audio_std": 4.5689974,
+    "max_generation_len": 30,
+    "data_cfg": {},
+}
+
+# Options of the model's arithmetic that this package has no use for, with the value that changes nothing
+UNSUPPORTED_OPTIONS = {
+    "full_masker": False,
+    "scst_finetuning": False,
+    "has_vafusion_encoder": False,
+    "task_pormpt_as_text": False,
+    "evaluate_ret_text": False,
+    "dual_softmax": False,
+    "loss_reweight": False,
+    "feature_pooling_type": "none",
+    "video_token_sample_num": -1,
+    "videoswin_timestride": 1,
+}
+
+ALIGNMENTS = {"fine": "fine", "coarse": "coarse"}
+CAPTIONING_OBJECTIVES = {"unimlm": "masked", "lm": "causal"}
+CROSS_ATTENTION_TYPES = {
+    "va_concate": "concat",
+    "va_parallel": "parallel",
+    "audio_video": "audio_visual",
+    "video_audio": "visual_audio",
+}
+VIDEO_TRANSFORMS = {"none": False, "crop_flip": True}
+"""Whether frames are cropped to a square at their centre."""
+
+PROMPTS = {
+    "retrieval_prompt_ids": "project language in common space",
+    "caption_prompt_ids": "describe the video with natural language",
+    "question_prompt_ids": "answer the question",
+}
+BERT_BASE_UNCASED_SIZE = 30522
+BERT_BASE_UNCASED_PROMPTS = {
+    "retrieval_prompt_ids": [101, 2622, 2653, 1999, 2691, 2686, 102],
+    "caption_prompt_ids": [101, 6235, 1996, 2678, 2007, 3019, 2653, 102],
+    "question_prompt_ids": [3437, 1996, 3160],
+}
+
+
+def read_options(hps: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The options of the 2023 program, defaults included, from its `hps.json` (a path) or its content (a mapping).
+
+    Raises:
+        `ConversionError`: the file is missing, or does not hold a JSON object.
+    """
+    if not isinstance(hps, Mapping):
+        try:
+            hps = json.loads(Path(hps).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConversionError(f"The options file {hps} cannot be read as JSON: {error}.") from error
+        if not isinstance(hps, Mapping):
+            raise ConversionError(
+                f"The options must be a JSON object as the 2023 program writes it to log/hps.json, got a {type(hps).__name__}."
+            )
+    return {**DEFAULT_OPTIONS, **hps}
+
+
+def unsupported_options(hps: Mapping[str, Any]) -> list[str]:
+    """Options of `hps` that the package has no use for and that are not at their neutral value."""
+    return [name for name, neutral in UNSUPPORTED_OPTIONS.items() if hps.get(name, neutral) != neutral]
+
+
+def choose(hps: Mapping[str, Any], option: str, table: Mapping[str, Any]) -> Any:
+    """What `table` has for the value of `option`; a `ConversionError` that lists the accepted ones otherwise."""
+    if hps[option] not in table:
+        raise ConversionError(f"The option `{option}` is {hps[option]!r}; accepted are {', '.join(map(repr, table))}.")
+    return table[hps[option]]
+
+
+def sampled_at_test_time(hps: Mapping[str, Any], option: str, limit: int) -> int:
+    """Frames or clips per video: of the test sets if the options name any, else as trained."""
+    test_sets = hps["data_cfg"].get("val") or []
+    return min(max([test_set.get(option) or 0 for test_set in test_sets] + [0]) or hps[option] or 1, limit)
+
+
+def crops_frames(hps: Mapping[str, Any]) -> bool:
+    """Whether frames are cropped to a square; the 2023 program notes that for all data or per data set."""
+    data = hps["data_cfg"]
+    test_sets = (data.get("val") or []) + [entry for group in data.get("train") or [] for entry in group["datasets"]]
+    named = [entry["video_transforms"] for entry in test_sets if "video_transforms" in entry]
+    if hps["video_transforms"] == "none" and named:
+        hps = {**hps, "video_transforms": named[0]}
+    return choose(hps, "video_transforms", VIDEO_TRANSFORMS)

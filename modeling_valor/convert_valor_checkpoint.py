@@ -1,0 +1,316 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Released 2023 checkpoints of VALOR to a folder that `from_pretrained` loads and that can be pushed to the Hub."""
+
+import functools
+import pickle
+import re
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import BertTokenizer, GenerationConfig
+from transformers.utils import PROCESSOR_NAME
+
+from .configuration_valor import ValorConfig
+from .conversion.options import (
+    PROMPTS,
+    ConversionError,
+    crops_frames,
+    listing,
+    read_options,
+    sampled_at_test_time,
+    unsupported_options,
+)
+from .conversion.sizes import config_from_checkpoint, size_of
+from .conversion.tensors import convert_state_dict, strip_prefix
+from .modeling_valor_heads import ValorForPreTraining
+
+try:  # temporary
+    from .feature_extraction_valor import ValorFeatureExtractor
+    from .processing_valor import ValorProcessor
+    from .video_processing_valor import ValorVideoProcessor
+except ImportError:
+    ValorFeatureExtractor = ValorProcessor = ValorVideoProcessor = None
+
+
+CLIP_STATISTICS = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+IMAGENET_STATISTICS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def find_checkpoint(checkpoint: Path, hps: Any) -> tuple[Path, Any]:
+    """The checkpoint file of the latest step and the options file, where `checkpoint` is a folder of the 2023 program."""
+    if checkpoint.is_dir():
+        steps = {
+            int(step[1]): file
+            for file in checkpoint.glob("ckpt/model_step_*")
+            if (step := re.fullmatch(r"model_step_(\d+)\.(?:pt|safetensors)", file.name))
+        }
+        if not steps:
+            raise ConversionError(
+                f"The folder {checkpoint} holds no ckpt/model_step_N.pt, as the 2023 program writes it."
+            )
+        checkpoint = steps[max(steps)]
+    if hps is None:
+        hps = checkpoint.parent.parent / "log" / "hps.json"
+        if not hps.is_file():
+            raise ConversionError(
+                f"No options were given for {checkpoint}, and {hps} does not exist. Give the checkpoint's hps.json: "
+                "task prompts and the kind of alignment cannot be seen in its tensors."
+            )
+    return checkpoint, hps
+
+
+def read_checkpoint(file: str | PathLike) -> dict[str, Tensor]:
+    """
+    Tensors of a `.safetensors` or a PyTorch file by name, without running code from it and without reading them yet.
+
+    Raises:
+        `ConversionError`: the file is missing, empty, cut off, holds pickled code, or is something else.
+    """
+    file = Path(file)
+    if not file.is_file() or file.stat().st_size == 0:
+        raise ConversionError(f"The checkpoint {file} {'is empty' if file.is_file() else 'does not exist'}.")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        state_dict = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file) or None)
+    except pickle.UnpicklingError as error:
+        raise ConversionError(
+            f"The checkpoint {file} is no file of tensors: it is cut off, or holds pickled code, which is never run."
+        ) from error
+    except Exception as error:
+        reason = str(error).split("\n")[0]
+        raise ConversionError(
+            f"The checkpoint {file} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'PyTorch'} "
+            f"data, it may be cut off: {reason}"
+        ) from error
+    if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise ConversionError(f"The checkpoint {file} is no dictionary of tensors, as the 2023 program saves it.")
+    return dict(state_dict)
+
+
+def read_tokenizer(vocab: str | PathLike | None, model_max_length: int) -> BertTokenizer | None:
+    """The lower-casing WordPiece tokenizer of a vocabulary file; a `ConversionError` if it is none."""
+    if vocab is None:
+        return None
+    try:
+        words = Path(vocab).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"The vocabulary {vocab} cannot be read: {error}.") from error
+    missing = [word for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if word not in words]
+    if missing:
+        raise ConversionError(f"The vocabulary {vocab} lacks {listing(missing, 5)}: it is no vocabulary of BERT.")
+    return BertTokenizer(str(vocab), do_lower_case=True, model_max_length=model_max_length)
+
+
+def build_processor(
+    config: ValorConfig, hps: Mapping[str, Any], tokenizer: BertTokenizer | None = None
+) -> Any:
+    """What prepares text, frames and sound as the 2023 program does at test time; without tokenizer, with an empty one."""
+    hps = read_options(hps)
+    side = hps["video_resolution"] or config.vision_config.image_size
+    crop = crops_frames(hps)
+    video_processor = ValorVideoProcessor(
+        num_frames=sampled_at_test_time(hps, "video_sample_num", config.max_frames),
+        size={"shortest_edge": side} if crop else {"height": side, "width": side},
+        do_center_crop=crop,
+        crop_size={"height": side, "width": side},
+        antialias=False,
+        **(CLIP_STATISTICS if config.vision_config.model_type == "clip_vision_model" else IMAGENET_STATISTICS),
+    )
+    feature_extractor = ValorFeatureExtractor(
+        feature_size=config.audio_config.num_mel_bins,
+        num_audio_clips=sampled_at_test_time(hps, "audio_sample_num", config.max_audio_clips),
+        clip_length=config.audio_config.max_length,
+        frame_shift_ms=hps["audio_frame_shift"],
+        mean=hps["audio_mean"],
+        std=hps["audio_std"],
+    )
+    return ValorProcessor(
+        tokenizer=tokenizer or BertTokenizer(), video_processor=video_processor, feature_extractor=feature_extractor
+    )
+
+
+def build_generation_config(config: ValorConfig, hps: Mapping[str, Any]) -> GenerationConfig:
+    """Limits and special tokens. Decoding is greedy unless asked otherwise: captions and answers share this file."""
+    return GenerationConfig(
+        max_new_tokens=read_options(hps)["max_generation_len"],
+        pad_token_id=config.text_config.pad_token_id,
+        bos_token_id=config.text_config.bos_token_id,
+        eos_token_id=config.text_config.eos_token_id,
+    )
+
+
+def save_configs(
+    output_dir: str | PathLike, config: ValorConfig, hps: Mapping[str, Any], tokenizer: BertTokenizer | None = None
+):
+    """Writes what a checkpoint's folder holds besides the weights; no tokenizer files without a tokenizer."""
+    processor = build_processor(config, hps, tokenizer)
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    config.architectures = [ValorForPreTraining.__name__]
+    config.save_pretrained(output_dir)
+    build_generation_config(config, hps).save_pretrained(output_dir)
+    if tokenizer is None:
+        processor.to_json_file(Path(output_dir) / PROCESSOR_NAME)
+    else:
+        processor.save_pretrained(output_dir)
+
+
+@dataclass
+class ConversionSummary:
+    """
+    What a conversion wrote and what it left out; `str()` of it is for people, `to_dict()` for scripts.
+
+    parameters (`dict[str, int]`): parameters of each part of the model; tied ones count once.
+    left_out (`dict[str, list[int]]`): number of tensors and of their elements by 2023 prefix: unused or repeated.
+    ignored_options (`list[str]`): options of the 2023 program that the package has no use for.
+    prompts (`dict[str, list[int]]`): task prompts.
+    """
+
+    checkpoint: str
+    output_dir: str
+    dtype: str
+    parameters: dict[str, int]
+    left_out: dict[str, list[int]]
+    ignored_options: list[str]
+    prompts: dict[str, list[int]]
+    image_size: int
+    num_frames: int
+    num_audio_clips: int
+    has_tokenizer: bool
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(self.parameters.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "num_parameters": self.num_parameters}
+
+    def __str__(self) -> str:
+        lines = [
+            f"Converted {self.checkpoint} to {self.output_dir}: {self.num_parameters:,} parameters in {self.dtype}"
+        ]
+        lines += [f"  {part:<24}{count:>14,}" for part, count in self.parameters.items()]
+        lines += [f"Input: {self.num_frames} frames of {self.image_size} pixels, {self.num_audio_clips} audio clips"]
+        if self.left_out:
+            lines.append("Left out, because the model does not use it or holds it once already:")
+            lines += [f"  {name} ({count} tensors, {size:,} numbers)" for name, (count, size) in self.left_out.items()]
+        lines += [f"Prompt: {PROMPTS[name]!r} as {name} {ids}" for name, ids in self.prompts.items()]
+        if self.ignored_options:
+            lines.append(f"Ignored options: {', '.join(self.ignored_options)}")
+        if not self.has_tokenizer:
+            lines.append("No vocabulary was given: add the tokenizer's files before loading the processor")
+        return "\n".join(lines)
+
+
+def group_left_out(state_dict: Mapping[str, Tensor], unused: Iterable[str]) -> dict[str, list[int]]:
+    """Number of tensors and of their elements under each prefix of two names."""
+    tensors, elements = Counter(), Counter()
+    for key in unused:
+        prefix = ".".join(key.split(".")[:2])
+        if key.endswith(".relative_position_index"):
+            prefix = "video_encoder.*.relative_position_index"
+        tensors[prefix] += 1
+        elements[prefix] += state_dict[key].numel()
+    return {prefix: [tensors[prefix], elements[prefix]] for prefix in sorted(tensors)}
+
+
+def count_parameters(model: torch.nn.Module) -> dict[str, int]:
+    """Parameters of each part of a model with heads, a tied one at its first place only."""
+    counts = Counter()
+    for name, parameter in model.named_parameters():
+        counts[name.removeprefix("valor.").split(".")[0]] += parameter.numel()
+    return dict(counts)
+
+
+def convert(
+    checkpoint: str | PathLike,
+    hps: str | PathLike | Mapping[str, Any] | None,
+    vocab: str | PathLike | None,
+    output_dir: str | PathLike,
+    dtype: torch.dtype | None = None,
+    max_shard_size: str = "5GB",
+) -> ConversionSummary:
+    """
+    Writes a folder that every Valor class loads: config, safetensors, processor, tokenizer and generation config.
+
+    The checkpoint is mapped into memory and written from there, so a conversion needs little more memory than its
+    largest shard. Nothing is written unless every tensor has found its place.
+
+    Args:
+        checkpoint: `model_step_N.pt`, or a `.safetensors` with the same keys, or the folder that the 2023 program
+            wrote (its latest step is taken). Keys that repeat a shared tensor may be absent.
+        hps: the options, as a path of `hps.json` or its content. By default `../log/hps.json` beside the checkpoint.
+        vocab: BERT vocabulary file. Without it no tokenizer is written.
+        output_dir: folder to write to, created if needed.
+        dtype: type of the written weights; by default the checkpoint's.
+        max_shard_size: a larger model is written in shards.
+
+    Raises:
+        `ConversionError`: what was given cannot be read, or does not fit together. Nothing was written then.
+    """
+    checkpoint, hps = find_checkpoint(Path(checkpoint), hps)
+    output_dir, options = Path(output_dir), read_options(hps)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConversionError(f"The output folder {output_dir} is a file.")
+    state_dict = strip_prefix(read_checkpoint(checkpoint))
+    positions = "multimodal_encoder.embeddings.position_embeddings.weight"
+    tokenizer = read_tokenizer(vocab, model_max_length=size_of(state_dict, positions, 0))
+    config = config_from_checkpoint(state_dict, options, tokenizer)
+    tensors, unused = convert_state_dict(state_dict, config, options["video_sample_num"], options["audio_sample_num"])
+    processor = build_processor(config, options) if ValorProcessor else None
+    ignored = unsupported_options(options)
+    if ignored:
+        warnings.warn(
+            f"These options of the 2023 program have no counterpart and are ignored: {', '.join(ignored)}.",
+            stacklevel=2,
+        )
+
+    if dtype is None:
+        dtype = functools.reduce(torch.promote_types, {tensor.dtype for tensor in tensors.values()})
+    with torch.device("meta"):
+        model = ValorForPreTraining(config)
+    model.load_state_dict({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, assign=True)
+    model.tie_weights()
+    model.config.dtype = dtype
+    model.save_pretrained(output_dir, max_shard_size=max_shard_size)
+    if processor is None:
+        build_generation_config(config, options).save_pretrained(output_dir)
+        return None
+    save_configs(output_dir, model.config, options, tokenizer)
+    return ConversionSummary(
+        checkpoint=str(checkpoint),
+        output_dir=str(output_dir),
+        dtype=str(dtype).removeprefix("torch."),
+        parameters=count_parameters(model),
+        left_out=group_left_out(state_dict, unused),
+        ignored_options=ignored,
+        prompts={name: ids for name in PROMPTS if (ids := getattr(config, name)) is not None},
+        image_size=options["video_resolution"] or config.vision_config.image_size,
+        num_frames=processor.video_processor.num_frames,
+        num_audio_clips=processor.feature_extractor.num_audio_clips,
+        has_tokenizer=tokenizer is not None,
+    )
+
+
+__all__ = [
+    "ConversionError",
+    "ConversionSummary",
+    "build_generation_config",
+    "build_processor",
+    "config_from_checkpoint",
+    "convert",
+    "convert_state_dict",
+    "save_configs",
+]

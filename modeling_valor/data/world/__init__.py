@@ -1,0 +1,29 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The procedural audio-visual world: short clips with a truth that is known, to be seen, heard, captioned and asked about.
+
+Reads from top to bottom in the order a clip is made: `scenes` decides what happens, `drawing` and `sounds` show it to the
+eye and to the ear, `language` puts it into captions and questions, `render` writes the files. Needs numpy and PyAV only.
+"""
+
+from .drawing import render_frames
+from .language import describe, questions
+from .render import write_clip, write_world
+from .scenes import SPLITS, Act, Scene, Sound, Thing, sample_scene, split_of
+from .sounds import render_audio
+
+
+__all__ = [
+    "SPLITS",
+    "Act",
+    "Scene",
+    "Sound",
+    "Thing",
+    "describe",
+    "questions",
+    "render_audio",
+    "render_frames",
+    "sample_scene",
+    "split_of",
+    "write_clip",
+    "write_world",
+]

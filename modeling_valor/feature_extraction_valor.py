@@ -1,0 +1,361 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Waveforms and audio tracks to the log-mel clips of VALOR's audio encoder (section 4.1)."""
+
+import functools
+import math
+import os
+from collections.abc import Sequence
+from numbers import Integral, Number
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+from transformers.utils import TensorType, logging
+
+from .media import MediaError, audio_info, open_source, read_audio, segment_indices
+
+
+logger = logging.get_logger(__name__)
+
+MAX_SAMPLING_RATE = 768_000
+WINDOW_NAMES = {"hanning": "hann", "hamming": "hamming", "povey": "povey"}
+"""Window names of Kaldi and of `transformers.audio_utils`."""
+
+
+class ValorFeatureExtractor(SequenceFeatureExtractor):
+    r"""
+    Turns sound into normalised log-mel clips: `input_features` of shape (B, A, 64, 512), mel bins x time.
+
+    A waveform becomes mono, is resampled to `sampling_rate`, loses its mean and becomes a Kaldi filterbank. The frames
+    are padded to blocks of `clip_length` (a whole block more where they fill the last one), the blocks are divided over
+    A segments, and each segment gives one block. Only the blocks that are chosen are computed, and of an audio file
+    longer than `max_whole_seconds` only their samples are read, so that two hours cost what ten seconds cost.
+
+    Args:
+        feature_size (`int`): mel bins.
+        sampling_rate (`int`): rate in Hz that every waveform is resampled to.
+        padding_value (`float`): log-mel value of the padding, before the normalisation.
+        num_audio_clips (`int`): clips A of each sample.
+        clip_length (`int`): frames of a clip; 512 are 5.12 s.
+        frame_length_ms, frame_shift_ms (`float`): the analysis window and its step.
+        window_type (`str`): `"hanning"`, as the released checkpoints use, `"hamming"` (the paper's text) or `"povey"`.
+        mean, std (`float`): statistics of AudioSet; features become (x - mean) / (2 * std).
+        max_whole_seconds (`float`): audio files up to this length are read whole.
+    """
+
+    model_input_names = ["input_features", "audio_mask"]
+
+    def __init__(
+        self,
+        feature_size: int = 64,
+        sampling_rate: int = 22050,
+        padding_value: float = 0.0,
+        num_audio_clips: int = 1,
+        clip_length: int = 512,
+        frame_length_ms: float = 25.0,
+        frame_shift_ms: float = 10.0,
+        window_type: str = "hanning",
+        mean: float = -4.2677393,
+        std: float = 4.5689974,
+        max_whole_seconds: float = 60.0,
+        **kwargs,
+    ):
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        if window_type not in WINDOW_NAMES:
+            raise ValueError(f"`window_type` must be one of {list(WINDOW_NAMES)}, got {window_type!r}.")
+        self.num_audio_clips = num_audio_clips
+        self.clip_length = clip_length
+        self.frame_length_ms = frame_length_ms
+        self.frame_shift_ms = frame_shift_ms
+        self.window_type = window_type
+        self.mean = mean
+        self.std = std
+        self.max_whole_seconds = max_whole_seconds
+
+    def __call__(
+        self,
+        raw_speech: Any,
+        sampling_rate: int | None = None,
+        num_audio_clips: int | None = None,
+        sampling: str = "center",
+        return_tensors: str | TensorType | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Gives `input_features` (B, A, 64, 512), and `audio_mask` (B, A) where a sample has no audio.
+
+        Args:
+            raw_speech: one sample or a list of samples. A sample is a waveform, of shape (N,) or (channels, N), as an
+                array, a tensor or a list of numbers; an audio or video file, as a path, a URL, bytes or a file object;
+                a decoded or encoded column entry of `datasets`; or `None`, a sample without audio: zeros, and False in
+                `audio_mask`, as for a file without an audio track. A bare array of two or three dimensions is a batch:
+                put the waveform of one stereo sample in a list. Integer samples are scaled by their type's range.
+            sampling_rate (`int`, *optional*): rate of the waveforms in Hz; `self.sampling_rate` if not given. Files
+                state their own.
+            num_audio_clips (`int`, *optional*): clips A of each sample.
+            sampling (`str`): which block of a segment is taken, its `"center"` or a `"random"` one.
+            return_tensors (`str`, *optional*): `"pt"`, or `"np"`, which is also the default.
+
+        Raises:
+            ValueError: a waveform that is empty, not finite or of another shape, or an impossible rate.
+            MediaError: a file that cannot be read.
+        """
+        samples = _as_batch(raw_speech)
+        clips = self.num_audio_clips if num_audio_clips is None else num_audio_clips
+        if not isinstance(clips, Integral) or clips < 1:
+            raise ValueError(f"`num_audio_clips` must be a whole number of at least 1, got {clips!r}.")
+        if sampling_rate is None and any(_is_waveform(sample) for sample in samples):
+            logger.warning_once(
+                f"`sampling_rate` was not given: the waveforms are taken to be at {self.sampling_rate} Hz. Pass their "
+                "rate, since a wrong one gives wrong features without an error."
+            )
+        features = [self._features(sample, sampling_rate, int(clips), sampling) for sample in samples]
+        present = torch.tensor([feature is not None for feature in features])
+        silence = torch.zeros(int(clips), self.feature_size, self.clip_length)
+        data = {"input_features": torch.stack([silence if f is None else f for f in features]).numpy()}
+        if not present.all():
+            data["audio_mask"] = present[:, None].repeat(1, int(clips)).numpy()
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    @property
+    def _frame(self) -> tuple[int, int]:
+        """Samples of the analysis window and of its step, truncated as Kaldi does."""
+        return int(self.sampling_rate * self.frame_length_ms * 0.001), int(
+            self.sampling_rate * self.frame_shift_ms * 0.001
+        )
+
+    def clip_bounds(self, num_samples: int, num_audio_clips: int, sampling: str = "center") -> list[tuple[int, int]]:
+        """
+        First and last sample (exclusive, at `sampling_rate`) that each clip of a waveform of `num_samples` is made of.
+
+        A waveform of F analysis frames has `F // clip_length + 1` blocks, of which the last is padded: with 22,050 Hz
+        and the default sizes, block b holds the samples from 112,640 b (5.11 s times b) on. A last block may lie
+        behind the end and hold none.
+        """
+        window, shift = self._frame
+        num_frames = 1 + max(0, num_samples - window) // shift
+        blocks = segment_indices(num_frames // self.clip_length + 1, num_audio_clips, sampling)
+        starts = [block * self.clip_length * shift for block in blocks]
+        return [(start, start + (self.clip_length - 1) * shift + window) for start in starts]
+
+    def _features(self, sample: Any, sampling_rate: int | None, clips: int, sampling: str) -> Tensor | None:
+        """The clips of one sample, (A, mel, time), or None where it has no audio."""
+        if sample is None:
+            return None
+        if not _is_waveform(sample):
+            pieces = self._read_clips(_as_source(sample), clips, sampling)
+        else:
+            sample, rate = _as_samples(sample, sampling_rate)
+            pieces = self._cut_clips(_as_mono(sample), rate, clips, sampling)
+        return None if pieces is None else torch.stack([self._clip_features(piece) for piece in pieces])
+
+    def _cut_clips(self, waveform: Tensor, rate: int | None, clips: int, sampling: str) -> list[Tensor]:
+        """The samples of each clip, out of a whole waveform."""
+        waveform = resample(waveform, self.sampling_rate if rate is None else rate, self.sampling_rate)
+        waveform = waveform - waveform.mean()
+        window, _ = self._frame
+        waveform = nn.functional.pad(waveform, (0, max(0, window - len(waveform))))
+        return [waveform[start:stop] for start, stop in self.clip_bounds(len(waveform), clips, sampling)]
+
+    def _read_clips(self, source: Any, clips: int, sampling: str) -> list[Tensor] | None:
+        """The samples of each clip, out of a file, or None where it has no audio track."""
+        with open_source(source) as path:
+            info = audio_info(path)
+            if info is None:
+                return None
+            try:
+                if info.duration <= self.max_whole_seconds:
+                    audio = read_audio(path)
+                    return (
+                        None
+                        if audio is None
+                        else self._cut_clips(_as_mono(audio.waveform), audio.sampling_rate, clips, sampling)
+                    )
+                return self._read_windows(path, info.duration, clips, sampling)
+            except MediaError:
+                raise
+            except ValueError as error:
+                raise MediaError(f"{path}: {error}") from error
+
+    def _read_windows(self, path: str, duration: float, clips: int, sampling: str) -> list[Tensor]:
+        """The samples of each clip, reading little more than them.
+
+        Every piece is read from a whole second on, where the sample grids of any two rates meet, so that it equals
+        that part of the resampled whole; what surrounds the clip feeds the resampling filter. The mean of the piece
+        stands for that of the whole: the filterbank removes the mean of each frame in any case.
+        """
+        margin = 0.1
+        bounds = self.clip_bounds(int(duration * self.sampling_rate), clips, sampling)
+        begins = [max(0, math.floor(start / self.sampling_rate - margin)) for start, _ in bounds]
+        ends = [stop / self.sampling_rate + margin for _, stop in bounds]
+        audio = read_audio(path, windows=list(zip(begins, ends, strict=True)))
+        pieces = []
+        for (start, stop), begin, piece in zip(bounds, begins, audio.waveform, strict=True):
+            if len(piece):
+                piece = resample(_as_mono(piece), audio.sampling_rate, self.sampling_rate)
+                offset = begin * self.sampling_rate
+                piece = piece[max(0, start - offset) : stop - offset]
+                piece = piece - piece.mean() if len(piece) else piece
+            pieces.append(piece)
+        return pieces
+
+    def _clip_features(self, piece: Tensor) -> Tensor:
+        """Normalised log-mel features of the samples of one clip, (mel, time)."""
+        features = self._log_mel(piece)
+        features = nn.functional.pad(features, (0, 0, 0, self.clip_length - len(features)), value=self.padding_value)
+        return (features.T - self.mean) / (2 * self.std)
+
+    def _log_mel(self, waveform: Tensor) -> Tensor:
+        """Kaldi's log-mel filterbank, (frames, mel); no frames where the waveform is shorter than the window."""
+        window, shift = self._frame
+        if len(waveform) < window:
+            return torch.zeros(0, self.feature_size)
+        if (kaldi := _torchaudio_kaldi()) is not None:
+            return kaldi.fbank(
+                waveform[None],
+                frame_length=self.frame_length_ms,
+                frame_shift=self.frame_shift_ms,
+                htk_compat=True,
+                num_mel_bins=self.feature_size,
+                sample_frequency=self.sampling_rate,
+                window_type=self.window_type,
+            )
+        features = spectrogram(
+            waveform.numpy(),
+            window_function(window, WINDOW_NAMES[self.window_type], periodic=False),
+            frame_length=window,
+            hop_length=shift,
+            fft_length=2 ** math.ceil(math.log2(window)),
+            power=2.0,
+            center=False,
+            preemphasis=0.97,
+            mel_filters=_mel_filters(2 ** math.ceil(math.log2(window)), self.feature_size, self.sampling_rate),
+            mel_floor=torch.finfo(torch.float32).eps,
+            log_mel="log",
+            remove_dc_offset=True,
+        )
+        return torch.from_numpy(features.T)
+
+
+@functools.cache
+def _torchaudio_kaldi():
+    """`torchaudio.compliance.kaldi`, or None where torchaudio is absent or cannot be loaded."""
+    try:
+        from torchaudio.compliance import kaldi
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return kaldi
+
+
+@functools.cache
+def _mel_filters(fft_length: int, num_mel_bins: int, sampling_rate: int) -> np.ndarray:
+    return mel_filter_bank(
+        num_frequency_bins=fft_length // 2 + 1,
+        num_mel_filters=num_mel_bins,
+        min_frequency=20.0,
+        max_frequency=sampling_rate / 2,
+        sampling_rate=sampling_rate,
+        mel_scale="kaldi",
+        triangularize_in_mel_space=True,
+    )
+
+
+def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
+    """
+    The waveform (N,) at another rate, by windowed sinc interpolation; equal to `torchaudio.functional.resample`.
+
+    Outputs repeat their filter every `new_rate / gcd` samples. Filters are applied a few at a time, each group as a
+    convolution over the inputs that it reaches, so that time and memory stay bounded for any pair of rates
+    (torchaudio builds all of them over all inputs, gigabytes for rates without a common divisor).
+    """
+    if not isinstance(rate, Integral) or isinstance(rate, bool) or not 0 < rate <= MAX_SAMPLING_RATE:
+        raise ValueError(
+            f"The sampling rate must be a whole number of Hz between 1 and {MAX_SAMPLING_RATE:,}, got {rate!r}."
+        )
+    if rate == new_rate:
+        return waveform
+    divisor = math.gcd(rate, new_rate)
+    old, new = int(rate) // divisor, new_rate // divisor
+    cutoff = 0.99 * min(old, new) / old  # as a part of the old rate's band
+    zeros = 6  # zero crossings of the sinc on each side
+    width = math.ceil(zeros / cutoff)
+    periods = math.ceil(len(waveform) / old)
+    padded = nn.functional.pad(waveform, (width, periods * old - len(waveform) + width + 2))
+    resampled = torch.empty(periods, new, dtype=waveform.dtype)
+    for first in range(0, new, 32):
+        times = torch.arange(first, min(first + 32, new), dtype=torch.float64) * old / new
+        reach = torch.arange(int(times[0]) - width, int(times[-1]) + width + 2)
+        distance = ((reach - times[:, None]) * cutoff).clamp(-zeros, zeros)
+        filters = cutoff * torch.sinc(distance) * torch.cos(distance * math.pi / zeros / 2) ** 2
+        inputs = padded[None, None, int(times[0]) :]
+        outputs = nn.functional.conv1d(inputs, filters[:, None].to(waveform.dtype), stride=old)
+        resampled[:, first : first + 32] = outputs[0, :, :periods].T
+    return resampled.flatten()[: math.ceil(len(waveform) * new / old)]
+
+
+def _as_batch(raw_speech: Any) -> list:
+    """One entry per sample."""
+    if isinstance(raw_speech, (np.ndarray, Tensor)) and raw_speech.ndim > 1:
+        return list(raw_speech)
+    if isinstance(raw_speech, Sequence) and not isinstance(raw_speech, (str, bytes, bytearray)):
+        if len(raw_speech) == 0:
+            raise ValueError("No audio was given: the list is empty. Pass `None` for a sample without audio.")
+        if not isinstance(raw_speech[0], Number):
+            return list(raw_speech)
+    return [raw_speech]
+
+
+def _is_waveform(sample: Any) -> bool:
+    """Whether a sample holds samples of sound, as opposed to a file or nothing."""
+    if isinstance(sample, dict):
+        return sample.get("array") is not None
+    return isinstance(sample, (np.ndarray, Tensor, list, tuple)) or hasattr(sample, "get_all_samples")
+
+
+def _as_source(sample: Any) -> Any:
+    """The file of an encoded `datasets` entry; any other source as it is."""
+    if isinstance(sample, dict):
+        sample = sample.get("bytes") or sample.get("path")
+    if not isinstance(sample, (str, os.PathLike, bytes, bytearray)) and not hasattr(sample, "read"):
+        raise ValueError(
+            f"An audio sample must be a waveform, a file (path, URL, bytes or file object) or None, got "
+            f"{type(sample).__name__}."
+        )
+    return sample
+
+
+def _as_samples(sample: Any, sampling_rate: int | None) -> tuple[Any, int | None]:
+    """Samples and rate of a waveform; those of `datasets` and torchcodec state their own rate."""
+    if isinstance(sample, dict):
+        return sample["array"], sample["sampling_rate"]
+    if hasattr(sample, "get_all_samples"):
+        decoded = sample.get_all_samples()
+        return decoded.data, decoded.sample_rate
+    return sample, sampling_rate
+
+
+def _as_mono(samples: Any) -> Tensor:
+    """A finite float32 waveform (N,), the mean of the channels."""
+    samples = samples.detach().cpu() if isinstance(samples, Tensor) else torch.as_tensor(np.asarray(samples))
+    if samples.dtype in (torch.int16, torch.int32):
+        samples = samples.double() / -torch.iinfo(samples.dtype).min
+    elif samples.dtype == torch.uint8:
+        samples = (samples.double() - 128) / 128
+    samples = samples.float()
+    if samples.ndim == 2 and len(samples) <= 64:
+        samples = samples.mean(0)
+    if samples.ndim != 1:
+        raise ValueError(
+            f"A waveform must have the shape (samples,) or (channels, samples), got {tuple(samples.shape)}."
+        )
+    if len(samples) == 0:
+        raise ValueError("The waveform is empty. Pass `None` for a sample without audio.")
+    if not samples.isfinite().all():
+        raise ValueError("The waveform holds NaN or infinite values. Repair it, or pass `None` in its place.")
+    return samples
+
+
+__all__ = ["ValorFeatureExtractor"]

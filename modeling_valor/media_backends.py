@@ -1,0 +1,564 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Containers and their decoders: where a track lies in time, and the frames and samples of given moments.
+
+A file is first surveyed with PyAV (its packets; nothing is decoded), which fixes *when* the wanted frames are shown. A
+backend has only to return what is on the screen at those moments, so that all of them give the same frames, whatever
+the container says or hides. All times are seconds of the stream's own clock.
+"""
+
+import atexit
+import contextlib
+import importlib.util
+import inspect
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import torch
+
+
+MAX_VIDEO_PIXELS = 2**26
+"""The largest frame that is decoded; 8K video has half as many pixels."""
+
+# The containers that may be opened, by FFmpeg's names. Playlists (hls, concat, dash, sdp) and image sequences are not
+# among them: they are files that make their reader open other files or addresses.
+_CONTAINERS = (
+    "mov,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,mp3,aac,flac,aiff,au,amr,caf,ac3,eac3,mxf,nut,ivf,h264,hevc,"
+    "m4v,mpegvideo,obu,dv,rm,wv,tta,ape,yuv4mpegpipe"
+)
+_INDEXED = ("mov", "matroska", "avi")  # they list their key frames
+_TIMED = ("mov", "matroska")  # every backend reads the same times from them
+_MEASURED = ("mov", "matroska", "avi", "wav", "flac")  # they state how long they are; others have it estimated
+_BEYOND_THE_END = 2**48  # a time stamp after any track's last, in any time base
+
+
+class MediaError(ValueError):
+    """A file that cannot be used: one sentence that names it and says why."""
+
+
+class NoVideoError(MediaError):
+    """A sound file given as a video; `read_audio` may still read it."""
+
+
+class Damaged(Exception):
+    """A backend met damage that it cannot work around or tell of; PyAV can."""
+
+
+def reason(error: BaseException) -> str:
+    """An exception's message as part of a sentence."""
+    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
+    return text.rstrip(".")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One stream of a file and where it lies in time, as its packets say."""
+
+    path: str
+    name: str
+    index: int
+    start: float
+    end: float
+    num_frames: int  # the frames that fit at the mean rate: the number of frames, where the rate is constant
+    stamps: tuple[float, ...]  # the time of every packet, where the survey passed them all
+    seekable: bool
+    truncated: bool
+    alone: bool  # the only one of its kind
+    timed: bool
+
+    @property
+    def duration(self) -> float:
+        return self.end - self.start
+
+    @property
+    def step(self) -> float:
+        """The mean time from one frame to the next."""
+        return max(self.duration, 1e-6) / self.num_frames
+
+
+@contextlib.contextmanager
+def open_container(path: str, name: str) -> Iterator[av.container.InputContainer]:
+    """A video or sound file, its header read, with no way from its contents to other files or to the network."""
+    if os.path.isdir(path):
+        raise MediaError(f"{name} is a folder, not a video or sound file.")
+    if os.path.getsize(path) == 0:
+        raise MediaError(f"{name} is empty.")
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_VIDEO_PIXELS)}
+    try:
+        container = av.open(path, options=options, timeout=5.0)
+    except Exception as error:
+        why = "its kind is not accepted" if isinstance(error, av.ArgumentError) else reason(error)
+        raise MediaError(f"{name} is not a video or sound file that can be read: {why}.") from error
+    with container:
+        yield container
+
+
+def best_stream(container: av.container.InputContainer, kind: str) -> av.stream.Stream | None:
+    """FFmpeg's choice among the "video" or "audio" streams, cover pictures aside; None where there is none."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in getattr(container.streams, kind) if not stream.disposition & cover]
+    best = container.streams.best(kind)
+    return best if best in streams else next(iter(streams), None)
+
+
+def survey(container: av.container.InputContainer, stream: av.stream.Stream, path: str, name: str, head: int) -> Track:
+    """Where a stream begins and ends, from its first `head` packets and those after its last key frame.
+
+    What the container says of duration and frame count is often missing (Matroska, fragments) or untrue (truncation).
+    Where the end cannot be reached by seeking, all packets are passed; in no case is anything decoded.
+
+    Raises:
+        MediaError: the stream has no packets.
+    """
+    family = container.format.name.split(",")[0]
+    first, reach = _scan(container, stream, head)
+    last, complete = first, len(first) < head
+    seekable = not complete
+    if seekable:
+        try:
+            container.seek(_BEYOND_THE_END, stream=stream)
+            last, reach = _scan(container, stream)
+            if last and family not in _INDEXED:  # that was some last packet, not a key frame: take a few more
+                container.seek(int((last[0][0] - 3.0) / stream.time_base), stream=stream)
+                last, reach = _scan(container, stream)
+        except av.FFmpegError:
+            seekable, last = False, []
+        if not last:
+            with open_container(path, name) as again:
+                first, reach = _scan(again, again.streams[stream.index])
+            last, complete = first, True
+    if not last:
+        raise MediaError(f"{name} has a track of {'sound' if stream.type == 'audio' else 'video'}, but nothing is in it.")
+
+    start = min(begin for begin, _ in first)
+    if stream.start_time is not None:
+        start = max(start, float(stream.start_time * stream.time_base))
+    end = max(max(finish for _, finish in last), start)
+    rate = getattr(stream, "average_rate", None) or 25
+    promised = ((container.start_time or 0) + (container.duration or 0)) / 1e6 if family in _MEASURED else 0.0
+    truncated = promised - reach > max(0.5, 0.02 * promised)
+    return Track(
+        path=path,
+        name=name,
+        index=stream.index,
+        start=start,
+        end=end,
+        num_frames=max(len(first) if complete else round((end - start) * rate), 1),
+        stamps=tuple(sorted(begin for begin, _ in first)) if complete else (),
+        seekable=seekable,
+        truncated=truncated,
+        alone=len(getattr(container.streams, stream.type)) == 1,
+        timed=family in _TIMED,
+    )
+
+
+def _scan(
+    container: av.container.InputContainer, stream: av.stream.Stream, limit: int | None = None
+) -> tuple[list[tuple[float, float]], float]:
+    """Begin and end of the stream's next packets, at most `limit`, and how far any stream was seen to reach."""
+    spans, reach = [], 0.0
+    packets = container.demux()
+    while limit is None or len(spans) < limit:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            break
+        if packet is None:
+            break
+        if packet.size == 0 or packet.is_discard or packet.time_base is None:
+            continue
+        stamp = packet.dts if packet.pts is None else packet.pts
+        duration = float((packet.duration or 0) * packet.time_base)
+        begin = len(spans) * duration if stamp is None else float(stamp * packet.time_base)
+        reach = max(reach, begin + duration)
+        if packet.stream.index == stream.index:
+            spans.append((begin, begin + duration))
+    return spans, reach
+
+
+class Decoder:
+    """Decodes one stream of a container from where it stands; damage is passed over and kept in `damage`."""
+
+    def __init__(self, container: av.container.InputContainer, track: Track):
+        self.container, self.track = container, track
+        self.stream = container.streams[track.index]
+        self.stream.codec_context.thread_count = 1  # as the other backends: data is loaded by one process per core
+        self.damage: str | None = None
+
+    def seek(self, seconds: float) -> None:
+        """Goes to a key frame, mostly the last one before the moment."""
+        with contextlib.suppress(av.FFmpegError, OverflowError):
+            self.container.seek(int(seconds / self.stream.time_base), stream=self.stream)
+
+    def frames(self) -> Iterator[av.VideoFrame | av.AudioFrame]:
+        """Frames in the order of presentation."""
+        packets = self.container.demux(self.stream)
+        packet, whole = True, False
+        while packet is not None:
+            try:
+                packet = next(packets, None)
+                if packet is not None and packet.size == 0:
+                    continue
+                frames = self.stream.codec_context.decode(packet)  # of None: what the decoder still holds
+            except av.EOFError:
+                continue
+            except av.FFmpegError as error:
+                self.damage = reason(error)
+                continue
+            for frame in frames:
+                if frame.is_corrupt and whole:
+                    self.damage = "frames are corrupt"
+                # After a seek, frames that lack their references may come first; that is no damage.
+                whole = whole or not frame.is_corrupt
+                if whole:
+                    yield frame
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Video
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Reading:
+    """Frames (3, H, W), their times, what was found damaged and how many frames were decoded, where that is known."""
+
+    frames: list[torch.Tensor]
+    times: list[float]
+    damage: str | None = None
+    decoded: int | None = None
+
+
+class _Cursor(Decoder):
+    """Walks a video stream from moment to moment: seeks where that spares decoding, then decodes forward."""
+
+    def __init__(self, container: av.container.InputContainer, track: Track):
+        super().__init__(container, track)
+        self.stream.codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}
+        self.family = container.format.name.split(",")[0]
+        self.decoded = 0
+        self.running: Iterator[tuple[float, av.VideoFrame]] | None = None
+        self.shown = self.coming = None
+        if track.seekable:  # loads the index of key frames, which Matroska keeps at the end
+            self.seek(_BEYOND_THE_END * self.stream.time_base)
+
+    def at(self, seconds: float) -> tuple[float, av.VideoFrame] | None:
+        """The frame on the screen at a moment, with its time; where damage left none, the next; None at the very end."""
+        if self.running is None or (self.track.seekable and self._is_past_a_key_frame(seconds)):
+            self._start_before(seconds)
+        while self.coming is not None and self.coming[0] <= seconds:
+            self.shown, self.coming = self.coming, next(self.running, None)
+        return self.shown or self.coming
+
+    def _start_before(self, seconds: float) -> None:
+        back = 0.0
+        while True:  # some containers seek to a point after the moment: then look further back
+            if self.track.seekable:
+                self.seek(seconds - back)
+            self.running = self._timed_frames()
+            self.shown, self.coming = None, next(self.running, None)
+            early = self.coming is not None and self.coming[0] <= seconds
+            if early or not self.track.seekable or seconds - back <= self.track.start:
+                return
+            back = 4 * back + 1
+
+    def _is_past_a_key_frame(self, seconds: float) -> bool:
+        """Whether there is a key frame between here and a moment."""
+        here = (self.shown or self.coming or (self.track.start,))[0]
+        if self.family not in _INDEXED:
+            return seconds - here > 5.0
+        find = self.stream.index_entries.search_timestamp
+        return find(int(here / self.stream.time_base)) != find(int(seconds / self.stream.time_base))
+
+    def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        seconds = None
+        for frame in self.frames():
+            self.decoded += 1
+            # AVI has no presentation times; of a raw stream's frames only the order is known.
+            stamp = frame.dts if self.family == "avi" else frame.pts
+            if stamp is not None:
+                seconds = float(stamp * self.stream.time_base)
+            else:
+                seconds = self.track.start if seconds is None else seconds + self.track.step
+            yield seconds, frame
+
+
+def read_with_pyav(track: Track, moments: Sequence[float]) -> Reading:
+    """Reads every file as far as it goes; decodes from a key frame to the wanted frame and no more."""
+    reading, size = Reading([], []), None
+    with open_container(track.path, track.name) as container:
+        cursor = _Cursor(container, track)
+        for moment in moments:
+            found = cursor.at(moment)
+            if found is None:
+                raise MediaError(f"no frame could be decoded ({cursor.damage or 'no data'})")
+            seconds, frame = found
+            if not reading.times or reading.times[-1] != seconds:
+                size = size or (frame.width, frame.height)
+                # "POINT" repeats chroma as swscale's fast paths for 8 bits do, so that 10 bits look the same.
+                pixels = torch.from_numpy(frame.reformat(*size, "rgb24", interpolation="POINT").to_ndarray())
+                picture = pixels.rot90(round(frame.rotation / 90)).permute(2, 0, 1)
+            reading.frames.append(picture)
+            reading.times.append(seconds)
+    reading.damage, reading.decoded = cursor.damage, cursor.decoded
+    return reading
+
+
+def read_with_torchcodec(track: Track, moments: Sequence[float]) -> Reading:
+    """Needs FFmpeg's libraries on the machine; conceals damaged frames without saying so."""
+    import torchcodec
+
+    if getattr(torchcodec, "ffmpeg_major_version", "unknown") is None:
+        raise ImportError("torchcodec finds no FFmpeg")
+    # The other mode, "exact", passes all packets of the file first.
+    decoder = torchcodec.decoders.VideoDecoder(track.path, stream_index=track.index, seek_mode="approximate")
+    shown = [decoder.get_frame_played_at(moment) for moment in moments]
+    if any(frame.pts_seconds > moment for frame, moment in zip(shown, moments, strict=True)):
+        raise RuntimeError("torchcodec went past the moment")
+    return Reading([frame.data for frame in shown], [frame.pts_seconds for frame in shown])
+
+
+class DecordReader:
+    """decord in a process of its own, started at the first use and again after a death.
+
+    decord is no longer kept and its FFmpeg is of 2018: about one in six hundred corrupted files aborts it, and nothing
+    in this process could stop it from hanging or from filling the memory. In its own process that costs a restart, and
+    its libraries do not meet PyAV's and torchcodec's. The frames come back through a pipe, which costs less than
+    decoding them. To open a file it passes all packets, so that only short files are given to it unasked.
+    """
+
+    seconds_to_start, seconds_per_frame = 20.0, 3.0
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen | None = None
+        self.usable = importlib.util.find_spec("decord") is not None
+
+    def __call__(self, track: Track, moments: Sequence[float]) -> Reading:
+        if not self.usable:
+            raise ImportError("decord is not installed or does not load")
+        reading = Reading([], [])
+        with self.lock:
+            try:
+                self._request({"path": track.path, "moments": [moment - track.start for moment in moments]})
+                for _ in moments:
+                    header, pixels = self._answer(self.seconds_per_frame)
+                    if "error" in header:
+                        raise (Damaged if header["damaged"] else RuntimeError)(header["error"])
+                    reading.frames.append(torch.from_numpy(pixels.reshape(header["shape"])).permute(2, 0, 1))
+                    reading.times.append(track.start + header["seconds"])
+            except (OSError, EOFError, ValueError) as error:
+                self.stop()
+                raise Damaged("decord died or took too long") from error
+        return reading
+
+    def _request(self, request: dict) -> None:
+        if self.process is None:
+            program = f"{inspect.getsource(_serve_decord)}\n_serve_decord()"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            self.usable = False
+            self._answer(self.seconds_to_start)
+            self.usable = True
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def _answer(self, seconds: float) -> tuple[dict, np.ndarray]:
+        """One JSON line and the pixels that it announces; the process is ended when they take longer than `seconds`."""
+        watch = threading.Timer(seconds, self.process.kill)
+        watch.start()
+        try:
+            line = self.process.stdout.readline()
+            if not line.endswith(b"\n"):
+                raise EOFError
+            header = json.loads(line)
+            pixels = np.empty(math.prod(header.get("shape", (0,))), dtype=np.uint8)
+            if self.process.stdout.readinto(pixels) != len(pixels):
+                raise EOFError
+            return header, pixels
+        finally:
+            watch.cancel()
+
+    def stop(self) -> None:
+        """Ends the process; the next use starts another."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+
+def _serve_decord() -> None:
+    """The decord process: reads requests {"path", "moments"}, answers each frame with a JSON line and its pixels.
+
+    It runs in an interpreter of its own, so it imports what it needs. Whatever decord and its FFmpeg print while they
+    read is damage, which they do not tell otherwise.
+    """
+    import contextlib
+    import json
+    import os
+    import sys
+    import tempfile
+
+    answers = os.fdopen(os.dup(1), "wb")
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(printed.fileno(), 2)
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def answer(pixels: bytes = b"", **header) -> None:
+        answers.write(json.dumps(header).encode() + b"\n" + pixels)
+        answers.flush()
+
+    import decord
+    import numpy as np
+
+    decord.logging.set_level(decord.logging.ERROR)
+    answer(ready=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        os.lseek(2, 0, os.SEEK_SET)
+        os.ftruncate(2, 0)
+        try:
+            reader = decord.VideoReader(request["path"], num_threads=1)
+            stamps = reader.get_frame_timestamp(list(range(len(reader))))[:, 0].astype(float)
+            if abs(stamps[0]) > 1e-3 or (np.diff(stamps) <= 0).any():
+                raise ValueError("decord reads no usable time stamps")
+            for moment in request["moments"]:
+                index = max(int(np.searchsorted(stamps, moment, side="right")) - 1, 0)
+                picture = reader[index].asnumpy()
+                if os.fstat(2).st_size:
+                    raise ValueError("decord met damaged frames")
+                answer(picture.tobytes(), shape=picture.shape, seconds=stamps[index])
+        except Exception as error:
+            answer(error=str(error), damaged=os.fstat(2).st_size > 0)
+        reader = None
+
+
+read_with_decord = DecordReader()
+atexit.register(read_with_decord.stop)
+if hasattr(os, "register_at_fork"):  # each worker of a data loader has its own
+    os.register_at_fork(after_in_child=read_with_decord.__init__)
+
+BACKENDS: dict[str, Callable[[Track, Sequence[float]], Reading]] = {
+    "decord": read_with_decord,
+    "torchcodec": read_with_torchcodec,
+    "pyav": read_with_pyav,
+}
+"""What is on the screen at some moments, in ascending order; in the order in which they are tried."""
+
+
+def read_with_backends(track: Track, moments: Sequence[float], first: str | None = None) -> tuple[Reading, str]:
+    """The reading of the first backend that succeeds, and its name.
+
+    PyAV is the last, and the only one for what the others see wrongly or cannot tell: truncated files, containers
+    without exact times, several video tracks (decord chooses by itself) and, unless asked for, files that are not short.
+
+    Raises:
+        MediaError: no backend can decode the file.
+    """
+    names = sorted(BACKENDS, key=lambda name: name != first)
+    short = track.num_frames <= 10_000 and os.path.getsize(track.path) <= 2**26
+    if track.truncated or not track.timed or (first is None and not (short and track.alone)):
+        names = ["pyav"]
+    elif not track.alone:
+        names.remove("decord")
+    while True:
+        name = names.pop(0)
+        try:
+            return BACKENDS[name](track, moments), name
+        except Exception as error:
+            if isinstance(error, Damaged):
+                names = ["pyav"] if "pyav" in names else []
+            if not names:
+                raise MediaError(f"{track.name} cannot be decoded: {reason(error)}.") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sound
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def read_samples(track: Track, windows: Sequence[tuple[float, float]]) -> tuple[list[np.ndarray], int, str | None]:
+    """Mono samples of each window, (begin, end) in seconds from the track's first sample; the rate; what is damaged.
+
+    Raises:
+        MediaError: no sound can be decoded.
+    """
+    rate, damage, pieces = None, None, []
+    with open_container(track.path, track.name) as container:
+        decoder = Decoder(container, track)
+        if not track.seekable and len(windows) > 1:  # then it is small, or nothing but reading it all will do
+            (whole,), rate, damage = read_samples(track, [(0.0, max(end for _, end in windows))])
+            return [whole[round(begin * rate) : round(end * rate)] for begin, end in windows], rate, damage
+        for begin, end in windows:
+            piece, found = _read_window(decoder, begin, end)
+            pieces.append(piece)
+            rate = rate or found
+        rate = rate or container.streams[track.index].codec_context.sample_rate
+        damage = decoder.damage
+    return pieces, rate, damage
+
+
+def _read_window(decoder: Decoder, begin: float, end: float) -> tuple[np.ndarray, int | None]:
+    """Samples from `begin` to `end` or the end of the track. Decoding starts earlier, as most codecs need a run-up."""
+    track, run_up = decoder.track, 0.5
+    while True:
+        early = begin > run_up and track.seekable
+        if track.seekable:
+            decoder.seek(track.start + (begin - run_up if early else 0.0))
+        pieces, position, rate = [], None, None
+        for frame in decoder.frames():
+            rate = rate or frame.sample_rate
+            if frame.sample_rate != rate:
+                decoder.damage = "its sampling rate changes"
+                continue
+            first, last = round(begin * rate), end * rate
+            place = round((float(frame.pts * frame.time_base) - track.start) * rate) if frame.pts is not None else None
+            if position is None:
+                position = place or 0
+                if early and position > first:
+                    break
+            elif place is not None and 0.05 * rate < place - position < 60 * rate:
+                # A gap is silence. Smaller differences are rounded time stamps, others are wrong ones.
+                position = place
+            samples = _mono(frame)
+            keep = samples[max(first - position, 0) : max(math.ceil(min(last - position, len(samples))), 0)]
+            if len(keep):
+                pieces.append((max(position - first, 0), keep))
+            position += len(samples)
+            if position >= last:
+                break
+        if early and (position is None or (not pieces and position > first)):
+            run_up *= 8
+            continue
+        window = np.zeros(pieces[-1][0] + len(pieces[-1][1]) if pieces else 0, dtype=np.float32)
+        for offset, samples in pieces:
+            window[offset : offset + len(samples)] = samples
+        return window, rate
+
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    """The mean of the channels, float32 (N,), on the scale of -1 to 1."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind == "i":
+        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float32, copy=False).mean(0)

@@ -1,0 +1,238 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Vision encoders of VALOR under one call: frames in, tokens and global features out (sections 4.1, 4.2)."""
+
+import copy
+import inspect
+
+import torch
+from torch import nn
+from transformers import AutoModel, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .modeling_valor_audio import resize_position_embedding
+from .modeling_valor_video_swin import ValorVideoSwinModel
+
+
+class ValorCLIPVisionEmbeddings(CLIPVisionEmbeddings):
+    """CLIP's embeddings, resized to another resolution as in the 2023 code: bilinear, where CLIP's own is bicubic."""
+
+    def interpolate_pos_encoding(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        side = self.image_size // self.patch_size
+        new_grid = (height // self.patch_size, width // self.patch_size)
+        return resize_position_embedding(self.position_embedding(self.position_ids[0]), (side, side), new_grid)
+
+
+class ValorCLIPVisionModel(CLIPVisionModel):
+    """
+    CLIP's vision transformer as VALOR-large uses it (section 4.1); the tensors are those of [`CLIPVisionModel`].
+
+    It differs in two points: images of any size are accepted without asking for it, and the last norm is applied to
+    every token, because the decoder attends to all of them.
+    """
+
+    config: CLIPVisionConfig
+    base_model_prefix = "vision_model"
+    _no_split_modules = ["ValorCLIPVisionEmbeddings", "CLIPEncoderLayer"]
+    _can_compile_fullgraph = True
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        self.embeddings = ValorCLIPVisionEmbeddings(config)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+        r"""
+        Encodes images, each by itself.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`): normalised pixels.
+
+        Returns:
+            `last_hidden_state` of shape `(images, 1 + patches, hidden_size)`, normalised, and `pooler_output` of shape
+            `(images, hidden_size)`, its class token.
+        """
+        hidden_states = self.pre_layrnorm(self.embeddings(pixel_values, interpolate_pos_encoding=True))
+        hidden_states = self.encoder(inputs_embeds=hidden_states, **kwargs).last_hidden_state
+        last_hidden_state = self.post_layernorm(hidden_states)
+        return BaseModelOutputWithPooling(last_hidden_state=last_hidden_state, pooler_output=last_hidden_state[:, 0])
+
+
+VISION_MODELS: dict[str, type[PreTrainedModel]] = {
+    "clip_vision_model": ValorCLIPVisionModel,
+    "valor_video_swin": ValorVideoSwinModel,
+}
+"""Vision encoders of the paper by `model_type`; any other one is what AutoModel makes of its configuration."""
+
+
+def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """
+    Vision encoder of `config` with fresh weights, of the attention implementation and the dtype that `config` states.
+
+    Raises:
+        ValueError: if `config` belongs to no model that AutoModel knows.
+    """
+    model_class = VISION_MODELS.get(config.model_type)
+    return AutoModel.from_config(config) if model_class is None else model_class._from_config(config)
+
+
+def vision_hidden_size(config: PreTrainedConfig) -> int:
+    """
+    Width of the tokens that the vision encoder of `config` returns.
+
+    Raises:
+        ValueError: if the configuration has neither `hidden_size` nor `hidden_sizes`.
+    """
+    for name in ("hidden_size", "hidden_sizes"):
+        size = getattr(config, name, None)
+        if size is not None:
+            return size if isinstance(size, int) else size[-1]
+    raise ValueError(
+        f"The vision encoder {config.model_type!r} cannot be used: its configuration states neither `hidden_size` nor "
+        "`hidden_sizes`, so the width of its tokens is unknown."
+    )
+
+
+def encodes_frames_together(vision_model: nn.Module) -> bool:
+    """Whether the encoder takes videos, as Video Swin does, rather than images."""
+    return vision_model.main_input_name == "pixel_values_videos"
+
+
+def has_class_token(vision_model: nn.Module) -> bool:
+    """Whether the first of the encoder's tokens stands for the whole image."""
+    embeddings = getattr(vision_model, "embeddings", None)
+    return any(getattr(embeddings, name, None) is not None for name in ("cls_token", "class_embedding"))
+
+
+def encoded_frame_mask(config: PreTrainedConfig, frame_mask: torch.Tensor) -> torch.Tensor:
+    """
+    Which of the frames that [`encode_frames`] returns are valid, (B, F) to (B, ceil(F / stride)).
+
+    With a temporal stride of 1, and for all image encoders, this is `frame_mask` itself. With a larger one the valid
+    frames of a sample are encoded as if they were consecutive, and a result keeps the place of its first frame.
+    """
+    stride = getattr(config, "temporal_stride", 1)
+    if stride == 1:
+        return frame_mask
+    starts = frame_mask & ((frame_mask.cumsum(dim=1) - 1) % stride == 0)
+    return nn.functional.pad(starts, (0, -starts.shape[1] % stride)).unflatten(1, (-1, stride)).any(dim=2)
+
+
+def encode_images(
+    vision_model: nn.Module, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Tokens and global feature of each image, (N, 3, H, W) to (N, T, C) and (N, C), from any vision encoder.
+
+    Feature maps count as tokens in row-major order. The global feature is the class token where the encoder has one,
+    else the mean over the tokens (section 4.2: "global average pooling or using CLS token feature").
+    """
+    if "interpolate_pos_encoding" in inspect.signature(vision_model.forward).parameters:
+        size = vision_model.config.image_size
+        trained_size = (size, size) if isinstance(size, int) else tuple(size)
+        kwargs["interpolate_pos_encoding"] = trained_size != tuple(pixel_values.shape[2:])
+    tokens = vision_model(pixel_values.to(vision_model.dtype), **kwargs).last_hidden_state
+    if tokens.ndim == 4:
+        tokens = tokens.flatten(2).transpose(1, 2)
+    return tokens, tokens[:, 0] if has_class_token(vision_model) else tokens.mean(dim=1)
+
+
+def encode_videos(
+    vision_model: nn.Module, pixel_values_videos: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and global feature of each frame, (B, F, 3, H, W) to (B, F, T, C) and (B, F, C); every frame is valid."""
+    if encodes_frames_together(vision_model):
+        outputs = vision_model(pixel_values_videos, **kwargs)
+        return outputs.last_hidden_state, outputs.pooler_output
+    tokens, pooled = encode_images(vision_model, pixel_values_videos.flatten(0, 1), **kwargs)
+    shape = pixel_values_videos.shape[:2]
+    return tokens.unflatten(0, shape), pooled.unflatten(0, shape)
+
+
+def encode_frames(
+    vision_model: nn.Module,
+    pixel_values_videos: torch.Tensor,
+    frame_mask: torch.Tensor | None = None,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Tokens and global feature of each frame, from an encoder of images or of videos.
+
+    Masked frames never reach the encoder, so that what they hold changes nothing: an image encoder sees the valid
+    frames of the batch, Video Swin the valid frames of each sample as one video. Samples with the same number of valid
+    frames go through Video Swin together; a batch costs one pass per such number.
+
+    Args:
+        pixel_values_videos (`torch.Tensor` of shape `(B, F, 3, H, W)`): normalised frames.
+        frame_mask (`torch.Tensor` of shape `(B, F)`, *optional*): False or 0 where there is no frame.
+        kwargs: passed to the encoder.
+
+    Returns:
+        Tokens (B, F, T, C) and global features (B, F, C), zero for masked frames. With a `temporal_stride` above 1 F
+        becomes ceil(F / stride), and [`encoded_frame_mask`] says which of them are valid.
+
+    Raises:
+        ValueError: if the frames have another number of axes, or the mask another shape.
+    """
+    if pixel_values_videos.ndim != 5:
+        raise ValueError(
+            "`pixel_values_videos` must be (batch_size, frames, channels, height, width), "
+            f"got {tuple(pixel_values_videos.shape)}; an image is a video of one frame."
+        )
+    if frame_mask is None:
+        return encode_videos(vision_model, pixel_values_videos, **kwargs)
+    if frame_mask.shape != pixel_values_videos.shape[:2]:
+        raise ValueError(
+            f"`frame_mask` must be (batch_size, frames), here {tuple(pixel_values_videos.shape[:2])}, "
+            f"got {tuple(frame_mask.shape)}."
+        )
+    frame_mask = frame_mask.bool()
+    if frame_mask.all():
+        return encode_videos(vision_model, pixel_values_videos, **kwargs)
+
+    encoded_mask = encoded_frame_mask(vision_model.config, frame_mask)
+    lengths = frame_mask.sum(dim=1)
+    if encodes_frames_together(vision_model):
+        groups = [(length, lengths == length) for length in lengths.unique().tolist() if length > 0]
+    else:
+        groups = [(1, lengths > 0)] if lengths.any() else []
+
+    encoded = None
+    for length, samples in groups:
+        frames = pixel_values_videos[frame_mask & samples[:, None]]
+        results = encode_videos(vision_model, frames.unflatten(0, (-1, length)), **kwargs)
+        if encoded is None:
+            encoded = [result.new_zeros(*encoded_mask.shape, *result.shape[2:]) for result in results]
+        for target, result in zip(encoded, results, strict=True):
+            target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
+    if encoded is None:
+        return empty_encoding(vision_model, pixel_values_videos, encoded_mask.shape)
+    return tuple(encoded)
+
+
+def empty_encoding(
+    vision_model: nn.Module, pixel_values_videos: torch.Tensor, shape: torch.Size
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Zeros (*shape, T, C) and (*shape, C) as [`encode_frames`] returns them for frames of this size.
+
+    T is read off one frame's pass through a copy of the encoder on the meta device, which computes shapes only.
+    """
+    config = copy.deepcopy(vision_model.config)
+    config._attn_implementation = "eager"
+    with torch.device("meta"), torch.no_grad():
+        frame = torch.empty(1, 1, *pixel_values_videos.shape[2:])
+        results = encode_videos(build_vision_model(config), frame)
+    return tuple(
+        torch.zeros(*shape, *result.shape[2:], dtype=vision_model.dtype, device=pixel_values_videos.device)
+        for result in results
+    )
+
+
+__all__ = ["ValorCLIPVisionModel", "build_vision_model", "encode_frames", "encoded_frame_mask", "vision_hidden_size"]

@@ -1,0 +1,48 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+README = Path(__file__).parent / "README.md"
+
+TESTS = ["peft", "pytest", "pytest-xdist", "ruff"]
+
+setup(
+    name="modeling-valor",
+    version="0.1.0",
+    description="VALOR, one model of vision, audio and language, for transformers",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    author="The modeling-valor authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["modeling_valor", "modeling_valor.*"]),
+    install_requires=[
+        # torchaudio 2.11 is its last release, and cannot be imported beside torch 2.15
+        "torch>=2.11,<2.15",
+        "torchaudio>=2.11,<2.12",
+        "torchvision>=0.26",
+        "transformers>=5.21",
+        "accelerate>=1.1",
+        "av>=14",
+        "datasets>=4.0",
+        # the last release has wheels for these platforms only; elsewhere PyAV decodes
+        "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'",
+        "evaluate>=0.4.6",
+        "huggingface_hub>=1.0",
+        "numpy",
+        "safetensors>=0.6",
+    ],
+    extras_require={
+        "test": TESTS,
+        "dev": [*TESTS, "build"],
+        "torchcodec": ["torchcodec"],
+    },
+    entry_points={"console_scripts": ["valor = modeling_valor.cli.main:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
