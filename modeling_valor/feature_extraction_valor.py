@@ -4,7 +4,7 @@
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from numbers import Integral, Number
 from typing import Any
 
@@ -15,12 +15,14 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 from transformers.utils import TensorType, logging
 
-from .media import MediaError, audio_info, open_source, read_audio, segment_indices
+from .media import MediaError, MediaSource, audio_info, open_source, read_audio, segment_indices
 
 
 logger = logging.get_logger(__name__)
 
 MAX_SAMPLING_RATE = 768_000
+MAX_CHANNELS = 64
+
 WINDOW_NAMES = {"hanning": "hann", "hamming": "hamming", "povey": "povey"}
 """Window names of Kaldi and of `transformers.audio_utils`."""
 
@@ -107,7 +109,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         clips = self.num_audio_clips if num_audio_clips is None else num_audio_clips
         if not isinstance(clips, Integral) or clips < 1:
             raise ValueError(f"`num_audio_clips` must be a whole number of at least 1, got {clips!r}.")
-        if sampling_rate is None and any(_is_waveform(sample) for sample in samples):
+        if sampling_rate is None and any(isinstance(sample, (np.ndarray, Tensor, list, tuple)) for sample in samples):
             logger.warning_once(
                 f"`sampling_rate` was not given: the waveforms are taken to be at {self.sampling_rate} Hz. Pass their "
                 "rate, since a wrong one gives wrong features without an error."
@@ -123,9 +125,8 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
     @property
     def _frame(self) -> tuple[int, int]:
         """Samples of the analysis window and of its step, truncated as Kaldi does."""
-        return int(self.sampling_rate * self.frame_length_ms * 0.001), int(
-            self.sampling_rate * self.frame_shift_ms * 0.001
-        )
+        window, shift = self.frame_length_ms * 0.001, self.frame_shift_ms * 0.001
+        return int(self.sampling_rate * window), int(self.sampling_rate * shift)
 
     def clip_bounds(self, num_samples: int, num_audio_clips: int, sampling: str = "center") -> list[tuple[int, int]]:
         """
@@ -145,61 +146,61 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         """The clips of one sample, (A, mel, time), or None where it has no audio."""
         if sample is None:
             return None
-        if not _is_waveform(sample):
-            pieces = self._read_clips(_as_source(sample), clips, sampling)
+        if (source := media_source(sample)) is None:
+            waveform, rate = _as_waveform(sample, self.sampling_rate if sampling_rate is None else sampling_rate)
+
+            def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
+                parts = [(0, len(waveform) / rate)] if windows is None else windows
+                return [waveform[begin * rate : math.ceil(end * rate)] for begin, end in parts], rate
+
+            pieces = self._clip_samples(read, len(waveform) / rate, clips, sampling)
         else:
-            sample, rate = _as_samples(sample, sampling_rate)
-            pieces = self._cut_clips(_as_mono(sample), rate, clips, sampling)
-        return None if pieces is None else torch.stack([self._clip_features(piece) for piece in pieces])
-
-    def _cut_clips(self, waveform: Tensor, rate: int | None, clips: int, sampling: str) -> list[Tensor]:
-        """The samples of each clip, out of a whole waveform."""
-        waveform = resample(waveform, self.sampling_rate if rate is None else rate, self.sampling_rate)
-        waveform = waveform - waveform.mean()
-        window, _ = self._frame
-        waveform = nn.functional.pad(waveform, (0, max(0, window - len(waveform))))
-        return [waveform[start:stop] for start, stop in self.clip_bounds(len(waveform), clips, sampling)]
-
-    def _read_clips(self, source: Any, clips: int, sampling: str) -> list[Tensor] | None:
-        """The samples of each clip, out of a file, or None where it has no audio track."""
-        with open_source(source) as path:
-            info = audio_info(path)
-            if info is None:
-                return None
-            try:
-                if info.duration <= self.max_whole_seconds:
-                    audio = read_audio(path)
-                    return (
-                        None
-                        if audio is None
-                        else self._cut_clips(_as_mono(audio.waveform), audio.sampling_rate, clips, sampling)
+            with open_source(source) as path:
+                if (info := audio_info(path)) is None:
+                    return None
+                if info.sampling_rate > MAX_SAMPLING_RATE:
+                    raise MediaError(
+                        f"{path} states a sampling rate of {info.sampling_rate:,} Hz, which no sound has."
                     )
-                return self._read_windows(path, info.duration, clips, sampling)
-            except MediaError:
-                raise
-            except ValueError as error:
-                raise MediaError(f"{path}: {error}") from error
 
-    def _read_windows(self, path: str, duration: float, clips: int, sampling: str) -> list[Tensor]:
-        """The samples of each clip, reading little more than them.
+                def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
+                    audio = read_audio(path, windows=windows)
+                    waveforms = [audio.waveform] if windows is None else audio.waveform
+                    if not all(waveform.isfinite().all() for waveform in waveforms):
+                        raise MediaError(f"{path} has sound with NaN or infinite values.")
+                    return waveforms, audio.sampling_rate
 
-        Every piece is read from a whole second on, where the sample grids of any two rates meet, so that it equals
-        that part of the resampled whole; what surrounds the clip feeds the resampling filter. The mean of the piece
-        stands for that of the whole: the filterbank removes the mean of each frame in any case.
+                pieces = self._clip_samples(read, info.duration, clips, sampling)
+        return torch.stack([self._clip_features(piece) for piece in pieces])
+
+    def _clip_samples(self, read: Callable, duration: float, clips: int, sampling: str) -> list[Tensor]:
         """
+        The samples that each clip is made of, at `sampling_rate` and without their mean.
+
+        `read(windows)` gives the waveforms of windows, (begin, end) in seconds, or of all (`None`), and their rate. A
+        window begins at a whole second, where the sample grids of any two rates meet, so that its samples are those of
+        the resampled whole; what surrounds the clip feeds the resampling filter. The mean of a window stands for that
+        of the whole: the filterbank removes the mean of each frame in any case.
+        """
+        if duration <= self.max_whole_seconds:
+            (waveform,), rate = read(None)
+            waveform = resample(waveform, rate, self.sampling_rate)
+            waveform = waveform - waveform.mean()
+            waveform = nn.functional.pad(waveform, (0, max(0, self._frame[0] - len(waveform))))
+            return [waveform[start:stop] for start, stop in self.clip_bounds(len(waveform), clips, sampling)]
+
         margin = 0.1
         bounds = self.clip_bounds(int(duration * self.sampling_rate), clips, sampling)
-        begins = [max(0, math.floor(start / self.sampling_rate - margin)) for start, _ in bounds]
-        ends = [stop / self.sampling_rate + margin for _, stop in bounds]
-        audio = read_audio(path, windows=list(zip(begins, ends, strict=True)))
+        windows = [
+            (max(0, math.floor(start / self.sampling_rate - margin)), stop / self.sampling_rate + margin)
+            for start, stop in bounds
+        ]
+        waveforms, rate = read(windows)
         pieces = []
-        for (start, stop), begin, piece in zip(bounds, begins, audio.waveform, strict=True):
-            if len(piece):
-                piece = resample(_as_mono(piece), audio.sampling_rate, self.sampling_rate)
-                offset = begin * self.sampling_rate
-                piece = piece[max(0, start - offset) : stop - offset]
-                piece = piece - piece.mean() if len(piece) else piece
-            pieces.append(piece)
+        for waveform, (start, stop), (begin, _) in zip(waveforms, bounds, windows, strict=True):
+            offset = begin * self.sampling_rate
+            piece = resample(waveform, rate, self.sampling_rate)[start - offset : stop - offset]
+            pieces.append(piece - piece.mean() if len(piece) else piece)
         return pieces
 
     def _clip_features(self, piece: Tensor) -> Tensor:
@@ -267,18 +268,14 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
     """
     The waveform (N,) at another rate, by windowed sinc interpolation; equal to `torchaudio.functional.resample`.
 
-    Outputs repeat their filter every `new_rate / gcd` samples. Filters are applied a few at a time, each group as a
-    convolution over the inputs that it reaches, so that time and memory stay bounded for any pair of rates
-    (torchaudio builds all of them over all inputs, gigabytes for rates without a common divisor).
+    Outputs repeat their filter every `new_rate / gcd` samples. Filters are applied a few at a time, over the inputs that
+    they reach, so that time and memory stay bounded for any pair of rates (torchaudio builds all of them over all
+    inputs, gigabytes for rates without a common divisor).
     """
-    if not isinstance(rate, Integral) or isinstance(rate, bool) or not 0 < rate <= MAX_SAMPLING_RATE:
-        raise ValueError(
-            f"The sampling rate must be a whole number of Hz between 1 and {MAX_SAMPLING_RATE:,}, got {rate!r}."
-        )
     if rate == new_rate:
         return waveform
     divisor = math.gcd(rate, new_rate)
-    old, new = int(rate) // divisor, new_rate // divisor
+    old, new = rate // divisor, new_rate // divisor
     cutoff = 0.99 * min(old, new) / old  # as a part of the old rate's band
     zeros = 6  # zero crossings of the sinc on each side
     width = math.ceil(zeros / cutoff)
@@ -290,72 +287,68 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         reach = torch.arange(int(times[0]) - width, int(times[-1]) + width + 2)
         distance = ((reach - times[:, None]) * cutoff).clamp(-zeros, zeros)
         filters = cutoff * torch.sinc(distance) * torch.cos(distance * math.pi / zeros / 2) ** 2
-        inputs = padded[None, None, int(times[0]) :]
-        outputs = nn.functional.conv1d(inputs, filters[:, None].to(waveform.dtype), stride=old)
-        resampled[:, first : first + 32] = outputs[0, :, :periods].T
+        inputs = padded[int(times[0]) :].unfold(0, len(reach), old)[:periods]
+        resampled[:, first : first + 32] = inputs @ filters.T.to(waveform.dtype)
     return resampled.flatten()[: math.ceil(len(waveform) * new / old)]
+
+
+def media_source(sample: Any) -> MediaSource | None:
+    """
+    The file behind a sample: a path, a URL, bytes, a file object, or an entry of a `datasets` column, encoded or not.
+
+    None where there is none, as for a waveform, or for a decoder that streams from elsewhere.
+    """
+    if (encoded := getattr(sample, "_hf_encoded", None)) is not None:
+        sample = encoded if encoded["bytes"] or os.path.exists(encoded["path"] or "") else None
+    if isinstance(sample, dict) and sample.get("array") is None:
+        sample = sample.get("bytes") or sample.get("path")
+    is_source = isinstance(sample, (str, os.PathLike, bytes, bytearray)) or hasattr(sample, "read")
+    return sample if is_source else None
 
 
 def _as_batch(raw_speech: Any) -> list:
     """One entry per sample."""
     if isinstance(raw_speech, (np.ndarray, Tensor)) and raw_speech.ndim > 1:
         return list(raw_speech)
-    if isinstance(raw_speech, Sequence) and not isinstance(raw_speech, (str, bytes, bytearray)):
-        if len(raw_speech) == 0:
-            raise ValueError("No audio was given: the list is empty. Pass `None` for a sample without audio.")
-        if not isinstance(raw_speech[0], Number):
-            return list(raw_speech)
-    return [raw_speech]
+    if not isinstance(raw_speech, (list, tuple)):
+        return [raw_speech]
+    if len(raw_speech) == 0:
+        raise ValueError("No audio was given: the list is empty. Pass `None` for a sample without audio.")
+    return [raw_speech] if isinstance(raw_speech[0], Number) else list(raw_speech)
 
 
-def _is_waveform(sample: Any) -> bool:
-    """Whether a sample holds samples of sound, as opposed to a file or nothing."""
-    if isinstance(sample, dict):
-        return sample.get("array") is not None
-    return isinstance(sample, (np.ndarray, Tensor, list, tuple)) or hasattr(sample, "get_all_samples")
-
-
-def _as_source(sample: Any) -> Any:
-    """The file of an encoded `datasets` entry; any other source as it is."""
-    if isinstance(sample, dict):
-        sample = sample.get("bytes") or sample.get("path")
-    if not isinstance(sample, (str, os.PathLike, bytes, bytearray)) and not hasattr(sample, "read"):
-        raise ValueError(
-            f"An audio sample must be a waveform, a file (path, URL, bytes or file object) or None, got "
-            f"{type(sample).__name__}."
-        )
-    return sample
-
-
-def _as_samples(sample: Any, sampling_rate: int | None) -> tuple[Any, int | None]:
-    """Samples and rate of a waveform; those of `datasets` and torchcodec state their own rate."""
-    if isinstance(sample, dict):
-        return sample["array"], sample["sampling_rate"]
-    if hasattr(sample, "get_all_samples"):
+def _as_waveform(sample: Any, rate: int) -> tuple[Tensor, int]:
+    """A waveform as float32 (N,), the mean of its channels, and its rate, which decoded entries of `datasets` state."""
+    if isinstance(sample, dict) and sample.get("array") is not None:
+        sample, rate = sample["array"], sample["sampling_rate"]
+    elif hasattr(sample, "get_all_samples"):
         decoded = sample.get_all_samples()
-        return decoded.data, decoded.sample_rate
-    return sample, sampling_rate
-
-
-def _as_mono(samples: Any) -> Tensor:
-    """A finite float32 waveform (N,), the mean of the channels."""
-    samples = samples.detach().cpu() if isinstance(samples, Tensor) else torch.as_tensor(np.asarray(samples))
-    if samples.dtype in (torch.int16, torch.int32):
-        samples = samples.double() / -torch.iinfo(samples.dtype).min
-    elif samples.dtype == torch.uint8:
-        samples = (samples.double() - 128) / 128
-    samples = samples.float()
-    if samples.ndim == 2 and len(samples) <= 64:
-        samples = samples.mean(0)
-    if samples.ndim != 1:
+        sample, rate = decoded.data, decoded.sample_rate
+    elif not isinstance(sample, (np.ndarray, Tensor, list, tuple)):
         raise ValueError(
-            f"A waveform must have the shape (samples,) or (channels, samples), got {tuple(samples.shape)}."
+            f"An audio sample must be a waveform, a file (path, URL, bytes or file object) or None, got {sample!r}."
         )
-    if len(samples) == 0:
-        raise ValueError("The waveform is empty. Pass `None` for a sample without audio.")
-    if not samples.isfinite().all():
-        raise ValueError("The waveform holds NaN or infinite values. Repair it, or pass `None` in its place.")
-    return samples
+    waveform = sample.detach().cpu() if isinstance(sample, Tensor) else torch.as_tensor(np.asarray(sample))
+    if waveform.dtype in (torch.int16, torch.int32):
+        waveform = waveform.double() / -torch.iinfo(waveform.dtype).min
+    elif waveform.dtype == torch.uint8:
+        waveform = (waveform.double() - 128) / 128
+    waveform = waveform.float()
+    if waveform.ndim == 2 and len(waveform) <= MAX_CHANNELS:
+        waveform = waveform.mean(0)
+    if waveform.ndim != 1:
+        raise ValueError(
+            f"A waveform must have the shape (samples,) or (channels, samples), got {tuple(waveform.shape)}."
+        )
+    if len(waveform) == 0:
+        raise ValueError("A waveform is empty. Pass `None` for a sample without audio.")
+    if not waveform.isfinite().all():
+        raise ValueError("A waveform holds NaN or infinite values. Repair it, or pass `None` in its place.")
+    if not isinstance(rate, Integral) or isinstance(rate, bool) or not 0 < rate <= MAX_SAMPLING_RATE:
+        raise ValueError(
+            f"The sampling rate must be a whole number of Hz between 1 and {MAX_SAMPLING_RATE:,}, got {rate!r}."
+        )
+    return waveform, int(rate)
 
 
 __all__ = ["ValorFeatureExtractor"]

@@ -8,6 +8,7 @@ the container says or hides. All times are seconds of the stream's own clock.
 
 import atexit
 import contextlib
+import ctypes
 import importlib.util
 import inspect
 import json
@@ -36,6 +37,7 @@ _CONTAINERS = (
 _INDEXED = ("mov", "matroska", "avi")  # they list their key frames
 _TIMED = ("mov", "matroska")  # every backend reads the same times from them
 _MEASURED = ("mov", "matroska", "avi", "wav", "flac")  # they state how long they are; others have it estimated
+_KINDS = {"video": "video", "audio": "sound"}
 _BEYOND_THE_END = 2**48  # a time stamp after any track's last, in any time base
 
 
@@ -100,12 +102,19 @@ def open_container(path: str, name: str) -> Iterator[av.container.InputContainer
         yield container
 
 
-def best_stream(container: av.container.InputContainer, kind: str) -> av.stream.Stream | None:
-    """FFmpeg's choice among the "video" or "audio" streams, cover pictures aside; None where there is none."""
+def best_stream(container: av.container.InputContainer, kind: str, name: str) -> av.stream.Stream | None:
+    """FFmpeg's choice among the "video" or "audio" streams, cover pictures aside; None where there is none.
+
+    Raises:
+        MediaError: there is one, but nothing to decode it with.
+    """
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in getattr(container.streams, kind) if not stream.disposition & cover]
+    readable = [stream for stream in streams if stream.codec_context is not None]
+    if streams and not readable:
+        raise MediaError(f"{name} has a track of {_KINDS[kind]} in a codec that is not known.")
     best = container.streams.best(kind)
-    return best if best in streams else next(iter(streams), None)
+    return best if best in readable else next(iter(readable), None)
 
 
 def survey(container: av.container.InputContainer, stream: av.stream.Stream, path: str, name: str, head: int) -> Track:
@@ -135,7 +144,7 @@ def survey(container: av.container.InputContainer, stream: av.stream.Stream, pat
                 first, reach = _scan(again, again.streams[stream.index])
             last, complete = first, True
     if not last:
-        raise MediaError(f"{name} has a track of {'sound' if stream.type == 'audio' else 'video'}, but nothing is in it.")
+        raise MediaError(f"{name} has a track of {_KINDS[stream.type]}, but nothing is in it.")
 
     start = min(begin for begin, _ in first)
     if stream.start_time is not None:
@@ -167,7 +176,7 @@ def _scan(
     packets = container.demux()
     while limit is None or len(spans) < limit:
         try:
-            packet = next(packets, None)
+            packet = _next(packets)
         except av.FFmpegError:
             break
         if packet is None:
@@ -183,13 +192,36 @@ def _scan(
     return spans, reach
 
 
+def channel_count(context: av.AudioCodecContext) -> int:
+    """The number of channels of a stream that is not being decoded yet. It leaves the stream with their bare number.
+
+    PyAV 18 frees an arrangement of the "custom" kind twice, which ends the process. Most come from the container, and
+    are dropped here; those that a decoder makes by itself must never be freed.
+    """
+    layout = context.layout
+    if layout.nb_channels:
+        context.layout = f"{layout.nb_channels} channels"
+    return layout.nb_channels
+
+
+def _next(packets: Iterator[av.Packet]) -> av.Packet | None:
+    """The next packet; None at the end, where PyAV stumbles over streams that appeared midway."""
+    try:
+        return next(packets, None)
+    except IndexError:
+        return None
+
+
 class Decoder:
     """Decodes one stream of a container from where it stands; damage is passed over and kept in `damage`."""
 
     def __init__(self, container: av.container.InputContainer, track: Track):
         self.container, self.track = container, track
         self.stream = container.streams[track.index]
-        self.stream.codec_context.thread_count = 1  # as the other backends: data is loaded by one process per core
+        context = self.stream.codec_context
+        context.thread_count = 1  # as the other backends: data is loaded by one process per core
+        if self.stream.type == "audio":
+            channel_count(context)
         self.damage: str | None = None
 
     def seek(self, seconds: float) -> None:
@@ -203,7 +235,7 @@ class Decoder:
         packet, whole = True, False
         while packet is not None:
             try:
-                packet = next(packets, None)
+                packet = _next(packets)
                 if packet is not None and packet.size == 0:
                     continue
                 frames = self.stream.codec_context.decode(packet)  # of None: what the decoder still holds
@@ -217,7 +249,10 @@ class Decoder:
                     self.damage = "frames are corrupt"
                 # After a seek, frames that lack their references may come first; that is no damage.
                 whole = whole or not frame.is_corrupt
-                if whole:
+                if isinstance(frame, av.AudioFrame) and " channels (" in frame.layout.name:  # see `channel_count`
+                    ctypes.pythonapi.Py_IncRef(ctypes.py_object(frame.layout))
+                    self.damage = "its channels are arranged in a way that is not supported"
+                elif whole:
                     yield frame
 
 
@@ -496,69 +531,74 @@ def read_with_backends(track: Track, moments: Sequence[float], first: str | None
 def read_samples(track: Track, windows: Sequence[tuple[float, float]]) -> tuple[list[np.ndarray], int, str | None]:
     """Mono samples of each window, (begin, end) in seconds from the track's first sample; the rate; what is damaged.
 
-    Raises:
-        MediaError: no sound can be decoded.
+    The samples of a window are those of the whole track, but in containers that round times to milliseconds (Matroska,
+    flv) they may be a millisecond early or late.
     """
-    rate, damage, pieces = None, None, []
-    with open_container(track.path, track.name) as container:
-        decoder = Decoder(container, track)
-        if not track.seekable and len(windows) > 1:  # then it is small, or nothing but reading it all will do
-            (whole,), rate, damage = read_samples(track, [(0.0, max(end for _, end in windows))])
-            return [whole[round(begin * rate) : round(end * rate)] for begin, end in windows], rate, damage
-        for begin, end in windows:
-            piece, found = _read_window(decoder, begin, end)
-            pieces.append(piece)
-            rate = rate or found
-        rate = rate or container.streams[track.index].codec_context.sample_rate
-        damage = decoder.damage
+    if not track.seekable and len(windows) > 1:  # it is short, or cannot be read but as a whole
+        (whole,), rate, damage = read_samples(track, [(0.0, max(end for _, end in windows))])
+        return [whole[round(begin * rate) : round(end * rate)] for begin, end in windows], rate, damage
+    pieces, damage, run_up = [], None, 0.5
+    for begin, end in windows:
+        piece = None
+        while piece is None:
+            # Opened anew for each: going back to the beginning, some containers leave out the codec's own run-up.
+            with open_container(track.path, track.name) as container:
+                decoder = Decoder(container, track)
+                rate = decoder.stream.codec_context.sample_rate
+                piece = (
+                    _read_window(decoder, rate, begin, end, run_up) if begin < track.duration else np.zeros(0, "f4")
+                )
+                run_up *= 1 if piece is not None else 8
+        pieces.append(piece)
+        damage = damage or decoder.damage
     return pieces, rate, damage
 
 
-def _read_window(decoder: Decoder, begin: float, end: float) -> tuple[np.ndarray, int | None]:
-    """Samples from `begin` to `end` or the end of the track. Decoding starts earlier, as most codecs need a run-up."""
-    track, run_up = decoder.track, 0.5
-    while True:
-        early = begin > run_up and track.seekable
-        if track.seekable:
-            decoder.seek(track.start + (begin - run_up if early else 0.0))
-        pieces, position, rate = [], None, None
-        for frame in decoder.frames():
-            rate = rate or frame.sample_rate
-            if frame.sample_rate != rate:
-                decoder.damage = "its sampling rate changes"
-                continue
-            first, last = round(begin * rate), end * rate
-            place = round((float(frame.pts * frame.time_base) - track.start) * rate) if frame.pts is not None else None
-            if position is None:
-                position = place or 0
-                if early and position > first:
-                    break
-            elif place is not None and 0.05 * rate < place - position < 60 * rate:
-                # A gap is silence. Smaller differences are rounded time stamps, others are wrong ones.
-                position = place
-            samples = _mono(frame)
-            keep = samples[max(first - position, 0) : max(math.ceil(min(last - position, len(samples))), 0)]
-            if len(keep):
-                pieces.append((max(position - first, 0), keep))
-            position += len(samples)
-            if position >= last:
-                break
-        if early and (position is None or (not pieces and position > first)):
-            run_up *= 8
+def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: float) -> np.ndarray | None:
+    """Samples from `begin` to `end` or the end of the track, decoding from `run_up` seconds earlier on.
+
+    None if the container led to a point after the beginning.
+    """
+    track = decoder.track
+    jump = track.seekable and begin > run_up
+    if jump:
+        decoder.seek(track.start + begin - run_up)
+    first, last = round(begin * rate), math.inf if end == math.inf else round(end * rate)
+    pieces, position, converters = [], None, {}
+    for frame in decoder.frames():
+        if frame.sample_rate != rate:
+            decoder.damage = "its sampling rate changes"
             continue
-        window = np.zeros(pieces[-1][0] + len(pieces[-1][1]) if pieces else 0, dtype=np.float32)
-        for offset, samples in pieces:
-            window[offset : offset + len(samples)] = samples
-        return window, rate
+        place = (
+            None if frame.pts is None else round((float(frame.pts * decoder.stream.time_base) - track.start) * rate)
+        )
+        if position is None:
+            position = place or 0
+            if jump and position > first:
+                return None
+        # A gap is silence; smaller differences are rounded times, and others are wrong ones.
+        elif place is not None and (not pieces or 0.05 * rate < place - position < 60 * rate):
+            position = place
+        samples = _mono(frame, converters)
+        keep = samples[max(first - position, 0) : max(min(last - position, len(samples)), 0)]
+        if len(keep):
+            if jump and not pieces:
+                decoder.damage = None  # what fails right after a jump only lacks what came before it
+            pieces.append((max(position - first, 0), keep))
+        position += len(samples)
+        if position >= last:
+            break
+    window = np.zeros(pieces[-1][0] + len(pieces[-1][1]) if pieces else 0, dtype=np.float32)
+    for offset, samples in pieces:
+        window[offset : offset + len(samples)] = samples
+    return window
 
 
-def _mono(frame: av.AudioFrame) -> np.ndarray:
-    """The mean of the channels, float32 (N,), on the scale of -1 to 1."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.astype(np.float32, copy=False).mean(0)
+def _mono(frame: av.AudioFrame, converters: dict[tuple[str, str], av.AudioResampler]) -> np.ndarray:
+    """The mean of the channels, float32 (N,), on the scale of -1 to 1.
+
+    The channels are interleaved by FFmpeg first: PyAV reads beyond the planes of a frame that has eight or more.
+    """
+    converter = converters.setdefault((frame.format.name, frame.layout.name), av.AudioResampler(format="flt"))
+    parts = [part.to_ndarray().reshape(-1, part.layout.nb_channels).mean(1) for part in converter.resample(frame)]
+    return np.concatenate([*parts, np.zeros(0, dtype=np.float32)])

@@ -95,7 +95,6 @@ class ValorTokenWeight(nn.Module):
 class ValorPreTrainedModel(PreTrainedModel):
     config: ValorConfig
     base_model_prefix = "valor"
-    main_input_name = "pixel_values_videos"
     input_modalities = ("text", "video", "audio")
     supports_gradient_checkpointing = True
     _no_split_modules = ["ValorTextEmbeddings", "ValorTextLayer", "ValorConditionEmbeddings"]

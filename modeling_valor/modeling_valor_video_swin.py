@@ -230,7 +230,7 @@ class ValorVideoSwinStage(nn.Module):
         # An axis that fits into one window is one window, and shifting it would change nothing
         window = [min(extent, size) for extent, size in zip(grid, self.window_size, strict=True)]
         shift = [size // 2 if extent > size else 0 for extent, size in zip(grid, self.window_size, strict=True)]
-        padded_grid = [math.ceil(extent / size) * size for extent, size in zip(grid, window, strict=True)]
+        padded_grid = [extent + -extent % size for extent, size in zip(grid, window, strict=True)]
 
         position_index = relative_position_index(self.window_size, math.prod(window), device)
         window_mask = None

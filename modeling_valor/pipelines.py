@@ -10,9 +10,10 @@ import torch
 from transformers import Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import build_pipeline_init_args
-from transformers.utils import add_end_docstrings
+from transformers.utils import ModelOutput, add_end_docstrings
 
 from .modeling_valor_heads import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering
+from .processing_valor import MASKS
 
 
 SCORED_BEAMS = 3
@@ -58,7 +59,7 @@ class AudiovisualPipeline(Pipeline):
         return preprocess, forward, {}
 
     def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
-        if _is_sample(inputs) or isinstance(inputs, torch.utils.data.Dataset):
+        if _is_sample(inputs) or isinstance(inputs, torch.utils.data.Dataset) or (inputs and isinstance(inputs, list)):
             return super().__call__(inputs, **kwargs)
         results = super().__call__((sample for sample in inputs), **kwargs)
         return list(results) if hasattr(inputs, "__len__") else results
@@ -84,11 +85,12 @@ class AudiovisualPipeline(Pipeline):
         options = self._prepare_generate_kwargs(generate_kwargs or {})
         if return_all:
             chosen = self._get_set_generation_params(options)
-            if not chosen.get("do_sample") and (chosen.get("num_beams") or 1) == 1:
+            if "num_beams" not in chosen and not chosen.get("do_sample"):
                 options["num_beams"] = SCORED_BEAMS
             options.setdefault("num_return_sequences", options.get("num_beams") or chosen.get("num_beams") or 1)
-        outputs = self.model.generate(**inputs, **options, return_dict_in_generate=True, output_scores=return_all)
-        batch_size = len(inputs["pixel_values_videos" if "pixel_values_videos" in inputs else "input_features"])
+            options |= {"output_scores": True, "output_logits": True}
+        outputs = self.model.generate(**inputs, **options, return_dict_in_generate=True)
+        batch_size = next(len(inputs[name]) for name in MASKS if name in inputs)
         scores = self.sequence_scores(outputs).view(batch_size, -1) if return_all else None
         return {
             "sequences": outputs.sequences.view(batch_size, -1, outputs.sequences.shape[-1]),
@@ -96,11 +98,11 @@ class AudiovisualPipeline(Pipeline):
             "modalities": self.modalities_of(inputs, batch_size),
         }
 
-    def sequence_scores(self, outputs: Any) -> torch.Tensor:
+    def sequence_scores(self, outputs: ModelOutput) -> torch.Tensor:
         """Sum of the log-probabilities of each text's words, (batch_size * num_return_sequences,)."""
         if getattr(outputs, "sequences_scores", None) is not None:
             return outputs.sequences_scores
-        words = self.model.compute_transition_scores(outputs.sequences, outputs.scores, normalize_logits=True)
+        words = self.model.compute_transition_scores(outputs.sequences, outputs.logits, normalize_logits=True)
         padding = outputs.sequences[:, -words.shape[1] :] == self.processor.tokenizer.pad_token_id
         return words.masked_fill(padding, 0).sum(1)
 
@@ -108,10 +110,10 @@ class AudiovisualPipeline(Pipeline):
     def modalities_of(inputs: dict, batch_size: int) -> list[str]:
         """ "av", "v" or "a" for each sample: what its text was made from."""
         names = [""] * batch_size
-        for letter, key, mask in (("a", "input_features", "audio_mask"), ("v", "pixel_values_videos", "frame_mask")):
-            if key in inputs:
+        for letter, (name, mask) in zip("va", MASKS.items(), strict=True):
+            if name in inputs:
                 present = inputs[mask].any(1).tolist() if mask in inputs else [True] * batch_size
-                names = [name + letter * there for name, there in zip(names, present, strict=True)]
+                names = [letter * there + other for there, other in zip(present, names, strict=True)]
         return names
 
     def postprocess(self, model_outputs: dict) -> list[dict]:

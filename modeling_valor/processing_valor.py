@@ -1,25 +1,26 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Text, questions, videos and sound to the inputs of the VALOR models, and generated ids back to text."""
 
-import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BatchFeature
 from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin, Unpack, VideosKwargs
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
-from .feature_extraction_valor import media_source, opened
-from .media import NoVideoError
+from .feature_extraction_valor import media_source
+from .media import NoVideoError, open_source
 
 
 logger = logging.get_logger(__name__)
 
 MASKS = {"pixel_values_videos": "frame_mask", "input_features": "audio_mask"}
-"""Media inputs, (B, F or A, ...), and the masks that say what of them is there."""
+"""Media inputs, (B, F or A, ...), and the masks, (B, F or A), that say what of them is there."""
 
 
 class ValorVideosKwargs(VideosKwargs, total=False):
@@ -87,11 +88,11 @@ class ValorProcessor(ProcessorMixin):
                 cut to 40 tokens (`max_length`) with one warning. An empty text is `[CLS] [SEP]`.
             videos: what [`ValorVideoProcessor`] accepts, one or a list: `pixel_values_videos` (B, F, 3, H, W), with
                 `frame_mask` (B, F) where something is missing. A file that holds only sound is a sample without frames,
-                and so is `None` in a list. An entry of a `datasets` video column is read as the file that it stands for.
+                and so is `None` in a list. An entry of a `datasets` video column is the file that it was decoded from.
             audio: what [`ValorFeatureExtractor`] accepts, one or a list: `input_features` (B, A, 64, 512), with
                 `audio_mask` (B, A) where something is missing. Where it is not given, it is the sound of the video
                 files (unless `load_audio_from_video=False`); a video without an audio track is a sample without sound.
-            question: questions, one for each sample or one for all: `question_input_ids` and `question_attention_mask`.
+            question: one for each sample, or one for all: `question_input_ids` and `question_attention_mask`, (B, Q).
             kwargs: `modalities`, `num_frames`, `num_audio_clips`, `sampling`, `sampling_rate`, `return_tensors` and all
                 other arguments of the three parts, by themselves or in `text_kwargs`, `videos_kwargs`, `audio_kwargs`.
 
@@ -99,40 +100,34 @@ class ValorProcessor(ProcessorMixin):
             The inputs of the models. A modality that no sample has is left out.
 
         Raises:
-            ValueError: nothing was given, or nothing of `modalities` is in what was given.
-            MediaError: a file that cannot be read, named.
+            ValueError: nothing is given, or nothing of `modalities` is in what is given.
+            MediaError: a file cannot be read; the message names it.
         """
         if text is None and videos is None and audio is None and question is None:
-            raise ValueError("There is nothing to process. Give `videos`, `audio`, `text` or `question`.")
+            raise ValueError("There is nothing to process: give `videos`, `audio`, `text` or `question`.")
         options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         return_tensors = options["text_kwargs"].pop("return_tensors", None)
         data = {}
         if text is not None:
             data.update(self._tokenize(text, "text", **options["text_kwargs"]))
         if videos is not None or audio is not None:
-            media = self._process_media(videos, audio, options)
-            if not media and text is None:
-                raise ValueError(
-                    f'Nothing in the samples suits `modalities="{options["modalities"]}"`: they have no frames, or no '
-                    "sound, to process."
-                )
-            data.update(media)
+            data.update(self._process_media(videos, audio, options, may_be_empty=text is not None))
         if question is not None:
-            rows = next((len(data[name]) for name in MASKS if name in data), 1)
-            question = [question] * rows if isinstance(question, str) else question
+            if isinstance(question, str):
+                question = [question] * next((len(data[name]) for name in MASKS if name in data), 1)
             asked = self._tokenize(question, "question", **options["text_kwargs"])
             data.update({f"question_{name}": value for name, value in asked.items()})
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
 
     def _tokenize(self, texts: str | Sequence[str], name: str, **kwargs) -> dict[str, Any]:
-        """Ids and masks of texts; padding has id 0 whatever the tokenizer's padding token is."""
+        """Ids and masks of texts; padding has id 0, whatever the tokenizer's padding token is."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"`{name}` must be a string or a list of strings, got {texts!r}.")
         encoded = self.tokenizer(texts, **kwargs)
         if any(encoding.overflowing for encoding in encoded.encodings or ()):
             logger.warning_once(
-                f"Text of more than {kwargs.get('max_length')} tokens was cut. Pass a larger `max_length` to keep it."
+                f"Text of more than {kwargs['max_length']} tokens is cut. Pass a larger `max_length` to keep all of it."
             )
         encoded = dict(encoded)
         if "attention_mask" in encoded:
@@ -140,26 +135,118 @@ class ValorProcessor(ProcessorMixin):
             encoded["input_ids"] = [[i * real for i, real in zip(ids, mask, strict=True)] for ids, mask in rows]
         return encoded
 
-    def _process_media(self, videos: Any, audio: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """Frames and sound of a batch."""
+    def _process_media(self, videos: Any, audio: Any, options: dict[str, Any], may_be_empty: bool) -> dict[str, Any]:
+        """Frames and sound of a batch, without the modalities that no sample has."""
         wanted = options["modalities"]
         videos_kwargs = {**options["videos_kwargs"], "return_tensors": "pt"}
         audio_kwargs = {**options["audio_kwargs"], "return_tensors": "pt"}
-        videos = _as_list_of_files(videos)
-        if not isinstance(videos, list):  # nothing to read
-            data = dict(self.video_processor(videos, **videos_kwargs)) if videos is not None and "v" in wanted else {}
-            if audio is not None and "a" in wanted:
-                data.update(self.feature_extractor(audio, **audio_kwargs))
-            samples = [data]
-        else:
-            sounds = [None] * len(videos) if audio is None else _as_list_of_sounds(audio)
-            if len(sounds) != len(videos):
-                raise ValueError(f"`videos` has {len(videos)} samples, but `audio` has {len(sounds)}.")
-            from_video = audio is None and options["load_audio_from_video"]
-            samples = [
-                self._process_sample(video, sound, from_video, wanted, videos_kwargs, audio_kwargs)
-                for video, sound in zip(videos, sounds, strict=True)
+        data, no_video = {}, None
+        if videos is not None and (files := _as_files(videos)) is not None:
+            samples = []
+            for file in files:
+                samples.append(sample := {})
+                source = media_source(file)
+                with nullcontext(file) if source is None else open_source(source) as video:
+                    if "v" in wanted and video is not None:
+                        try:
+                            sample.update(self.video_processor([video], **videos_kwargs))
+                        except NoVideoError as error:
+                            no_video = error
+                    if "a" in wanted and audio is None and options["load_audio_from_video"] and source is not None:
+                        sample.update(self.feature_extractor([video], **audio_kwargs))
+            data.update(self.pad(samples))
+        elif videos is not None and "v" in wanted:
+            data.update(self.video_processor(videos, **videos_kwargs))
+        if audio is not None and "a" in wanted:
+            data.update(self.feature_extractor(audio, **audio_kwargs))
+
+        sizes = {name: len(data[name]) for name in MASKS if name in data}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"`videos` and `audio` must be of the same samples, got {sizes}.")
+        for name, mask in MASKS.items():
+            if mask in data and not data[mask].any():
+                del data[name], data[mask]
+        if not data and not may_be_empty:
+            nothing = f'The samples have nothing of `modalities="{wanted}"`: no frames, no sound, or neither.'
+            raise no_video or ValueError(nothing)
+        return data
+
+    def pad(self, samples: Sequence[dict[str, Any]], return_tensors: str | TensorType | None = "pt") -> BatchFeature:
+        """
+        Joins what `processor(..., return_tensors="pt")` gave for several samples to what it gives for their batch.
+
+        Text is padded with 0; fewer frames or clips and missing modalities become zeros, and False in `frame_mask` and
+        `audio_mask`. Made for the `collate_fn` of a data loader whose workers prepare samples one by one.
+
+        Raises:
+            ValueError: the samples differ in more than the number of tokens, frames and clips, such as in frame size.
+        """
+        sizes = [next((len(value) for value in sample.values()), 1) for sample in samples]
+        data = {}
+        for name in dict.fromkeys(name for sample in samples for name in sample):
+            if name in MASKS.values():
+                continue
+            template = next(sample[name] for sample in samples if name in sample)
+            if not isinstance(template, Tensor):
+                data[name] = [item for sample in samples for item in sample.get(name, ())]
+                continue
+            if name not in MASKS and not all(name in sample for sample in samples):
+                raise ValueError(f"Some samples have `{name}` and others do not, so that they cannot be joined.")
+            # What is missing has no frames
+            missing = template[:1, :0]
+            parts = [
+                sample.get(name, missing.expand(size, *missing.shape[1:]))
+                for sample, size in zip(samples, sizes, strict=True)
             ]
-        return self.pad(samples).data
+            if len({part.shape[2:] for part in parts}) > 1:
+                shapes = [tuple(part.shape[1:]) for part in parts]
+                raise ValueError(f"`{name}` has the shapes {shapes}, which cannot be joined.")
+            length = max(part.shape[1] for part in parts)
+            data[name] = torch.cat([_lengthen(part, length) for part in parts])
+            if name in MASKS:
+                masks = [
+                    sample.get(MASKS[name], torch.ones(part.shape[:2], dtype=torch.bool))
+                    for sample, part in zip(samples, parts, strict=True)
+                ]
+                mask = torch.cat([_lengthen(mask, length) for mask in masks])
+                if not mask.all():
+                    data[MASKS[name]] = mask
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
+
+    def post_process_generation(
+        self, generated_ids: Tensor | np.ndarray | Sequence, skip_special_tokens: bool = True
+    ) -> list[str]:
+        """
+        Captions or answers out of generated ids, (B, L) or (L,), up to [SEP] and without special tokens.
+
+        Word pieces are joined as in the 2023 code, which leaves a space around punctuation.
+        """
+        ids = generated_ids if isinstance(generated_ids, Tensor) else torch.as_tensor(np.asarray(generated_ids))
+        texts = []
+        for row in torch.atleast_2d(ids).tolist():
+            if self.tokenizer.sep_token_id in row:
+                row = row[: row.index(self.tokenizer.sep_token_id)]
+            words = self.tokenizer.convert_ids_to_tokens(row, skip_special_tokens=skip_special_tokens)
+            texts.append(" ".join(words).replace(" ##", ""))
+        return texts
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What text and complete audiovisual samples become; questions and masks come with questions and gaps."""
+        return ["input_ids", "attention_mask", *MASKS]
 
 
+def _as_files(videos: Any) -> list | None:
+    """One entry per sample where there are files or gaps among them, else None."""
+    videos = videos if isinstance(videos, (list, tuple)) else [videos]
+    # transformers also takes a list of lists of one video each
+    videos = [video[0] if isinstance(video, (list, tuple)) and len(video) == 1 else video for video in videos]
+    return videos if any(video is None or media_source(video) is not None for video in videos) else None
+
+
+def _lengthen(part: Tensor, length: int) -> Tensor:
+    """(B, L, ...) with zeros up to `length`."""
+    return torch.cat([part, part.new_zeros(len(part), length - part.shape[1], *part.shape[2:])], dim=1)
+
+
+__all__ = ["ValorProcessor"]

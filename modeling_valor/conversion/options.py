@@ -49,6 +49,17 @@ DEFAULT_OPTIONS = {
     "data_cfg": {},
 }
 
+OPTION_KINDS = {
+    name: (int, float) if type(default) is float else (type(default),)
+    for name, default in DEFAULT_OPTIONS.items()
+    if default is not None
+} | {
+    "video_encoder_type": (str,),
+    "fineweight_type": (str,),
+    "video_resolution": (int,),
+    "audio_target_length": (int,),
+}
+
 # Options of the model's arithmetic that this package has no use for, with the value that changes nothing
 UNSUPPORTED_OPTIONS = {
     "full_masker": False,
@@ -92,7 +103,7 @@ def read_options(hps: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
     The options of the 2023 program, defaults included, from its `hps.json` (a path) or its content (a mapping).
 
     Raises:
-        `ConversionError`: the file is missing, or does not hold a JSON object.
+        `ConversionError`: the file is missing, does not hold a JSON object, or an option has a value of another kind.
     """
     if not isinstance(hps, Mapping):
         try:
@@ -103,7 +114,13 @@ def read_options(hps: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
             raise ConversionError(
                 f"The options must be a JSON object as the 2023 program writes it to log/hps.json, got a {type(hps).__name__}."
             )
-    return {**DEFAULT_OPTIONS, **hps}
+    options = {**DEFAULT_OPTIONS, **{name: value for name, value in hps.items() if value is not None}}
+    for name, kinds in OPTION_KINDS.items():
+        if options[name] is not None and type(options[name]) not in kinds:
+            raise ConversionError(
+                f"The option `{name}` is {options[name]!r}, but must be of the type {kinds[-1].__name__}."
+            )
+    return options
 
 
 def unsupported_options(hps: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import BertConfig, BertTokenizer, CLIPTextConfig, CLIPVisionConfig
 
@@ -38,9 +39,9 @@ def size_of(state_dict: Mapping[str, Tensor], key: str, dimension: int) -> int:
 
 
 def count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
-    """Layers that are numbered after `prefix`."""
-    numbers = [re.match(rf"{re.escape(prefix)}(\d+)\.", key) for key in state_dict]
-    return 1 + max((int(number[1]) for number in numbers if number), default=-1)
+    """Different numbers that follow `prefix`."""
+    numbers = (re.match(rf"{re.escape(prefix)}(\d+)\.", key) for key in state_dict)
+    return len({number[1] for number in numbers if number})
 
 
 def head_count(hps: Mapping[str, Any], part: str, width: int) -> int:
@@ -219,21 +220,24 @@ def config_from_checkpoint(
     if text_encoder is not None and text_encoder.model_type == "clip_text_model":
         prompts = {name: ids for name, ids in prompts.items() if name != "retrieval_prompt_ids"}
     cross_attention = choose(hps, "cross_attn_type", CROSS_ATTENTION_TYPES)
-    return ValorConfig(
-        vision_config=(video_swin_config if video_swin else clip_vision_config)(state_dict, hps),
-        audio_config=audio_config(state_dict, hps),
-        text_config=text_config,
-        text_encoder_config=text_encoder,
-        projection_dim=size_of(state_dict, "contra_head_a.linear.weight", 0),
-        alignment=choose(hps, "contra_type", ALIGNMENTS),
-        audiovisual_fusion="score" if hps["late_fusion"] else "feature",
-        token_weighting="uniform" if hps["fineweight_type"] == "none" else "learned",
-        cross_attention_type=cross_attention if hps["multimodal_use_cross_attn"] else "merge",
-        captioning_objective=choose(hps, "caption_type", CAPTIONING_OBJECTIVES),
-        label_smoothing=hps["label_smoothing"],
-        alignment_loss_weight=hps["contra_loss_ratio"],
-        max_frames=size_of(state_dict, "video_frame_embedding", 1),
-        max_audio_clips=size_of(state_dict, "audio_frame_embedding", 1),
-        padded_similarity="zero",
-        **prompts,
-    )
+    try:
+        return ValorConfig(
+            vision_config=(video_swin_config if video_swin else clip_vision_config)(state_dict, hps),
+            audio_config=audio_config(state_dict, hps),
+            text_config=text_config,
+            text_encoder_config=text_encoder,
+            projection_dim=size_of(state_dict, "contra_head_a.linear.weight", 0),
+            alignment=choose(hps, "contra_type", ALIGNMENTS),
+            audiovisual_fusion="score" if hps["late_fusion"] else "feature",
+            token_weighting="uniform" if hps["fineweight_type"] == "none" else "learned",
+            cross_attention_type=cross_attention if hps["multimodal_use_cross_attn"] else "merge",
+            captioning_objective=choose(hps, "caption_type", CAPTIONING_OBJECTIVES),
+            label_smoothing=hps["label_smoothing"],
+            alignment_loss_weight=hps["contra_loss_ratio"],
+            max_frames=size_of(state_dict, "video_frame_embedding", 1),
+            max_audio_clips=size_of(state_dict, "audio_frame_embedding", 1),
+            padded_similarity="zero",
+            **prompts,
+        )
+    except StrictDataclassError as error:
+        raise ConversionError(f"The options make no model: {error.__cause__ or error}") from error

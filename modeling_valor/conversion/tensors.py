@@ -173,12 +173,12 @@ def new_tensors(key: str, tensor: Tensor, config: ValorConfig) -> dict[str, Tens
     if key == "clip_model.logit_scale":
         return {"valor.logit_scale": tensor}
     if key == "clip_model.text_projection":
-        return {"valor.text_projection.weight": tensor.T}
+        return {"valor.text_projection.weight": tensor.mT}
     if key == "clip_model.visual.proj":
-        return {"valor.video_projection.weight": tensor.T}
+        return {"valor.video_projection.weight": tensor.mT}
     name = new_name(key)
     if "{qkv}" in name:
-        return {name.format(qkv=part): rows for part, rows in zip("qkv", tensor.chunk(3), strict=True)}
+        return {name.format(qkv=part): rows for part, rows in zip("qkv", tensor.tensor_split(3), strict=True)}
     return {name: tensor}
 
 

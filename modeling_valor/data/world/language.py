@@ -152,7 +152,7 @@ class _Narrator:
             "{A2}": lambda: self.sound_clause(self.sounds.get("last")),
             "{N1}": lambda: self.sound_noun(self.sounds.get("first")),
             "{N2}": lambda: self.sound_noun(self.sounds.get("last")),
-            "{B}": self.bed,
+            "{B}": lambda: self.bed(after_sound=False),
         }
         words = [tellers[word]() if word in tellers else word for word in frame.split()]
         return " ".join(filter(None, words))
@@ -199,25 +199,22 @@ class _Narrator:
         (when, name), *_ = self.sounds.items() or [("throughout", None)]
         if when in HALVES:
             return " and then ".join(tell(self.sounds.get(half)) for half in HALVES)
-        return tell(name) if when in MOMENTS else f"{tell(name)} {self.bed()}".rstrip()
+        return tell(name) if when in MOMENTS else f"{tell(name)} {self.bed(after_sound=True)}".rstrip()
 
-    def bed(self) -> str:
+    def bed(self, after_sound: bool) -> str:
         for sound in self.scene.sounds:
             if sound.bed:
                 noun = self.sound_noun(sound.name)
-                return self.choose((f"over {noun}", f"with {noun} in the background"))
+                behind = f"with {noun} in the background"
+                return self.choose((f"over {noun}", behind)) if after_sound else behind
         return ""
 
     def sound_clause(self, name: str | None) -> str:
         if name is None:
             return self.choose(QUIET_CLAUSES)
         subject, finite, gerund, _, _ = SOUND_WORDS[name]
-        lasting = f"{subject} {'are' if name == 'birds' else 'is'} {gerund}"
-        return (
-            f"{subject} {finite}"
-            if self.sounds.keys() & set(MOMENTS)
-            else self.choose((f"{subject} {finite}", lasting))
-        )
+        brief, lasting = f"{subject} {finite}", f"{subject} {'are' if name == 'birds' else 'is'} {gerund}"
+        return brief if self.sounds.keys() & set(MOMENTS) else self.choose((brief, lasting))
 
     def sound_noun(self, name: str | None) -> str:
         if name is None:
@@ -232,8 +229,8 @@ class _Narrator:
 def questions(scene: Scene) -> list[dict[str, str]]:
     """Up to two questions each "about" sight, sound and both, with short answers.
 
-    A question about both cannot be answered by the eye or the ear alone: what is seen leaves every answer as likely as
-    the sounds make it, and the other way round. Clips where nothing is timed have none.
+    A question about both turns on whether something seen and something heard happen at the same time: change either alone
+    and its answer changes. Clips in which nothing seen or nothing heard is timed have none.
     """
     rng = scene.generator("questions")
     asked = []

@@ -2,7 +2,9 @@
 """Scenes to files: H.264 and AAC in mp4, and the metadata that makes a folder of them a dataset."""
 
 import json
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -83,22 +85,34 @@ def write_world(
             for _ in map(write_clip, *jobs):
                 bar.update()
         else:
-            with ProcessPoolExecutor(workers) as pool:
+            with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
                 for _ in pool.map(write_clip, *jobs, chunksize=8):
                     bar.update()
     with _appearing(directory / METADATA) as partial, partial.open("w", encoding="utf-8") as file:
         for name, scene in zip(names, scenes, strict=True):
             row = {"file_name": name, "captions": describe(scene), "qa": questions(scene)}
             file.write(json.dumps(row) + "\n")
+    for leftover in directory.glob(".*.partial"):  # of runs that were killed
+        leftover.unlink(missing_ok=True)
     return len(missing)
 
 
 @contextmanager
 def _appearing(path: Path) -> Iterator[Path]:
-    """A hidden file beside `path` to write to, which takes its name when the block ends well."""
-    partial = path.with_name(f".{path.name}.partial")
+    """A hidden file of this process beside `path` to write to, which takes its name when the block ends well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     yield partial
     os.replace(partial, path)
+
+
+def _end_with_parent() -> None:
+    """Lets a worker process end when the program is killed; by itself it would wait for work forever."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _claim(directory: Path, origin: dict) -> None:

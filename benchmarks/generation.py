@@ -1,0 +1,99 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""
+Decoding time, cached against uncached, at the shape of VALOR-large: 8 frames of 257 tokens and a clip of 129.
+
+Encoders are left out, since they run once in every variant. The baseline is the 2023 decoder's way: each step runs the
+whole sequence and projects the keys and values of all conditions again, for every beam. Weights are random and no
+sequence may end early, so that all variants decode the same number of words; their captions are compared.
+
+    python benchmarks/generation.py [--tokens 30] [--beams 3] [--threads 2]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from transformers.utils import logging
+
+from modeling_valor import ValorConfig, ValorForCaptioning
+from modeling_valor.modeling_valor_text import ValorConditions
+
+
+FRAMES, FRAME_TOKENS, CLIP_TOKENS = 8, 257, 129
+
+
+def build_model() -> ValorForCaptioning:
+    """VALOR-large's decoder with random weights beside encoders of minimal size, which this benchmark never calls."""
+    torch.manual_seed(0)
+    config = ValorConfig(
+        vision_config={"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1},
+        audio_config={"num_hidden_layers": 1},
+        caption_prompt_ids=[101, 6235, 1996, 2678, 2007, 3019, 2653, 102],
+    )
+    return ValorForCaptioning(config).eval()
+
+
+@torch.no_grad()
+def decode_as_2023(model: ValorForCaptioning, conditions: ValorConditions, tokens: int, beams: int) -> torch.Tensor:
+    """Beam search (greedy for one beam) that keeps nothing from step to step, with conditions repeated for each beam."""
+    text_config = model.config.text_config
+    repeated = ValorConditions(**{name: value.repeat_interleave(beams, dim=0) for name, value in conditions.items()})
+    words = torch.full((beams, 1), text_config.bos_token_id)
+    scores = torch.full((beams, 1), -torch.inf)
+    scores[0] = 0
+    for _ in range(tokens):
+        queries = torch.nn.functional.pad(words, (0, 1), value=text_config.mask_token_id)
+        logits = model(
+            input_ids=queries, conditions=repeated, captioning_groups=["t-av"], use_cache=False, logits_to_keep=1
+        ).logits
+        log_probs = logits[:, -1].log_softmax(dim=-1)
+        log_probs[:, text_config.eos_token_id] = -torch.inf
+        best, chosen = (scores + log_probs).flatten().topk(beams)
+        scores, rows = best[:, None], chosen // log_probs.shape[1]
+        words = torch.cat([words[rows], chosen[:, None] % log_probs.shape[1]], dim=1)
+    return words[:1]
+
+
+def seconds(function: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+    start = time.perf_counter()
+    result = function()
+    return time.perf_counter() - start, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=30)
+    parser.add_argument("--beams", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    logging.set_verbosity_error()
+    model = build_model()
+    hidden_size = model.config.text_config.hidden_size
+    conditions = ValorConditions(
+        video=torch.randn(1, FRAMES * FRAME_TOKENS, hidden_size), audio=torch.randn(1, CLIP_TOKENS, hidden_size)
+    )
+
+    for beams in sorted({1, args.beams}):
+        options = {"conditions": conditions, "num_beams": beams, "min_new_tokens": args.tokens}
+        variants = {
+            "2023 (baseline)": lambda beams=beams: decode_as_2023(model, conditions, args.tokens, beams),
+            "use_cache=False": lambda options=options: model.generate(
+                max_new_tokens=args.tokens, use_cache=False, **options
+            ),
+            "cached": lambda options=options: model.generate(max_new_tokens=args.tokens, **options),
+        }
+        model.generate(max_new_tokens=args.tokens, **options)  # warm-up
+        name = "greedy" if beams == 1 else f"beam {beams}"
+        print(f"{name}, {args.tokens} tokens, {FRAMES} frames + 1 clip, {args.threads} threads, float32")
+        baseline, expected = None, None
+        for variant, decode in variants.items():
+            duration, words = seconds(decode)
+            baseline, expected = baseline or duration, words if expected is None else expected
+            same = "the same words" if torch.equal(words, expected) else "OTHER WORDS"
+            print(f"  {variant:<16} {duration:7.2f} s  {baseline / duration:5.1f}x faster than 2023, {same}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
