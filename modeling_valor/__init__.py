@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, AutoTokenizer, BertTokenizer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_valor import ValorAudioConfig, ValorConfig, ValorTextConfig, ValorVideoSwinConfig
 
@@ -68,6 +69,18 @@ class _LazyClass:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return __getattr__(self.__name__)(*args, **kwargs)
 
+    def __mro_entries__(self, bases: tuple) -> tuple[type]:
+        return (__getattr__(self.__name__),)
+
+
+def _model_loader(name: str) -> type:
+    """A class that does nothing but load the model `name`; pipelines ask their model classes for nothing else."""
+
+    def from_pretrained(*args: Any, **kwargs: Any) -> Any:
+        return __getattr__(name).from_pretrained(*args, **kwargs)
+
+    return type(name, (), {"from_pretrained": staticmethod(from_pretrained)})
+
 
 def _register() -> None:
     for config_class, model in (
@@ -82,6 +95,16 @@ def _register() -> None:
     AutoFeatureExtractor.register(ValorConfig, _LazyClass("ValorFeatureExtractor"))
     AutoTokenizer.register(ValorConfig, tokenizer_class=BertTokenizer)
     AutoVideoProcessor.register(ValorConfig, _LazyClass("ValorVideoProcessor"))
+    for task, pipeline, model in (
+        ("audiovisual-captioning", "AudiovisualCaptioningPipeline", "ValorForCaptioning"),
+        ("audiovisual-question-answering", "AudiovisualQuestionAnsweringPipeline", "ValorForQuestionAnswering"),
+    ):
+        # `register_pipeline` takes classes only; the registry itself also takes a path, which it imports when asked to
+        PIPELINE_REGISTRY.supported_tasks[task] = {
+            "impl": f"{__name__}.{pipeline}",
+            "pt": (_model_loader(model),),
+            "type": "multimodal",
+        }
 
 
 _register()

@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 # How many row tokens and column tokens meet in one block. On a CPU such a block stays in the cache, where everything
 # but its matrix products is cheap; an accelerator wants few large kernels.
 _CPU_BLOCK = (384, 2560)
-_ACCELERATOR_BLOCK = (2048, 8192)
+_ACCELERATOR_BLOCK = (1024, 8192)
 
 # Added to the similarities of tokens that no maximum may choose. Finite in any type, also when two of them meet, because
 # infinity times a weight or a gradient of zero would be NaN.
@@ -251,9 +251,9 @@ def gather_samples(
     all_embeds, all_masks = [], []
     for part, mask in zip(embeds, masks, strict=True):
         if part is not None and mask is None:
-            mask = part.new_ones(len(part), part.shape[1] if part.ndim == 3 else 1, dtype=torch.bool)
+            mask = part.new_ones(len(part), part.shape[1] if part.ndim == 3 else 1)
         all_embeds.append(None if part is None else gather_with_gradient(part))
-        all_masks.append(None if part is None else gather_with_gradient(mask))
+        all_masks.append(None if part is None else gather_with_gradient(mask.bool()))
     return tuple(all_embeds), tuple(all_masks)
 
 
@@ -517,7 +517,7 @@ def _block_scores(
 
 
 class _BlockwiseScores(torch.autograd.Function):
-    """The score matrices of a plan. The backward pass keeps nothing but the inputs and computes each block again.
+    """The score matrices of a plan. Only the inputs are kept for the backward pass, which computes each block again.
 
     Under autocast the similarities are computed in the embeddings' own type, as without it.
     """
@@ -528,7 +528,7 @@ class _BlockwiseScores(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         row_embeds, column_embeds, weights = plan.split(tensors)
         scores = [weights[0].new_empty(len(row_embeds[0]), len(column_embeds[0])) for _ in plan.comparisons]
-        with torch.autocast(scores[0].device.type, enabled=False):
+        with torch.autocast(weights[0].device.type, enabled=False):
             for block in plan.blocks(tensors):
                 row_best, column_best = {}, {}
                 for pair in plan.pairs:
@@ -549,34 +549,43 @@ class _BlockwiseScores(torch.autograd.Function):
         column_grads = dict(zip(plan.column_masks, column_grads, strict=True))
         with torch.autocast(grads[0].device.type, enabled=False):
             for block in plan.blocks(tensors):
-                similarities = {pair: block.similarities(pair) for pair in plan.pairs}
-                row_best = {pair: part.amax(dim=2).requires_grad_() for pair, part in similarities.items()}
-                column_best = {pair: part.amax(dim=1).requires_grad_() for pair, part in similarities.items()}
-                weights = [weight.detach().requires_grad_() for weight in block.weights]
-                with torch.enable_grad():
-                    scores = _block_scores(plan.comparisons, row_best, column_best, weights)
-                    inputs = [*weights, *row_best.values(), *column_best.values()]
-                    input_grads = iter(
-                        torch.autograd.grad(scores, inputs, [grad[block.rows, block.columns] for grad in score_grads])
-                    )
-                for total, side in zip(weight_grads, plan.weight_sides, strict=True):
-                    total[getattr(block, side)] += next(input_grads)
-                row_best_grads = [next(input_grads) for _ in plan.pairs]
-                for pair, by_row, by_column in zip(plan.pairs, row_best_grads, input_grads, strict=True):
-                    part = similarities[pair]
-                    part_grad = _amax_grad(part, row_best[pair], by_row, dim=2)
-                    part_grad += _amax_grad(part, column_best[pair], by_column, dim=1)
-                    part_grad = part_grad.flatten(2, 3).flatten(0, 1)  # (n * N, M * q)
-                    left, right = block.left[pair[0]][0], block.right[pair[1]][0]
-                    row_grads[pair[0]][block.rows] += (part_grad @ right.flatten(0, 1)).view_as(left)
-                    column_grads[pair[1]][block.columns] += (
-                        (part_grad.mT @ left.flatten(0, 1)).view_as(right).transpose(0, 1)
-                    )
+                part_grads = [grad[block.rows, block.columns] for grad in score_grads]
+                block_weight_grads, similarity_grads = _block_grads(plan, block, part_grads)
+                for total, side, grad in zip(weight_grads, plan.weight_sides, block_weight_grads, strict=True):
+                    total[getattr(block, side)] += grad
+                for (row, column), grad in similarity_grads:
+                    left, right = block.left[row][0], block.right[column][0]
+                    grad = grad.flatten(2, 3).flatten(0, 1)  # (n * N, M * q)
+                    row_grads[row][block.rows] += (grad @ right.flatten(0, 1)).view_as(left)
+                    right_grad = (grad.mT @ left.flatten(0, 1)).view_as(right)
+                    column_grads[column][block.columns] += right_grad.transpose(0, 1)
         for side_grads, masks in ((row_grads, plan.row_masks), (column_grads, plan.column_masks)):
             for name, (padding, _) in masks.items():
                 if padding is not None:
                     side_grads[name].masked_fill_(padding[:, :, None], 0)
         return None, *(grad.to(tensor.dtype) for grad, tensor in zip(grads, tensors, strict=True))
+
+
+def _block_grads(
+    plan: _Plan, block: _Block, score_grads: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Iterator[tuple[_Pair, Tensor]]]:
+    """Gradients of a block's scores: of its weights, and pair by pair of its similarities (n, N, M, q)."""
+    similarities = {pair: block.similarities(pair) for pair in plan.pairs}
+    row_best = {pair: part.amax(dim=2).requires_grad_() for pair, part in similarities.items()}
+    column_best = {pair: part.amax(dim=1).requires_grad_() for pair, part in similarities.items()}
+    weights = [weight.detach().requires_grad_() for weight in block.weights]
+    with torch.enable_grad():
+        scores = _block_scores(plan.comparisons, row_best, column_best, weights)
+        grads = torch.autograd.grad(scores, [*weights, *row_best.values(), *column_best.values()], score_grads)
+    weight_grads, best_grads = grads[: len(weights)], grads[len(weights) :]
+
+    def similarity_grads() -> Iterator[tuple[_Pair, Tensor]]:
+        row_best_grads, column_best_grads = best_grads[: len(row_best)], best_grads[len(row_best) :]
+        for pair, row_grad, column_grad in zip(plan.pairs, row_best_grads, column_best_grads, strict=True):
+            grad = _amax_grad(similarities[pair], row_best[pair], row_grad, dim=2)
+            yield pair, grad.add_(_amax_grad(similarities[pair], column_best[pair], column_grad, dim=1))
+
+    return weight_grads, similarity_grads()
 
 
 def _amax_grad(values: Tensor, maxima: Tensor, grad: Tensor, dim: int) -> Tensor:

@@ -31,14 +31,10 @@ from .conversion.options import (
 )
 from .conversion.sizes import config_from_checkpoint, size_of
 from .conversion.tensors import convert_state_dict, strip_prefix
+from .feature_extraction_valor import ValorFeatureExtractor
 from .modeling_valor_heads import ValorForPreTraining
-
-try:  # temporary
-    from .feature_extraction_valor import ValorFeatureExtractor
-    from .processing_valor import ValorProcessor
-    from .video_processing_valor import ValorVideoProcessor
-except ImportError:
-    ValorFeatureExtractor = ValorProcessor = ValorVideoProcessor = None
+from .processing_valor import ValorProcessor
+from .video_processing_valor import ValorVideoProcessor
 
 
 CLIP_STATISTICS = {
@@ -116,7 +112,7 @@ def read_tokenizer(vocab: str | PathLike | None, model_max_length: int) -> BertT
 
 def build_processor(
     config: ValorConfig, hps: Mapping[str, Any], tokenizer: BertTokenizer | None = None
-) -> Any:
+) -> ValorProcessor:
     """What prepares text, frames and sound as the 2023 program does at test time; without tokenizer, with an empty one."""
     hps = read_options(hps)
     side = hps["video_resolution"] or config.vision_config.image_size
@@ -269,7 +265,7 @@ def convert(
     tokenizer = read_tokenizer(vocab, model_max_length=size_of(state_dict, positions, 0))
     config = config_from_checkpoint(state_dict, options, tokenizer)
     tensors, unused = convert_state_dict(state_dict, config, options["video_sample_num"], options["audio_sample_num"])
-    processor = build_processor(config, options) if ValorProcessor else None
+    processor = build_processor(config, options)
     ignored = unsupported_options(options)
     if ignored:
         warnings.warn(
@@ -285,9 +281,6 @@ def convert(
     model.tie_weights()
     model.config.dtype = dtype
     model.save_pretrained(output_dir, max_shard_size=max_shard_size)
-    if processor is None:
-        build_generation_config(config, options).save_pretrained(output_dir)
-        return None
     save_configs(output_dir, model.config, options, tokenizer)
     return ConversionSummary(
         checkpoint=str(checkpoint),

@@ -64,14 +64,15 @@ class VideoFrames:
     """The chosen frames of one video, image or folder of frames.
 
     `frames` is uint8 RGB of shape (F, 3, H, W), upright. `timestamps` are the frames' times in seconds from the first
-    frame. `indices` are frame numbers where the rate is constant; otherwise steps of a grid that cuts the video into
-    as many equal time steps as it has frames. `duration` is in seconds, `backend` names the reader, and `decoded` says
-    how many frames it decoded to get these, where it can tell.
+    frame. `indices` are frame numbers out of `num_available` where the rate is constant; otherwise steps of a grid that
+    cuts the video into as many equal time steps as it has frames. `duration` is in seconds, `backend` names the reader,
+    and `decoded` says how many frames it decoded to get these, where it can tell.
     """
 
     frames: torch.Tensor
     timestamps: list[float]
     indices: list[int]
+    num_available: int
     duration: float
     backend: str
     decoded: int | None = None
@@ -293,6 +294,7 @@ def _read_image_frames(image: Image.Image, choose: Callable[[int], list[int]]) -
         frames=torch.stack([frames[index] for index in indices]),
         timestamps=[index * step for index in indices],
         indices=indices,
+        num_available=available,
         duration=available * step if available > 1 else 0.0,
         backend="pillow",
         decoded=len(frames),
@@ -310,6 +312,7 @@ def _read_folder(folder: str, choose: Callable[[int], list[int]]) -> VideoFrames
         frames=torch.stack([frames[index] for index in indices]),
         timestamps=[float(index) for index in indices],
         indices=indices,
+        num_available=len(files),
         duration=float(len(files)),
         backend="pillow",
         decoded=len(frames),
@@ -386,6 +389,7 @@ def read_frames(
         frames=torch.stack([reading.frames[place[index]] for index in indices]),
         timestamps=[reading.times[place[index]] - track.start for index in indices],
         indices=indices,
+        num_available=track.num_frames,
         duration=track.duration,
         backend=reader,
         decoded=reading.decoded,

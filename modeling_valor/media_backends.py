@@ -98,8 +98,13 @@ def open_container(path: str, name: str) -> Iterator[av.container.InputContainer
     except Exception as error:
         why = "its kind is not accepted" if isinstance(error, av.ArgumentError) else reason(error)
         raise MediaError(f"{name} is not a video or sound file that can be read: {why}.") from error
-    with container:
-        yield container
+    try:
+        with container:
+            yield container
+    except MediaError:
+        raise
+    except Exception as error:  # broken files lead FFmpeg and PyAV to many
+        raise MediaError(f"{name} cannot be read: {reason(error)}.") from error
 
 
 def best_stream(container: av.container.InputContainer, kind: str, name: str) -> av.stream.Stream | None:
@@ -135,7 +140,7 @@ def survey(container: av.container.InputContainer, stream: av.stream.Stream, pat
             container.seek(_BEYOND_THE_END, stream=stream)
             last, reach = _scan(container, stream)
             if last and family not in _INDEXED:  # that was some last packet, not a key frame: take a few more
-                container.seek(int((last[0][0] - 3.0) / stream.time_base), stream=stream)
+                container.seek(int((last[0][0] - 3.0) / float(stream.time_base)), stream=stream)
                 last, reach = _scan(container, stream)
         except av.FFmpegError:
             seekable, last = False, []
@@ -148,7 +153,7 @@ def survey(container: av.container.InputContainer, stream: av.stream.Stream, pat
 
     start = min(begin for begin, _ in first)
     if stream.start_time is not None:
-        start = max(start, float(stream.start_time * stream.time_base))
+        start = max(start, stream.start_time * float(stream.time_base))
     end = max(max(finish for _, finish in last), start)
     rate = getattr(stream, "average_rate", None) or 25
     promised = ((container.start_time or 0) + (container.duration or 0)) / 1e6 if family in _MEASURED else 0.0
@@ -181,11 +186,11 @@ def _scan(
             break
         if packet is None:
             break
-        if packet.size == 0 or packet.is_discard or packet.time_base is None:
+        if packet.size == 0 or packet.is_discard or not packet.time_base:
             continue
         stamp = packet.dts if packet.pts is None else packet.pts
-        duration = float((packet.duration or 0) * packet.time_base)
-        begin = len(spans) * duration if stamp is None else float(stamp * packet.time_base)
+        duration = (packet.duration or 0) * float(packet.time_base)
+        begin = len(spans) * duration if stamp is None else stamp * float(packet.time_base)
         reach = max(reach, begin + duration)
         if packet.stream.index == stream.index:
             spans.append((begin, begin + duration))
@@ -218,6 +223,7 @@ class Decoder:
     def __init__(self, container: av.container.InputContainer, track: Track):
         self.container, self.track = container, track
         self.stream = container.streams[track.index]
+        self.time_base = float(self.stream.time_base)
         context = self.stream.codec_context
         context.thread_count = 1  # as the other backends: data is loaded by one process per core
         if self.stream.type == "audio":
@@ -227,7 +233,7 @@ class Decoder:
     def seek(self, seconds: float) -> None:
         """Goes to a key frame, mostly the last one before the moment."""
         with contextlib.suppress(av.FFmpegError, OverflowError):
-            self.container.seek(int(seconds / self.stream.time_base), stream=self.stream)
+            self.container.seek(int(seconds / self.time_base), stream=self.stream)
 
     def frames(self) -> Iterator[av.VideoFrame | av.AudioFrame]:
         """Frames in the order of presentation."""
@@ -282,7 +288,7 @@ class _Cursor(Decoder):
         self.running: Iterator[tuple[float, av.VideoFrame]] | None = None
         self.shown = self.coming = None
         if track.seekable:  # loads the index of key frames, which Matroska keeps at the end
-            self.seek(_BEYOND_THE_END * self.stream.time_base)
+            self.seek(_BEYOND_THE_END * self.time_base)
 
     def at(self, seconds: float) -> tuple[float, av.VideoFrame] | None:
         """The frame on the screen at a moment, with its time; where damage left none, the next; None at the very end."""
@@ -310,7 +316,7 @@ class _Cursor(Decoder):
         if self.family not in _INDEXED:
             return seconds - here > 5.0
         find = self.stream.index_entries.search_timestamp
-        return find(int(here / self.stream.time_base)) != find(int(seconds / self.stream.time_base))
+        return find(int(here / self.time_base)) != find(int(seconds / self.time_base))
 
     def _timed_frames(self) -> Iterator[tuple[float, av.VideoFrame]]:
         seconds = None
@@ -319,7 +325,7 @@ class _Cursor(Decoder):
             # AVI has no presentation times; of a raw stream's frames only the order is known.
             stamp = frame.dts if self.family == "avi" else frame.pts
             if stamp is not None:
-                seconds = float(stamp * self.stream.time_base)
+                seconds = stamp * self.time_base
             else:
                 seconds = self.track.start if seconds is None else seconds + self.track.step
             yield seconds, frame
@@ -333,7 +339,7 @@ def read_with_pyav(track: Track, moments: Sequence[float]) -> Reading:
         for moment in moments:
             found = cursor.at(moment)
             if found is None:
-                raise MediaError(f"no frame could be decoded ({cursor.damage or 'no data'})")
+                raise MediaError(f"{track.name} has no frame that can be decoded ({cursor.damage or 'no data'}).")
             seconds, frame = found
             if not reading.times or reading.times[-1] != seconds:
                 size = size or (frame.width, frame.height)
@@ -520,7 +526,7 @@ def read_with_backends(track: Track, moments: Sequence[float], first: str | None
             if isinstance(error, Damaged):
                 names = ["pyav"] if "pyav" in names else []
             if not names:
-                raise MediaError(f"{track.name} cannot be decoded: {reason(error)}.") from error
+                raise
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -569,9 +575,7 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
         if frame.sample_rate != rate:
             decoder.damage = "its sampling rate changes"
             continue
-        place = (
-            None if frame.pts is None else round((float(frame.pts * decoder.stream.time_base) - track.start) * rate)
-        )
+        place = None if frame.pts is None else round((frame.pts * decoder.time_base - track.start) * rate)
         if position is None:
             position = place or 0
             if jump and position > first:

@@ -21,7 +21,7 @@ from .alignment import TokenSet, coarse_similarity, contrastive_loss, gather_sam
 from .configuration_valor import ValorConfig
 from .modeling_valor_audio import ValorAudioModel
 from .modeling_valor_text import ValorConditions, ValorTextModel
-from .modeling_valor_vision import build_vision_model, encode_frames, vision_hidden_size
+from .modeling_valor_vision import build_vision_model, encode_frames, encoded_frame_mask, vision_hidden_size
 
 
 @dataclass
@@ -210,6 +210,10 @@ class ValorModel(ValorPreTrainedModel):
         tokens, frames = encode_frames(self.vision_model, pixel_values_videos, frame_mask, **kwargs)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=frames)
 
+    def encoded_frame_mask(self, frame_mask: torch.BoolTensor | None) -> torch.BoolTensor | None:
+        """Mask of the frames that `encode_video` returns; fewer than went in if the encoder has a temporal stride."""
+        return None if frame_mask is None else encoded_frame_mask(self.config.vision_config, frame_mask.bool())
+
     def encode_audio(
         self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
     ) -> BaseModelOutputWithPooling:
@@ -250,6 +254,7 @@ class ValorModel(ValorPreTrainedModel):
             `ValueError`: more frames or clips than there are embeddings for.
         """
         conditions = {}
+        frame_mask = self.encoded_frame_mask(frame_mask)
         for name, tokens, mask, embed, limit in (
             ("video", video_tokens, frame_mask, self.video_condition, "max_frames"),
             ("audio", audio_tokens, audio_mask, self.audio_condition, "max_audio_clips"),
@@ -331,6 +336,7 @@ class ValorModel(ValorPreTrainedModel):
             L2-normalised, (batch_size, frames, projection_dim); (batch_size, projection_dim) with coarse alignment.
         """
         outputs = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
+        frame_mask = self.encoded_frame_mask(frame_mask)
         return self.project_pooled(outputs.pooler_output, frame_mask, self.video_projection)
 
     def get_audio_features(
@@ -431,6 +437,7 @@ class ValorModel(ValorPreTrainedModel):
             if embeds is not None
         ]
         self.config.select_groups("alignment_groups", [group], given)
+        frame_mask = self.encoded_frame_mask(frame_mask)
         return self.compute_similarities(
             [group], text_embeds, video_embeds, audio_embeds, attention_mask, frame_mask, audio_mask
         )[group]
@@ -477,6 +484,7 @@ class ValorModel(ValorPreTrainedModel):
             text_embeds = self.project_text(text.last_hidden_state, input_ids)
         if pixel_values_videos is not None:
             video = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
+            frame_mask = self.encoded_frame_mask(frame_mask)
             video_embeds = self.project_pooled(video.pooler_output, frame_mask, self.video_projection)
         if input_features is not None:
             audio = self.encode_audio(input_features, audio_mask, **kwargs)

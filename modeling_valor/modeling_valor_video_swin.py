@@ -254,6 +254,7 @@ class ValorVideoSwinPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["ValorVideoSwinBlock"]
     _supports_sdpa = True
+    # The position bias is a float mask per head: flash attention takes no such mask, flex reads that of one head
     _supports_flash_attn = False
     _supports_flex_attn = False
     _supports_attention_backend = True

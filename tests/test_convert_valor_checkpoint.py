@@ -21,10 +21,10 @@ from modeling_valor import (
 from modeling_valor.cli.main import main
 from modeling_valor.convert_valor_checkpoint import (
     ConversionError,
+    build_processor,
     config_from_checkpoint,
     convert,
     convert_state_dict,
-    build_processor,
 )
 
 
@@ -339,8 +339,9 @@ def test_option_becomes_a_field(swin, option, value, field, expected):
     assert getattr(config, field) == expected
 
 
-def test_options_may_be_missing(swin):
-    config = config_from_checkpoint(swin.checkpoint, {"audio_target_length": 128})
+def test_options_may_be_missing_or_null(swin):
+    config = config_from_checkpoint(swin.checkpoint, {"audio_target_length": None, "caption_type": None})
+    assert config.audio_config.max_length == 128 and config.captioning_objective == "masked"
     assert config.alignment_loss_weight == 1.0 and config.caption_prompt_ids is None
 
 
@@ -410,7 +411,7 @@ def test_options_without_counterpart_are_named_in_one_warning(swin, tmp_path):
 )
 def test_frames_are_prepared_as_at_test_time(clip, options, size, crop):
     options = without_prompts(clip, **options)
-    video_processor, _ = processor_parts(config_from_checkpoint(clip.checkpoint, options), options)
+    video_processor = build_processor(config_from_checkpoint(clip.checkpoint, options), options).video_processor
     assert dict(video_processor.size) == size and video_processor.do_center_crop == crop
     assert video_processor.antialias is False
 
@@ -419,17 +420,23 @@ def test_pixels_are_normalised_as_the_vision_encoder_expects(clip, swin):
     means = []
     for recorded in (clip, swin):
         config = config_from_checkpoint(recorded.checkpoint, without_prompts(recorded))
-        means.append(list(processor_parts(config, recorded.hps)[0].image_mean))
+        means.append(list(build_processor(config, recorded.hps).video_processor.image_mean))
     assert means == [[0.48145466, 0.4578275, 0.40821073], [0.485, 0.456, 0.406]]
 
 
-def test_frame_and_clip_numbers_are_those_of_the_test_sets(swin):
-    config = config_from_checkpoint(swin.checkpoint, swin.hps)
-    video_processor, feature_extractor = processor_parts(config, swin.hps)
-    assert (video_processor.num_frames, feature_extractor.num_audio_clips) == (3, 2)
-    tested = {**swin.hps, "data_cfg": {"val": [{"video_sample_num": 8, "audio_sample_num": 4}]}}
-    video_processor, feature_extractor = processor_parts(config, tested)
-    assert (video_processor.num_frames, feature_extractor.num_audio_clips) == (8, 4)
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (3, 2)),
+        ({"data_cfg": {"val": [{"video_sample_num": 8, "audio_sample_num": 4}]}}, (8, 4)),
+        ({"data_cfg": {"val": [{"video_sample_num": 64}]}}, (32, 2)),
+        ({"video_sample_num": 0, "audio_sample_num": 0}, (1, 1)),
+    ],
+)
+def test_frame_and_clip_numbers_are_those_of_the_test_sets(swin, options, expected):
+    options = {**swin.hps, **options}
+    processor = build_processor(config_from_checkpoint(swin.checkpoint, options), options)
+    assert (processor.video_processor.num_frames, processor.feature_extractor.num_audio_clips) == expected
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------
@@ -489,6 +496,13 @@ def test_checkpoint_that_is_no_dictionary_of_tensors_is_refused(swin, tmp_path):
         convert(tmp_path / "model.pt", swin.hps, None, tmp_path / "converted")
 
 
+def test_absurd_layer_number_is_an_unexpected_tensor(swin):
+    name = "multimodal_encoder.encoder.layer.999999999999.output.dense.bias"
+    checkpoint = {**swin.checkpoint, name: torch.zeros(128)}
+    with pytest.raises(ConversionError, match=f"unexpected `{name}`"):
+        convert_state_dict(checkpoint, config_from_checkpoint(checkpoint, swin.hps))
+
+
 def test_error_names_missing_unexpected_and_misshapen_tensors(swin):
     checkpoint = without(swin.checkpoint, "layer.1.ff_layer.linear2.bias")
     checkpoint["something_else.weight"] = torch.zeros(3)
@@ -517,6 +531,9 @@ def test_error_names_missing_unexpected_and_misshapen_tensors(swin):
         ({"audio_target_length": 512}, "audio_target_length"),
         ({"audio_melbins": 128}, "audio_melbins"),
         ({"video_transforms": "rotate"}, "video_transforms"),
+        ({"label_smoothing": 1.5}, "label_smoothing"),
+        ({"label_smoothing": "much"}, "label_smoothing.*float"),
+        ({"data_cfg": []}, "data_cfg"),
         ({"use_task_prompt": True}, "vocabulary"),
     ],
 )

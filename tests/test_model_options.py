@@ -259,6 +259,25 @@ def test_padding_frames_change_nothing(vision):
         )
 
 
+def test_temporal_stride_encodes_pairs_of_frames():
+    model = tiny_model(ValorForCaptioning, vision_config={**SWIN, "temporal_stride": 2})
+    frames, ids = torch.randn(2, 4, 3, 16, 16), tiny_batch()["input_ids"][:2]
+    frame_mask = torch.tensor([[True] * 4, [True, True, False, False]])
+    features = model.valor.get_video_features(frames, frame_mask)
+    assert features.shape == (2, 2, 16)
+    text = model.valor.get_text_features(ids)
+    with torch.no_grad():
+        scores = model.valor.compute_similarity(text, features, None, ids != 0, frame_mask, group="t-v")
+        single = model.valor(input_ids=ids[1:], pixel_values_videos=frames[1:, :2]).similarity["t-v"]
+        torch.testing.assert_close(scores[1:, 1:], single, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            model(input_ids=ids, pixel_values_videos=frames, frame_mask=frame_mask).logits[1:],
+            model(input_ids=ids[1:], pixel_values_videos=frames[1:, :2]).logits,
+            atol=2e-5,
+            rtol=1e-5,
+        )
+
+
 @pytest.mark.parametrize("count", [1, 5, 32])
 def test_up_to_32_frames_and_clips(count):
     model = tiny_model(ValorForCaptioning)

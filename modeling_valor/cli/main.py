@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 
 COMMANDS = {
+    "caption": "describe video and sound files, or answer a question about them",
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
     "world": "write a small world of rendered, labelled audio-visual clips",
 }

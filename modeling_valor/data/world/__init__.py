@@ -2,7 +2,7 @@
 """The procedural audio-visual world: short clips with a truth that is known, to be seen, heard, captioned and asked about.
 
 Reads from top to bottom in the order a clip is made: `scenes` decides what happens, `drawing` and `sounds` show it to the
-eye and to the ear, `language` puts it into captions and questions, `render` writes the files. Needs numpy and PyAV only.
+eye and to the ear, `language` puts it into captions and questions, `render` writes the files.
 """
 
 from .drawing import render_frames

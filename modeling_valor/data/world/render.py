@@ -65,7 +65,7 @@ def write_world(
         split, seed: as in `sample_scene`.
         count: how many clips, at least 1.
         workers: processes, by default one for each core; 1 renders in this process.
-        progress: show a progress bar.
+        progress: show a progress bar, where there is a terminal.
 
     Raises:
         ValueError: an unknown split; a count, seed or number of workers out of range; a directory with other clips.
@@ -79,7 +79,7 @@ def write_world(
     _claim(directory, {"split": split, "seed": seed})
     names = [f"clip-{index:05d}.mp4" for index in range(count)]
     missing = [index for index, name in enumerate(names) if not (directory / name).exists()]
-    with tqdm(total=len(missing), unit="clip", disable=not progress) as bar:
+    with tqdm(total=len(missing), unit="clip", disable=None if progress else True) as bar:
         jobs = [scenes[index] for index in missing], [directory / names[index] for index in missing]
         if workers == 1:
             for _ in map(write_clip, *jobs):

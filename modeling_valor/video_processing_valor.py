@@ -1,0 +1,337 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Videos, images and frames to `pixel_values_videos`."""
+
+import os
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as tvF
+from huggingface_hub.dataclasses import validate_typed_dict
+from PIL import Image
+from torch import Tensor
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import (
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+    ChannelDimension,
+    PILImageResampling,
+    SizeDict,
+    infer_channel_dimension_format,
+)
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata, make_batched_metadata
+
+from .media import MediaSource, read_frames, read_image, segment_indices
+
+
+class ValorVideoProcessorKwargs(VideosKwargs, total=False):
+    r"""
+    sampling (`str`, *optional*, defaults to `"center"`):
+        Which frame of each of the `num_frames` segments is taken: its `"center"` or a `"random"` one, for training.
+    generator (`torch.Generator` or `int`, *optional*):
+        Source, or seed, of the random numbers of `sampling` and `do_flip`.
+    do_flip (`bool`, *optional*, defaults to `False`):
+        Whether to mirror every second video, at random and as a whole.
+    antialias (`bool`, *optional*, defaults to `True`):
+        Whether resizing averages over the pixels that it skips. The 2023 code did not.
+    backend (`str`, *optional*):
+        The reader of video files that is tried first: `"decord"` (the default), `"torchcodec"` or `"pyav"`.
+    """
+
+    sampling: Literal["center", "random"] | None
+    generator: torch.Generator | int | None
+    do_flip: bool | None
+    antialias: bool | None
+    backend: Literal["decord", "torchcodec", "pyav"] | None
+
+
+class ValorVideoProcessor(BaseVideoProcessor):
+    r"""
+    Samples `num_frames` frames of each video, resizes them (to `size`, or its shorter edge and a centre crop), and
+    normalises them.
+
+    ```python
+    >>> processor = ValorVideoProcessor(num_frames=8)
+    >>> processor("clip.mp4", return_tensors="pt").pixel_values_videos.shape
+    torch.Size([1, 8, 3, 224, 224])
+    ```
+
+    Frames are chosen by the rule of the 2023 code: the centres of equal segments; a video of fewer frames repeats its
+    last one. `ValorVideoProcessor(antialias=False)` is the resizing of the 2023 checkpoints, which
+    `size={"shortest_edge": 224}` with `do_center_crop=True`, or the default size, complete.
+    """
+
+    resample = PILImageResampling.BILINEAR
+    image_mean = OPENAI_CLIP_MEAN
+    image_std = OPENAI_CLIP_STD
+    size = {"height": 224, "width": 224}
+    crop_size = {"height": 224, "width": 224}
+    do_resize = True
+    do_center_crop = False
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = True
+    do_flip = False
+    num_frames = 8
+    sampling = "center"
+    antialias = True
+    backend = None
+    model_input_names = ["pixel_values_videos"]
+    valid_kwargs = ValorVideoProcessorKwargs
+
+    def __init__(self, **kwargs: Unpack[ValorVideoProcessorKwargs]):
+        super().__init__(**kwargs)
+
+    def preprocess(self, videos: Any, **kwargs: Unpack[ValorVideoProcessorKwargs]) -> BatchFeature:
+        """
+        Gives `pixel_values_videos` (B, F, 3, H, W) float32, and `frame_mask` (B, F) bool where a frame is missing.
+
+        Args:
+            videos: one video or a list of videos. A video is a file, as a path, a URL, bytes or a binary file object; a
+                folder of extracted frames; an array or tensor (F, H, W, C) or (F, C, H, W); a list of frames (images or
+                arrays) or of image files; a single image, which is one frame; or `None`, a missing video: zeros, and
+                False in `frame_mask`. A list of images or of arrays of three dimensions is one video, as everywhere in
+                transformers: put it in a list to make it a batch. Next to longer videos, an image is padded with zeros.
+            num_frames (`int`, *optional*): frames per video. Arrays that have fewer than are asked for here, not as the
+                processor's own setting, are an error.
+            do_sample_frames (`bool`, *optional*): `False` keeps all frames of arrays and lists of frames. Files and
+                folders are always sampled.
+            fps (`float`, *optional*): instead of `num_frames`, for arrays with `video_metadata`.
+
+        Raises:
+            NoVideoError: a file with sound only.
+            MediaError: a file that cannot be read, named.
+            ValueError: input of another kind, or videos of different sizes where one tensor is asked for.
+        """
+        validate_typed_dict(self.valid_kwargs, kwargs)
+        if isinstance(kwargs.get("generator"), int):
+            kwargs["generator"] = torch.Generator().manual_seed(kwargs["generator"])
+        return_tensors = kwargs.pop("return_tensors", None)
+        return_metadata = kwargs.pop("return_metadata", None) or self.return_metadata
+
+        videos = _as_batch(videos)
+        metadata = kwargs.pop("video_metadata", None)
+        metadata = [None] * len(videos) if metadata is None else make_batched_metadata(videos, metadata)
+        loaded = [self._load(video, known, kwargs) for video, known in zip(videos, metadata, strict=True)]
+        clips, metadata = zip(*loaded, strict=True)
+
+        processed = iter([])
+        if present := [clip for clip in clips if clip is not None]:
+            chosen = {**kwargs, "do_sample_frames": False, "input_data_format": ChannelDimension.FIRST}
+            processed = iter(super().preprocess(present, **chosen)["pixel_values_videos"])
+        rows = [None if clip is None else next(processed) for clip in clips]
+        data = self._join(rows, kwargs, as_tensor=return_tensors is not None)
+        if return_metadata:
+            data["video_metadata"] = list(metadata)
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: int | float | None = None,
+        sampling: str | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs,
+    ) -> np.ndarray:
+        """
+        Indices of the frames to take out of `metadata.total_num_frames`: one of each of `num_frames` equal segments.
+
+        With `fps`, as many segments as that rate gives in the video's time, which `metadata.fps` must tell.
+        """
+        if fps is not None:
+            if metadata.fps is None:
+                raise ValueError(
+                    "`fps` needs the frame rate of the video: pass it in `video_metadata`, or use `num_frames`."
+                )
+            num_frames = max(1, int(metadata.total_num_frames / metadata.fps * fps))
+        wanted = self.num_frames if num_frames is None else num_frames
+        return np.array(segment_indices(metadata.total_num_frames, wanted, sampling or self.sampling, generator))
+
+    def _load(
+        self, video: Any, metadata: VideoMetadata | None, kwargs: dict[str, Any]
+    ) -> tuple[Tensor | None, VideoMetadata | None]:
+        """The sampled frames of one video, (F, C, H, W), and where they are from; None for a missing video."""
+        if video is None:
+            return None, None
+        if isinstance(video, (list, tuple)) and len(video) == 1:
+            video = video[0]
+        option = {name: kwargs.get(name) for name in ("num_frames", "fps", "sampling", "generator", "backend")}
+        if _is_source(video):
+            if option["fps"] is not None:
+                raise ValueError("`fps` samples arrays with `video_metadata`; for files use `num_frames`.")
+            return self._read(video, **option)
+        if isinstance(video, (list, tuple)) and video and all(map(_is_source, video)):
+            metadata = VideoMetadata(total_num_frames=len(video))
+            metadata.frames_indices = self.sample_frames(metadata, **option)
+            images = {index: read_image(video[index]) for index in metadata.frames_indices}
+            return _stack([images[index] for index in metadata.frames_indices]), metadata
+
+        do_convert_rgb = self.do_convert_rgb if kwargs.get("do_convert_rgb") is None else kwargs["do_convert_rgb"]
+        frames = _as_frames(video, do_convert_rgb, kwargs.get("input_data_format"))
+        metadata = metadata or VideoMetadata(total_num_frames=len(frames))
+        do_sample = self.do_sample_frames if kwargs.get("do_sample_frames") is None else kwargs["do_sample_frames"]
+        if not do_sample or _is_frame(video):
+            return frames, metadata
+        if (option["num_frames"] or 0) > len(frames):
+            raise ValueError(
+                f"`num_frames` is {option['num_frames']}, but the video has {len(frames)} frames. Ask for no more than these, "
+                "or set `num_frames` of the processor, which repeats the last frame."
+            )
+        metadata.frames_indices = self.sample_frames(metadata, **option)
+        return frames[torch.as_tensor(metadata.frames_indices)], metadata
+
+    def _read(
+        self,
+        source: MediaSource,
+        num_frames: int | None,
+        sampling: str | None,
+        generator: torch.Generator | None,
+        backend: str | None,
+        fps: None,
+    ) -> tuple[Tensor, VideoMetadata]:
+        video = read_frames(
+            source,
+            num_frames or self.num_frames,
+            sampling=sampling or self.sampling,
+            generator=generator,
+            backend=backend or self.backend,
+        )
+        metadata = VideoMetadata(
+            total_num_frames=video.num_available,
+            fps=video.num_available / video.duration if video.duration else None,
+            height=video.frames.shape[-2],
+            width=video.frames.shape[-1],
+            duration=video.duration,
+            video_backend=video.backend,
+            frames_indices=video.indices,
+        )
+        return video.frames, metadata
+
+    def _preprocess(
+        self,
+        videos: list[Tensor],
+        do_resize: bool,
+        size: SizeDict,
+        resample: PILImageResampling | int | None,
+        antialias: bool,
+        do_center_crop: bool,
+        crop_size: SizeDict,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: float | list[float] | None,
+        image_std: float | list[float] | None,
+        do_flip: bool,
+        generator: torch.Generator | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        clips = []
+        for clip in videos:
+            if do_flip and torch.rand((), generator=generator) < 0.5:
+                clip = clip.flip(-1)
+            if do_resize:
+                # Of float pixels, as in 2023, and one by one, as float frames take four times the memory.
+                clip = [self.resize(frame.float(), size, resample=resample, antialias=antialias) for frame in clip]
+                clip = torch.stack(clip)
+            if do_center_crop:
+                clip = self.center_crop(clip, crop_size)
+            clips.append(
+                self.rescale_and_normalize(
+                    clip.float(), do_rescale, rescale_factor, do_normalize, image_mean, image_std
+                )
+            )
+        return BatchFeature({"pixel_values_videos": clips})
+
+    def center_crop(self, image: Tensor, size: SizeDict, **kwargs) -> Tensor:
+        """The centre of an image, padded where it is smaller; half a pixel is rounded as torchvision rounds it."""
+        return tvF.center_crop(image, [size.height, size.width])
+
+    def _join(self, rows: list[Tensor | None], kwargs: dict[str, Any], as_tensor: bool) -> dict[str, Any]:
+        """Rows (F, 3, H, W) of one batch, lengthened with zeros, and the mask that tells these from frames."""
+        present = [row for row in rows if row is not None]
+        if len({row.shape[1:] for row in present}) > 1:
+            if as_tensor or None in rows or len({len(row) for row in present}) > 1:
+                sizes = sorted({tuple(row.shape[-2:]) for row in present})
+                raise ValueError(
+                    f"The videos have different sizes {sizes} after resizing. Give `size` a height and a width, or crop "
+                    "them with `do_center_crop`, to put them in one batch."
+                )
+            return {"pixel_values_videos": present}
+        if present:
+            length, template = max(map(len, present)), present[0]
+        else:
+            length, template = (
+                kwargs.get("num_frames") or self.num_frames,
+                torch.zeros(1, 3, *self._output_size(kwargs)),
+            )
+        pixels = template.new_zeros(len(rows), length, *template.shape[1:])
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            if row is not None:
+                pixels[index, : len(row)] = row
+                mask[index, : len(row)] = True
+        return {"pixel_values_videos": pixels} if mask.all() else {"pixel_values_videos": pixels, "frame_mask": mask}
+
+    def _output_size(self, kwargs: dict[str, Any]) -> tuple[int, int]:
+        """Height and width of frames that are not there; a square where they would depend on the frames."""
+        options = {name: getattr(self, name) for name in ("size", "crop_size", "do_center_crop", "default_to_square")}
+        options.update({name: value for name, value in kwargs.items() if name in options and value is not None})
+        options = self._standardize_kwargs(**options)
+        size = options["crop_size"] if options["do_center_crop"] else options["size"]
+        edge = size.shortest_edge or size.longest_edge
+        return (size.height, size.width) if size.height else (edge, edge)
+
+
+def _as_batch(videos: Any) -> list:
+    """One entry per video."""
+    if isinstance(videos, (np.ndarray, Tensor)) and videos.ndim == 5:
+        return list(videos)
+    if not isinstance(videos, (list, tuple)):
+        return [videos]
+    if not videos:
+        raise ValueError("No video was given: the list is empty. Pass `None` for a sample without a video.")
+    return [videos] if all(map(_is_frame, videos)) else list(videos)
+
+
+def _is_source(video: Any) -> bool:
+    return isinstance(video, (str, os.PathLike, bytes, bytearray)) or hasattr(video, "read")
+
+
+def _is_frame(frame: Any) -> bool:
+    return isinstance(frame, Image.Image) or (isinstance(frame, (np.ndarray, Tensor)) and frame.ndim in (2, 3))
+
+
+def _as_frames(video: Any, do_convert_rgb: bool | None, data_format: str | ChannelDimension | None) -> Tensor:
+    """An array, a list of frames or one frame as a tensor (F, C, H, W)."""
+    if _is_frame(video):
+        video = [video]
+    if isinstance(video, (list, tuple)) and video and all(map(_is_frame, video)):
+        if isinstance(video[0], Image.Image):
+            data_format = ChannelDimension.LAST
+            video = [np.array(image.convert("RGB") if do_convert_rgb else image) for image in video]
+        video = _stack([torch.as_tensor(frame) for frame in video])
+        video = video[..., None] if video.ndim == 3 and data_format == ChannelDimension.LAST else video
+        video = video[:, None] if video.ndim == 3 else video
+    if not isinstance(video, (np.ndarray, Tensor)) or video.ndim != 4 or len(video) == 0:
+        shape = f" of shape {tuple(video.shape)}" if hasattr(video, "shape") else ""
+        raise ValueError(
+            f"A video cannot be made of {type(video).__name__}{shape}. Give a file, a folder of frames, an array or tensor "
+            "(F, H, W, C) or (F, C, H, W), a list of images, an image, or `None` for a missing video."
+        )
+    video = torch.as_tensor(video)
+    data_format = data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
+    return video.permute(0, 3, 1, 2) if data_format == ChannelDimension.LAST else video
+
+
+def _stack(frames: list[Tensor]) -> Tensor:
+    if len({frame.shape for frame in frames}) > 1:
+        shapes = sorted({tuple(frame.shape) for frame in frames})
+        raise ValueError(f"The frames of a video must be of one size, but these have the shapes {shapes}.")
+    return torch.stack(frames)
+
+
+__all__ = ["ValorVideoProcessor"]

@@ -1,0 +1,49 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The `valor` command as users type it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modeling_valor.cli.main import COMMANDS, main
+
+
+CLIPS = sorted((Path(__file__).resolve().parents[1] / "examples" / "media").glob("*.mp4"))
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0 and f"valor {command}" in capsys.readouterr().out
+
+
+def test_caption_prints_what_the_pipeline_says(converted, capsys):
+    from transformers import pipeline
+
+    folder = str(converted("clip-vision-bert-shared"))
+    assert main(["caption", *map(str, CLIPS), "--model", folder, "--max-new-tokens", "5", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    captioner = pipeline("audiovisual-captioning", model=folder)
+    for clip, line in zip(CLIPS, lines, strict=True):
+        expected = captioner(str(clip), max_new_tokens=5)[0]["generated_text"]
+        assert line == {"file": str(clip), "text": expected, "modalities": "av"}
+
+
+def test_a_broken_file_is_named_and_the_others_are_described(converted, capsys, tmp_path):
+    broken = tmp_path / "text.mp4"
+    broken.write_text("this is no video")
+    folder = str(converted("clip-vision-bert-shared"))
+    arguments = ["--model", folder, "--max-new-tokens", "3", "--question", "what is heard ?", "--modalities", "a"]
+    assert main(["caption", str(broken), str(CLIPS[0]), *arguments]) == 1
+    printed = capsys.readouterr()
+    assert "text.mp4" in printed.err and printed.out.startswith(f"{CLIPS[0]}: ")

@@ -1,0 +1,225 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from test_processing_valor import render_clips
+from transformers import pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorProcessor
+
+
+TASKS = {"audiovisual-captioning": "generated_text", "audiovisual-question-answering": "answer"}
+QUESTION = "what is near the soccer ?"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return render_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def folder(converted):
+    return str(converted("clip-vision-bert-shared"))
+
+
+@pytest.fixture(scope="module")
+def captioner(folder):
+    return pipeline("audiovisual-captioning", model=folder, max_new_tokens=6, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def answerer(folder):
+    return pipeline("audiovisual-question-answering", model=folder, max_new_tokens=4, device="cpu")
+
+
+# ----------------------------------------------------------------------------- numbers
+
+
+def test_caption_equals_processor_and_model_by_hand(folder, captioner, clips):
+    model, processor = ValorForCaptioning.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
+    inputs = processor(videos=clips["both"], return_tensors="pt")
+    expected = processor.post_process_generation(model.generate(**inputs, max_new_tokens=6))
+    assert captioner(clips["both"]) == [{"generated_text": expected[0], "modalities": "av"}]
+
+
+def test_answer_equals_processor_and_model_by_hand(folder, answerer, clips):
+    model, processor = ValorForQuestionAnswering.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
+    inputs = processor(videos=clips["both"], question=QUESTION, return_tensors="pt")
+    expected = processor.post_process_generation(model.generate(**inputs, max_new_tokens=4))
+    assert answerer(clips["both"], question=QUESTION) == [{"answer": expected[0], "modalities": "av"}]
+
+
+def test_batch_with_missing_modalities_equals_singles(captioner, clips):
+    files = [clips[name] for name in ("both", "silent", "sound", "other", "both")]
+    singles = [captioner(file) for file in files]
+    assert [single[0]["modalities"] for single in singles] == ["av", "v", "a", "av", "av"]
+    assert captioner(files, batch_size=3) == singles
+    assert captioner(files) == singles
+
+
+def test_batch_of_questions_of_different_length_equals_singles(answerer, clips):
+    samples = [
+        {"video": clips["both"], "question": "what barks ?"},
+        {"video": clips["silent"], "question": QUESTION},
+        {"audio": clips["sound"], "question": "near ?"},
+    ]
+    singles = [answerer(sample) for sample in samples]
+    assert [single[0]["modalities"] for single in singles] == ["av", "v", "a"]
+    assert answerer(samples, batch_size=3) == singles
+
+
+def test_all_beams_come_with_scores_best_first(folder, captioner, clips):
+    model, processor = ValorForCaptioning.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
+    inputs = processor(videos=clips["both"], return_tensors="pt")
+    options = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 6}
+    expected = model.generate(**inputs, **options, return_dict_in_generate=True, output_scores=True)
+    results = captioner(clips["both"], return_all=True, num_beams=4)
+    assert [result["generated_text"] for result in results] == processor.post_process_generation(expected.sequences)
+    torch.testing.assert_close(torch.tensor([r["score"] for r in results]), expected.sequences_scores)
+    scores = [result["score"] for result in results]
+    assert scores == sorted(scores, reverse=True)
+    assert len(captioner(clips["both"], return_all=True)) == 3
+
+
+def test_scores_of_a_batch_equal_singles(captioner, clips):
+    files = [clips[name] for name in ("both", "silent", "sound")]
+    batch = captioner(files, return_all=True, batch_size=3)
+    for results, file in zip(batch, files, strict=True):
+        for result, expected in zip(results, captioner(file, return_all=True), strict=True):
+            assert result["generated_text"] == expected["generated_text"]
+            assert result["score"] == pytest.approx(expected["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"do_sample": True, "top_k": 1}])
+def test_score_of_one_text_is_the_log_probability_of_its_words(captioner, clips, options):
+    inputs = captioner.processor(videos=clips["silent"], return_tensors="pt")
+    greedy = captioner.model.generate(**inputs, max_new_tokens=6, return_dict_in_generate=True, output_logits=True)
+    expected = sum(
+        logits[0].log_softmax(-1)[word].item()
+        for logits, word in zip(greedy.logits, greedy.sequences[0, 1:], strict=True)
+    )
+    (result,) = captioner(clips["silent"], return_all=True, **options)
+    assert result["generated_text"] == captioner(clips["silent"])[0]["generated_text"]
+    assert result["score"] == pytest.approx(expected, abs=1e-4)
+
+
+# ----------------------------------------------------------------------------- inputs
+
+
+def test_every_form_of_input_gives_the_same_captions(captioner, clips):
+    datasets = pytest.importorskip("datasets")
+    files = [clips["both"], clips["sound"]]
+    expected = [captioner(file) for file in files]
+    contents = [Path(file).read_bytes() for file in files]
+    dataset = datasets.Dataset.from_dict({"video": files}).cast_column("video", datasets.Video(decode=False))
+
+    assert captioner(files) == expected
+    assert captioner(tuple(files)) == expected
+    assert captioner([Path(file) for file in files]) == expected
+    assert captioner(contents) == expected
+    assert captioner([io.BytesIO(content) for content in contents]) == expected
+    assert captioner([{"video": file} for file in files]) == expected
+    assert captioner([{"video": clips["both"]}, {"audio": clips["sound"]}]) == expected
+    assert (
+        captioner([{"video": clips["both"], "audio": clips["both"]}, {"video": None, "audio": clips["sound"]}])
+        == expected
+    )
+    assert captioner(dataset["video"], batch_size=2) == expected
+    assert captioner(dataset) == expected
+    assert list(captioner(KeyDataset(dataset, "video"))) == expected
+    assert captioner([]) == []
+
+
+def test_generator_is_consumed_lazily(captioner, clips):
+    seen = []
+
+    def files():
+        for name in ("both", "silent", "sound"):
+            seen.append(name)
+            yield clips[name]
+
+    results = captioner(files())
+    assert seen in ([], ["both"])
+    assert list(results) == [captioner(clips[name]) for name in ("both", "silent", "sound")]
+
+
+def test_modalities_select_what_the_caption_is_made_from(captioner, clips):
+    assert captioner(clips["both"], modalities="v")[0]["modalities"] == "v"
+    assert captioner(clips["both"], modalities="a")[0]["modalities"] == "a"
+    only_video = captioner(clips["silent"])
+    assert captioner({"video": clips["silent"], "audio": clips["sound"]}, modalities="v") == only_video
+
+
+def test_numbers_of_frames_and_clips_reach_the_processor(captioner, clips, monkeypatch):
+    shapes = []
+    generate = captioner.model.generate
+
+    def recording(**inputs):
+        shapes.append((inputs["pixel_values_videos"].shape[1], inputs["input_features"].shape[1]))
+        return generate(**inputs)
+
+    monkeypatch.setattr(captioner.model, "generate", recording)
+    captioner(clips["other"], num_frames=3, num_audio_clips=2)
+    captioner(clips["other"], processor_kwargs={"num_frames": 2, "num_audio_clips": 1})
+    assert shapes == [(3, 2), (2, 1)]
+
+
+def test_one_question_for_all_and_one_for_each(answerer, clips):
+    files = [clips["both"], clips["silent"]]
+    assert answerer(files, question=QUESTION) == [answerer(file, question=QUESTION) for file in files]
+    asked = ["what barks ?", QUESTION]
+    expected = [answerer(file, question=question) for file, question in zip(files, asked, strict=True)]
+    assert answerer(files, question=asked, batch_size=2) == expected
+    assert list(answerer((file for file in files), question=asked)) == expected
+
+
+def test_generation_arguments_work_in_both_places(captioner, clips):
+    short = captioner(clips["both"], max_new_tokens=2)
+    assert captioner(clips["both"], generate_kwargs={"max_new_tokens": 2}) == short
+    assert short != captioner(clips["both"])
+    torch.manual_seed(0)
+    sampled = captioner(clips["both"], do_sample=True, num_return_sequences=3, return_all=True)
+    assert len(sampled) == 3
+    with pytest.raises(ValueError, match="given twice"):
+        captioner(clips["both"], max_new_tokens=2, generate_kwargs={"max_new_tokens": 2})
+
+
+def test_missing_question_is_a_clear_error(answerer, clips):
+    with pytest.raises(ValueError, match="question"):
+        answerer(clips["both"])
+
+
+# ----------------------------------------------------------------------------- transformers
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_saved_pipeline_is_loaded_unchanged(folder, clips, tmp_path, task):
+    options = {"max_new_tokens": 3, "device": "cpu"}
+    original = pipeline(task, model=folder, **options)
+    sample = {"video": clips["both"], "question": QUESTION}
+    original.save_pretrained(tmp_path)
+    loaded = pipeline(task, model=str(tmp_path), **options)
+    assert isinstance(loaded.processor, ValorProcessor)
+    assert loaded.processor.to_dict() == original.processor.to_dict()
+    assert loaded(sample) == original(sample)
+    assert set(loaded(sample)[0]) == {TASKS[task], "modalities"}
+
+
+def test_pipeline_is_built_from_objects(folder, captioner, clips):
+    model, processor = ValorForCaptioning.from_pretrained(folder), ValorProcessor.from_pretrained(folder)
+    built = pipeline("audiovisual-captioning", model=model, processor=processor, device="cpu", num_frames=2)
+    assert built(clips["both"], max_new_tokens=6) == captioner(clips["both"], num_frames=2)
+
+
+def test_half_precision_model_gets_half_precision_inputs(folder, clips):
+    built = pipeline("audiovisual-captioning", model=folder, dtype=torch.bfloat16, device="cpu", max_new_tokens=2)
+    assert isinstance(built(clips["both"])[0]["generated_text"], str)
+
+
+def test_real_video_is_captioned(captioner, shared):
+    (result,) = captioner(shared / "media/real/video/dog_barking_4s.mp4")
+    assert result["modalities"] == "av"
+    assert isinstance(result["generated_text"], str)
