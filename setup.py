@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 README = Path(__file__).parent / "README.md"
 
-TESTS = ["peft", "pytest", "pytest-xdist", "ruff"]
+TESTS = ["parameterized", "peft", "pytest", "pytest-xdist", "ruff"]
 
 setup(
     name="modeling-valor",
@@ -33,6 +33,7 @@ setup(
         "evaluate>=0.4.6",
         "huggingface_hub>=1.0",
         "numpy",
+        "pillow",
         "safetensors>=0.6",
     ],
     extras_require={

@@ -51,35 +51,26 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_PUBLIC_NAMES])
 
 
-class _LazyClass:
+class _LazyType(type):
     """
-    Stands for one of the classes above in transformers' registries, which only look at names until they use a class.
+    Type of classes that stand for those above in transformers' registries, which only look at names until they use one.
 
     Registering the classes themselves would import the models, torchvision and the decoders with this package.
     """
 
-    def __init__(self, name: str, **known: Any):
-        self.__dict__.update(
-            __name__=name, __qualname__=name, __module__=f"{__package__}.{_PUBLIC_NAMES[name]}", **known
-        )
+    def __getattr__(cls, attribute: str) -> Any:
+        return getattr(__getattr__(cls.__name__), attribute)
 
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(__getattr__(self.__name__), attribute)
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return __getattr__(cls.__name__)(*args, **kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return __getattr__(self.__name__)(*args, **kwargs)
-
-    def __mro_entries__(self, bases: tuple) -> tuple[type]:
-        return (__getattr__(self.__name__),)
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, __getattr__(cls.__name__))
 
 
-def _model_loader(name: str) -> type:
-    """A class that does nothing but load the model `name`; pipelines ask their model classes for nothing else."""
-
-    def from_pretrained(*args: Any, **kwargs: Any) -> Any:
-        return __getattr__(name).from_pretrained(*args, **kwargs)
-
-    return type(name, (), {"from_pretrained": staticmethod(from_pretrained)})
+def _lazy(name: str, **known: Any) -> type:
+    """Stands for the class `name`; what is `known` of it can be asked without importing it."""
+    return _LazyType(name, (), {"__module__": f"{__name__}.{_PUBLIC_NAMES[name]}", **known})
 
 
 def _register() -> None:
@@ -90,11 +81,11 @@ def _register() -> None:
         (ValorAudioConfig, "ValorAudioModel"),
     ):
         AutoConfig.register(config_class.model_type, config_class)
-        AutoModel.register(config_class, _LazyClass(model, config_class=config_class))
-    AutoProcessor.register(ValorConfig, _LazyClass("ValorProcessor"))
-    AutoFeatureExtractor.register(ValorConfig, _LazyClass("ValorFeatureExtractor"))
+        AutoModel.register(config_class, _lazy(model, config_class=config_class))
+    AutoProcessor.register(ValorConfig, _lazy("ValorProcessor"))
+    AutoFeatureExtractor.register(ValorConfig, _lazy("ValorFeatureExtractor"))
     AutoTokenizer.register(ValorConfig, tokenizer_class=BertTokenizer)
-    AutoVideoProcessor.register(ValorConfig, _LazyClass("ValorVideoProcessor"))
+    AutoVideoProcessor.register(ValorConfig, _lazy("ValorVideoProcessor"))
     for task, pipeline, model in (
         ("audiovisual-captioning", "AudiovisualCaptioningPipeline", "ValorForCaptioning"),
         ("audiovisual-question-answering", "AudiovisualQuestionAnsweringPipeline", "ValorForQuestionAnswering"),
@@ -102,7 +93,7 @@ def _register() -> None:
         # `register_pipeline` takes classes only; the registry itself also takes a path, which it imports when asked to
         PIPELINE_REGISTRY.supported_tasks[task] = {
             "impl": f"{__name__}.{pipeline}",
-            "pt": (_model_loader(model),),
+            "pt": (_lazy(model),),
             "type": "multimodal",
         }
 

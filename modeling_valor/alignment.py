@@ -210,14 +210,14 @@ def contrastive_loss(similarity: Tensor, logit_scale: Tensor | float, keep: Tens
             f"Similarities of shape {tuple(similarity.shape)} were given; the contrastive loss takes a square matrix with "
             "the pairs on its diagonal."
         )
-    kept = similarity.diagonal() > -torch.inf
+    kept = similarity.diagonal() != -torch.inf
     if keep is not None:
         kept = kept & keep
     # A dropped pair keeps nothing but its own entry, so that its cross-entropies are exactly zero.
     both_kept = kept[:, None] & kept
     own = torch.eye(len(kept), dtype=torch.bool, device=kept.device)
-    scale = torch.as_tensor(logit_scale, device=similarity.device).exp()
-    logits = similarity.to(_score_dtype(similarity.dtype)).masked_fill(~both_kept, 0) * scale
+    logits = similarity.to(_score_dtype(similarity.dtype)).masked_fill(~both_kept, 0)
+    logits = logits * torch.as_tensor(logit_scale, dtype=logits.dtype, device=logits.device).exp()
     logits = logits.masked_fill(~(both_kept | own), -torch.inf)
     log_likelihood = logits.log_softmax(dim=1).diagonal() + logits.log_softmax(dim=0).diagonal()
     return -log_likelihood.sum() / (2 * kept.sum().clamp(min=1))
@@ -553,7 +553,7 @@ class _BlockwiseScores(torch.autograd.Function):
                 block_weight_grads, similarity_grads = _block_grads(plan, block, part_grads)
                 for total, side, grad in zip(weight_grads, plan.weight_sides, block_weight_grads, strict=True):
                     total[getattr(block, side)] += grad
-                for (row, column), grad in similarity_grads:
+                for (row, column), grad in similarity_grads.items():
                     left, right = block.left[row][0], block.right[column][0]
                     grad = grad.flatten(2, 3).flatten(0, 1)  # (n * N, M * q)
                     row_grads[row][block.rows] += (grad @ right.flatten(0, 1)).view_as(left)
@@ -568,24 +568,22 @@ class _BlockwiseScores(torch.autograd.Function):
 
 def _block_grads(
     plan: _Plan, block: _Block, score_grads: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], Iterator[tuple[_Pair, Tensor]]]:
-    """Gradients of a block's scores: of its weights, and pair by pair of its similarities (n, N, M, q)."""
+) -> tuple[Sequence[Tensor], dict[_Pair, Tensor]]:
+    """What gradients of a block's scores make of its weights, and of its similarities (n, N, M, q)."""
     similarities = {pair: block.similarities(pair) for pair in plan.pairs}
     row_best = {pair: part.amax(dim=2).requires_grad_() for pair, part in similarities.items()}
     column_best = {pair: part.amax(dim=1).requires_grad_() for pair, part in similarities.items()}
     weights = [weight.detach().requires_grad_() for weight in block.weights]
     with torch.enable_grad():
         scores = _block_scores(plan.comparisons, row_best, column_best, weights)
-        grads = torch.autograd.grad(scores, [*weights, *row_best.values(), *column_best.values()], score_grads)
-    weight_grads, best_grads = grads[: len(weights)], grads[len(weights) :]
-
-    def similarity_grads() -> Iterator[tuple[_Pair, Tensor]]:
-        row_best_grads, column_best_grads = best_grads[: len(row_best)], best_grads[len(row_best) :]
-        for pair, row_grad, column_grad in zip(plan.pairs, row_best_grads, column_best_grads, strict=True):
-            grad = _amax_grad(similarities[pair], row_best[pair], row_grad, dim=2)
-            yield pair, grad.add_(_amax_grad(similarities[pair], column_best[pair], column_grad, dim=1))
-
-    return weight_grads, similarity_grads()
+        grads = iter(torch.autograd.grad(scores, [*weights, *row_best.values(), *column_best.values()], score_grads))
+    weight_grads = [next(grads) for _ in weights]
+    similarity_grads = {
+        pair: _amax_grad(part, row_best[pair], next(grads), dim=2) for pair, part in similarities.items()
+    }
+    for pair, part in similarities.items():
+        similarity_grads[pair] += _amax_grad(part, column_best[pair], next(grads), dim=1)
+    return weight_grads, similarity_grads
 
 
 def _amax_grad(values: Tensor, maxima: Tensor, grad: Tensor, dim: int) -> Tensor:

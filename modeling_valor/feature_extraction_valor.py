@@ -82,7 +82,8 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         raw_speech: Any,
         sampling_rate: int | None = None,
         num_audio_clips: int | None = None,
-        sampling: str = "center",
+        sampling: str | None = None,
+        generator: torch.Generator | int | None = None,
         return_tensors: str | TensorType | None = None,
         **kwargs,
     ) -> BatchFeature:
@@ -98,7 +99,9 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate (`int`, *optional*): rate of the waveforms in Hz; `self.sampling_rate` if not given. Files
                 state their own.
             num_audio_clips (`int`, *optional*): clips A of each sample.
-            sampling (`str`): which block of a segment is taken, its `"center"` or a `"random"` one.
+            sampling (`str`, *optional*): which block of a segment is taken, its `"center"` (the default) or a
+                `"random"` one, for training.
+            generator (`torch.Generator` or `int`, *optional*): source, or seed, of the random choices.
             return_tensors (`str`, *optional*): `"pt"`, or `"np"`, which is also the default.
 
         Raises:
@@ -114,7 +117,12 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
                 f"`sampling_rate` was not given: the waveforms are taken to be at {self.sampling_rate} Hz. Pass their "
                 "rate, since a wrong one gives wrong features without an error."
             )
-        features = [self._features(sample, sampling_rate, int(clips), sampling) for sample in samples]
+        if isinstance(generator, int):
+            generator = torch.Generator().manual_seed(generator)
+        choose = functools.partial(
+            self.clip_bounds, num_audio_clips=int(clips), sampling=sampling, generator=generator
+        )
+        features = [self._features(sample, sampling_rate, choose) for sample in samples]
         present = torch.tensor([feature is not None for feature in features])
         silence = torch.zeros(int(clips), self.feature_size, self.clip_length)
         data = {"input_features": torch.stack([silence if f is None else f for f in features]).numpy()}
@@ -128,7 +136,13 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         window, shift = self.frame_length_ms * 0.001, self.frame_shift_ms * 0.001
         return int(self.sampling_rate * window), int(self.sampling_rate * shift)
 
-    def clip_bounds(self, num_samples: int, num_audio_clips: int, sampling: str = "center") -> list[tuple[int, int]]:
+    def clip_bounds(
+        self,
+        num_samples: int,
+        num_audio_clips: int,
+        sampling: str | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[tuple[int, int]]:
         """
         First and last sample (exclusive, at `sampling_rate`) that each clip of a waveform of `num_samples` is made of.
 
@@ -138,12 +152,13 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         """
         window, shift = self._frame
         num_frames = 1 + max(0, num_samples - window) // shift
-        blocks = segment_indices(num_frames // self.clip_length + 1, num_audio_clips, sampling)
+        num_blocks = num_frames // self.clip_length + 1
+        blocks = segment_indices(num_blocks, num_audio_clips, sampling or "center", generator)
         starts = [block * self.clip_length * shift for block in blocks]
         return [(start, start + (self.clip_length - 1) * shift + window) for start in starts]
 
-    def _features(self, sample: Any, sampling_rate: int | None, clips: int, sampling: str) -> Tensor | None:
-        """The clips of one sample, (A, mel, time), or None where it has no audio."""
+    def _features(self, sample: Any, sampling_rate: int | None, choose: Callable) -> Tensor | None:
+        """The clips of one sample that `choose` selects, (A, mel, time), or None where it has no audio."""
         if sample is None:
             return None
         if (source := media_source(sample)) is None:
@@ -153,7 +168,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
                 parts = [(0, len(waveform) / rate)] if windows is None else windows
                 return [waveform[begin * rate : math.ceil(end * rate)] for begin, end in parts], rate
 
-            pieces = self._clip_samples(read, len(waveform) / rate, clips, sampling)
+            pieces = self._clip_samples(read, len(waveform) / rate, choose)
         else:
             with open_source(source) as path:
                 if (info := audio_info(path)) is None:
@@ -170,10 +185,10 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
                         raise MediaError(f"{path} has sound with NaN or infinite values.")
                     return waveforms, audio.sampling_rate
 
-                pieces = self._clip_samples(read, info.duration, clips, sampling)
+                pieces = self._clip_samples(read, info.duration, choose)
         return torch.stack([self._clip_features(piece) for piece in pieces])
 
-    def _clip_samples(self, read: Callable, duration: float, clips: int, sampling: str) -> list[Tensor]:
+    def _clip_samples(self, read: Callable, duration: float, choose: Callable) -> list[Tensor]:
         """
         The samples that each clip is made of, at `sampling_rate` and without their mean.
 
@@ -187,10 +202,10 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
             waveform = resample(waveform, rate, self.sampling_rate)
             waveform = waveform - waveform.mean()
             waveform = nn.functional.pad(waveform, (0, max(0, self._frame[0] - len(waveform))))
-            return [waveform[start:stop] for start, stop in self.clip_bounds(len(waveform), clips, sampling)]
+            return [waveform[start:stop] for start, stop in choose(len(waveform))]
 
         margin = 0.1
-        bounds = self.clip_bounds(int(duration * self.sampling_rate), clips, sampling)
+        bounds = choose(int(duration * self.sampling_rate))
         windows = [
             (max(0, math.floor(start / self.sampling_rate - margin)), stop / self.sampling_rate + margin)
             for start, stop in bounds

@@ -156,8 +156,8 @@ def survey(container: av.container.InputContainer, stream: av.stream.Stream, pat
         start = max(start, stream.start_time * float(stream.time_base))
     end = max(max(finish for _, finish in last), start)
     rate = getattr(stream, "average_rate", None) or 25
-    promised = ((container.start_time or 0) + (container.duration or 0)) / 1e6 if family in _MEASURED else 0.0
-    truncated = promised - reach > max(0.5, 0.02 * promised)
+    promised = (container.duration or 0) / 1e6 if family in _MEASURED else 0.0
+    truncated = promised - reach > max(0.5, 0.02 * promised) or (family == "wav" and _is_short_of_its_header(path))
     return Track(
         path=path,
         name=name,
@@ -171,6 +171,13 @@ def survey(container: av.container.InputContainer, stream: av.stream.Stream, pat
         alone=len(getattr(container.streams, stream.type)) == 1,
         timed=family in _TIMED,
     )
+
+
+def _is_short_of_its_header(path: str) -> bool:
+    """Whether a RIFF file is shorter than it says; FFmpeg takes the length of the file instead."""
+    with open(path, "rb") as file:
+        promised = int.from_bytes(file.read(8)[4:], "little")
+    return promised + 8 > os.path.getsize(path) and promised < 2**32 - 64  # of a recording in progress, it is 2**32 - 1
 
 
 def _scan(

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import Pipeline
-from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import build_pipeline_init_args
 from transformers.utils import ModelOutput, add_end_docstrings
 
-from .modeling_valor_heads import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering
 from .processing_valor import MASKS
 
 
@@ -30,14 +28,14 @@ class AudiovisualPipeline(Pipeline):
     _load_tokenizer = False
     _pipeline_calls_generate = True
 
-    model_classes: tuple[type, ...] = ()
-    """Models that the pipeline is made for; the first is what it loads."""
+    model_names: list[str] = []
+    """Classes of models that the pipeline is made for."""
     text_key = "generated_text"
     """Key of the text in the results."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.check_model_type([model_class.__name__ for model_class in self.model_classes])
+        self.check_model_type(self.model_names)
 
     def _sanitize_parameters(
         self,
@@ -145,7 +143,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
     ```
     """
 
-    model_classes = (ValorForCaptioning, ValorForPreTraining)
+    model_names = ["ValorForCaptioning", "ValorForPreTraining"]
 
     def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
         """
@@ -185,7 +183,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
     ```
     """
 
-    model_classes = (ValorForQuestionAnswering,)
+    model_names = ["ValorForQuestionAnswering"]
     text_key = "answer"
 
     def __call__(
@@ -241,15 +239,4 @@ def _batch_of_one(part: Any) -> list | None:
     return None if part is None else [part]
 
 
-def register_pipelines() -> None:
-    """Makes the two tasks known to `transformers.pipeline`."""
-    for task, pipeline_class in (
-        ("audiovisual-captioning", AudiovisualCaptioningPipeline),
-        ("audiovisual-question-answering", AudiovisualQuestionAnsweringPipeline),
-    ):
-        PIPELINE_REGISTRY.register_pipeline(
-            task, pipeline_class=pipeline_class, pt_model=pipeline_class.model_classes[:1], type="multimodal"
-        )
-
-
-__all__ = ["AudiovisualCaptioningPipeline", "AudiovisualQuestionAnsweringPipeline", "register_pipelines"]
+__all__ = ["AudiovisualCaptioningPipeline", "AudiovisualQuestionAnsweringPipeline"]

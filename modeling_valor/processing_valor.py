@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature
-from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin, Unpack, VideosKwargs
+from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
 from .feature_extraction_valor import media_source
 from .media import NoVideoError, open_source
+from .video_processing_valor import ValorVideoProcessorKwargs
 
 
 logger = logging.get_logger(__name__)
@@ -23,22 +24,16 @@ MASKS = {"pixel_values_videos": "frame_mask", "input_features": "audio_mask"}
 """Media inputs, (B, F or A, ...), and the masks, (B, F or A), that say what of them is there."""
 
 
-class ValorVideosKwargs(VideosKwargs, total=False):
-    """
-    sampling (`str`): which frame of a segment is taken, its `"center"` or a `"random"` one.
-    """
-
-    sampling: Literal["center", "random"]
-
-
 class ValorAudioKwargs(AudioKwargs, total=False):
     """
     num_audio_clips (`int`): clips of each sample.
     sampling (`str`): which block of a segment is taken, its `"center"` or a `"random"` one.
+    generator (`torch.Generator` or `int`): source, or seed, of the random choices.
     """
 
     num_audio_clips: Annotated[int | None, positive_int()]
-    sampling: Literal["center", "random"]
+    sampling: Literal["center", "random"] | None
+    generator: torch.Generator | int | None
 
 
 class ValorProcessorKwargs(ProcessingKwargs, total=False):
@@ -47,7 +42,7 @@ class ValorProcessorKwargs(ProcessingKwargs, total=False):
     modalities (`str`): `"av"`, or only `"v"` or `"a"`; what is left out is neither read nor returned.
     """
 
-    videos_kwargs: ValorVideosKwargs
+    videos_kwargs: ValorVideoProcessorKwargs
     audio_kwargs: ValorAudioKwargs
     load_audio_from_video: bool
     modalities: Literal["av", "v", "a"]
@@ -118,6 +113,11 @@ class ValorProcessor(ProcessorMixin):
             asked = self._tokenize(question, "question", **options["text_kwargs"])
             data.update({f"question_{name}": value for name, value in asked.items()})
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
+
+    def _merge_kwargs(self, *args, tokenizer_init_kwargs: dict[str, Any] | None = None, **kwargs) -> dict[str, Any]:
+        # A tokenizer's options become defaults of every part, but its `backend` is not the video processor's
+        options = {name: value for name, value in (tokenizer_init_kwargs or {}).items() if name != "backend"}
+        return super()._merge_kwargs(*args, tokenizer_init_kwargs=options, **kwargs)
 
     def _tokenize(self, texts: str | Sequence[str], name: str, **kwargs) -> dict[str, Any]:
         """Ids and masks of texts; padding has id 0, whatever the tokenizer's padding token is."""

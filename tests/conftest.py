@@ -21,10 +21,14 @@ from torch import Tensor
 torch.set_num_threads(2)
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
+EXAMPLE = FIXTURES.parents[1] / "examples" / "checkpoint_2023"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 PARITY_SETS = ("clip-vision-bert-shared", "videoswin-bert-shared", "clip-vision-clip-text")
 """Layouts of the 2023 code with recorded outputs: VALOR-large, VALOR-base, and CLIP as both vision and text encoder."""
+
+EXAMPLE_SET = "clip-vision-bert-shared"
+"""The one whose checkpoint is the repository's example, as the 2023 program wrote it."""
 
 PARITY_GROUPS = {"tv": "t-v", "ta": "t-a", "tva": "t-av", "va": "v-a", "atv": "a-tv", "vta": "v-ta"}
 """Modality groups as the recorded outputs name them, and as the package does."""
@@ -66,9 +70,14 @@ class Parity:
 @functools.cache
 def load_parity(name: str) -> Parity:
     """The recorded run `name` of `PARITY_SETS`."""
-    tensors = {part: load_fixture(f"{name}/{part}") for part in ("checkpoint", "inputs", "expected")}
-    records = {part: fixture_json(f"{name}/{part}") for part in ("grads", "aliases", "captions", "hps")}
-    return Parity(name=name, **tensors, **records, vocab=FIXTURES / "vocab.txt")
+    if name == EXAMPLE_SET:
+        checkpoint = safetensors.torch.load_file(EXAMPLE / "ckpt" / "model_step_0.safetensors")
+        hps = json.loads((EXAMPLE / "log" / "hps.json").read_text())
+    else:
+        checkpoint, hps = load_fixture(f"{name}/checkpoint"), fixture_json(f"{name}/hps")
+    tensors = {part: load_fixture(f"{name}/{part}") for part in ("inputs", "expected")}
+    records = {part: fixture_json(f"{name}/{part}") for part in ("grads", "aliases", "captions")}
+    return Parity(name=name, checkpoint=checkpoint, hps=hps, **tensors, **records, vocab=FIXTURES / "vocab.txt")
 
 
 @pytest.fixture(scope="session", name="load_fixture")

@@ -454,8 +454,8 @@ class Exploit:
         ("model.safetensors", b"", "is empty"),
         ("model.pt", b"this is no checkpoint\n" * 100, "cut off"),
         ("model.safetensors", b"this is no checkpoint\n" * 100, "cannot be read as safetensors"),
-        ("model.pt", pickle.dumps(Exploit()), "never run"),
-        ("model.pt", pickle.dumps([1, 2, 3]), "cut off|no dictionary"),
+        ("model.pt", pickle.dumps(Exploit(), protocol=2), "never run"),
+        ("model.pt", pickle.dumps([1, 2, 3], protocol=2), "cut off|no dictionary"),
     ],
 )
 def test_file_of_another_kind_gives_one_clear_error(swin, tmp_path, monkeypatch, name, content, reason):

@@ -1,36 +1,55 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""transformers' own common tests, run against the classes of this package (`common/upstream.py` fetches them)."""
+"""
+transformers' own common tests, run against the classes of this package (`common/upstream.py` fetches them).
+
+What is overridden or skipped here, upstream's own models override or skip as well; each place names one that does.
+Whatever else is skipped, upstream's tests skip by themselves (no accelerator, no mixture of experts, ...).
+"""
 
 import copy
 import unittest
-from conftest import FIXTURES
-from transformers import BertTokenizer
 from unittest import mock
 
+import torch
 from common.testers import (
     AudioModelTester,
     FeatureExtractionTester,
-    VideoProcessorTester,
     TextModelTester,
+    ValorBertModelTester,
     ValorModelTester,
     ValorSwinModelTester,
+    VideoProcessorTester,
     VideoSwinModelTester,
 )
 from common.upstream import (
-    TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION, _test_eager_matches_sdpa_inference,
-    ConfigTester, GenerationTesterMixin, ModelTesterMixin, ids_tensor, ProcessorTesterMixin, VideoProcessingTestMixin,SequenceFeatureExtractionTestMixin)
+    TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION,
+    ConfigTester,
+    GenerationTesterMixin,
+    ModelTesterMixin,
+    ProcessorTesterMixin,
+    SequenceFeatureExtractionTestMixin,
+    VideoProcessingTestMixin,
+    _test_eager_matches_sdpa_inference,
+)
+from conftest import FIXTURES
 from parameterized import parameterized
+from torch import nn
+from transformers import BertTokenizer
+
 from modeling_valor import (
     ValorAudioConfig,
     ValorAudioModel,
     ValorConfig,
-    ValorForCaptioning,ValorProcessor,ValorVideoProcessor,ValorFeatureExtractor,
+    ValorFeatureExtractor,
+    ValorForCaptioning,
     ValorForPreTraining,
     ValorForQuestionAnswering,
     ValorForRetrieval,
     ValorModel,
+    ValorProcessor,
     ValorTextConfig,
     ValorTextModel,
+    ValorVideoProcessor,
     ValorVideoSwinConfig,
     ValorVideoSwinModel,
 )
@@ -47,9 +66,21 @@ class ValorTextModelTest(ModelTesterMixin, unittest.TestCase):
         self.config_tester.run_common_tests()
 
 
-class ValorAudioModelTest(ModelTesterMixin, unittest.TestCase):
-    all_model_classes = (ValorAudioModel,)
+class PatchEmbeddingTesterMixin:
+    """Models whose input embedding is a convolution, which `nn.Embedding` cannot replace."""
+
     test_resize_embeddings = False
+
+    def test_model_get_set_embeddings(self):
+        # As in ASTModelTest and SwinModelTest
+        for model_class in self.all_model_classes:
+            model = model_class(self.model_tester.get_config())
+            self.assertIsInstance(model.get_input_embeddings(), nn.Module)
+            self.assertIsNone(model.get_output_embeddings())
+
+
+class ValorAudioModelTest(PatchEmbeddingTesterMixin, ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (ValorAudioModel,)
 
     def setUp(self):
         self.model_tester = AudioModelTester()
@@ -59,12 +90,12 @@ class ValorAudioModelTest(ModelTesterMixin, unittest.TestCase):
         self.config_tester.run_common_tests()
 
 
-class ValorVideoSwinModelTest(ModelTesterMixin, unittest.TestCase):
+class ValorVideoSwinModelTest(PatchEmbeddingTesterMixin, ModelTesterMixin, unittest.TestCase):
     all_model_classes = (ValorVideoSwinModel,)
-    test_resize_embeddings = False
 
     def setUp(self):
         self.model_tester = VideoSwinModelTester()
+        # As in SwinModelTest: what a stage has is no common property
         self.config_tester = ConfigTester(
             self,
             config_class=ValorVideoSwinConfig,
@@ -76,20 +107,63 @@ class ValorVideoSwinModelTest(ModelTesterMixin, unittest.TestCase):
     def test_config(self):
         self.config_tester.run_common_tests()
 
+    def run_with(self, option):
+        """Outputs with `option` as an argument of the call, and as a field of the configuration."""
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        model = ValorVideoSwinModel._from_config(config, attn_implementation="eager").eval()
+        with torch.no_grad():
+            yield model(**inputs, **{option: True})
+            setattr(model.config, option, True)
+            yield model(**inputs)
+
+    def test_attention_outputs(self):
+        # As in SwinModelTest: the axis of samples holds the windows too
+        tester = self.model_tester
+        for outputs in self.run_with("output_attentions"):
+            shapes = [tuple(attention.shape) for attention in outputs.attentions]
+            self.assertEqual(shapes, tester.attention_shapes)
+
+    def test_hidden_states_output(self):
+        # As in SwinModelTest: stages differ in resolution and width
+        tester = self.model_tester
+        for outputs in self.run_with("output_hidden_states"):
+            shapes = [tuple(hidden_state.shape) for hidden_state in outputs.hidden_states]
+            self.assertEqual(shapes, tester.hidden_state_shapes)
+
 
 class ScoringValorModel(ValorModel):
-    """Names its scores as the comparison of eager attention with sdpa expects those of contrastive models."""
+    """Gives its scores under the name by which the comparison of eager attention with sdpa finds scores."""
 
     def forward(self, **kwargs):
         return {"logits_per_text": super().forward(**kwargs).similarity["t-av"]}
 
 
-class ValorModelTest(ModelTesterMixin, unittest.TestCase):
-    all_model_classes = (ValorModel, ValorForRetrieval, ValorForPreTraining)
+class AlignmentTesterMixin:
+    """Tests of models that return embeddings and scores: hidden states and attentions are those of their encoders."""
+
     additional_model_inputs = ["pixel_values_videos", "input_features"]
-    test_attention_outputs = False
-    test_all_params_have_gradient = False
     _is_composite = True
+    # As in VideoPrismClipModelTest
+    test_attention_outputs = False
+
+    @unittest.skip("as in VideoPrismClipModelTest: the encoders have tests of their own for it")
+    def test_hidden_states_output(self):
+        pass
+
+    @unittest.skip("as in VideoPrismClipModelTest: the encoders have tests of their own for it")
+    def test_retain_grad_hidden_states_attentions(self):
+        pass
+
+    @parameterized.expand(TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION)
+    def test_eager_matches_sdpa_inference(self, *args):
+        with mock.patch.object(self, "all_model_classes", (ScoringValorModel,)):
+            _test_eager_matches_sdpa_inference(self, *args)
+
+
+class ValorModelTest(AlignmentTesterMixin, ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (ValorModel, ValorForRetrieval)
+    # As in DeepseekOcr2ModelTest; what serves the decoder takes no part
+    test_all_params_have_gradient = False
 
     def setUp(self):
         self.model_tester = ValorModelTester()
@@ -98,29 +172,81 @@ class ValorModelTest(ModelTesterMixin, unittest.TestCase):
         )
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        inputs = copy.deepcopy(inputs_dict)
-        if model_class is ValorModel:
-            inputs["return_loss"] = True
-        elif model_class is ValorForPreTraining:
-            # Without them it draws the masks itself, anew at every call
-            inputs["decoder_input_ids"] = inputs["input_ids"].flip(1)
-            inputs["labels"] = inputs["input_ids"]
-        return inputs
+        # As in MetaClip2ModelTester
+        return {**copy.deepcopy(inputs_dict), "return_loss": True}
 
     def test_config(self):
         self.config_tester.run_common_tests()
 
-    @parameterized.expand(TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION)
-    def test_eager_matches_sdpa_inference(self, *args):
-        with mock.patch.object(self, "all_model_classes", (ScoringValorModel,)):
-            _test_eager_matches_sdpa_inference(self, *args)
+    def check_features(self, name, inputs, tokens):
+        config = self.model_tester.get_config()
+        for model_class in self.all_model_classes:
+            model = model_class(config).eval()
+            with torch.no_grad():
+                embeds = getattr(model, name)(**inputs)
+            self.assertEqual(embeds.shape, (self.model_tester.batch_size, tokens, config.projection_dim))
+            torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(embeds.shape[:2]))
+
+    # As in VideoPrismClipModelTest, which also returns features of another form: here they are the embeddings themselves
+
+    @parameterized.expand([True, False, None])
+    def test_get_text_features_output(self, return_dict):
+        _, inputs = self._text_features_prepare_config_and_inputs()
+        self.check_features("get_text_features", inputs, self.model_tester.seq_length)
+
+    @parameterized.expand([True, False, None])
+    def test_get_video_features_output(self, return_dict):
+        _, inputs = self._video_features_prepare_config_and_inputs()
+        self.check_features("get_video_features", inputs, self.model_tester.num_frames)
+
+    @parameterized.expand([True, False, None])
+    def test_get_audio_features_output(self, return_dict):
+        _, inputs = self._audio_features_prepare_config_and_inputs()
+        self.check_features("get_audio_features", inputs, self.model_tester.num_audio_clips)
+
+    @unittest.skip("as in MetaClip2ModelTest: features come without hidden states")
+    def test_get_text_features_hidden_states(self):
+        pass
+
+    @unittest.skip("as in MetaClip2ModelTest: features come without attentions")
+    def test_get_text_features_attentions(self):
+        pass
+
+    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without hidden states")
+    def test_get_video_features_hidden_states(self):
+        pass
+
+    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without attentions")
+    def test_get_video_features_attentions(self):
+        pass
+
+    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without hidden states")
+    def test_get_audio_features_hidden_states(self):
+        pass
+
+    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without attentions")
+    def test_get_audio_features_attentions(self):
+        pass
 
 
-class ValorForCaptioningTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
+class ValorForPreTrainingTest(AlignmentTesterMixin, ModelTesterMixin, unittest.TestCase):
+    all_model_classes = (ValorForPreTraining,)
+
+    def setUp(self):
+        self.model_tester = ValorBertModelTester()
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = copy.deepcopy(inputs_dict)
+        # Without a masked text of its own the model masks the text anew at every call
+        return {**inputs, "decoder_input_ids": inputs["input_ids"].flip(1), "labels": inputs["input_ids"]}
+
+
+class ValorForGenerationTest(ModelTesterMixin, GenerationTesterMixin, unittest.TestCase):
     all_model_classes = (ValorForCaptioning, ValorForQuestionAnswering)
     additional_model_inputs = ["pixel_values_videos", "input_features"]
-    test_all_params_have_gradient = False
     _is_composite = True
+    # As in DeepseekOcr2ModelTest; what serves alignment takes no part
+    test_all_params_have_gradient = False
 
     def setUp(self):
         self.model_tester = ValorSwinModelTester()
@@ -128,7 +254,8 @@ class ValorForCaptioningTest(ModelTesterMixin, GenerationTesterMixin, unittest.T
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
         inputs = copy.deepcopy(inputs_dict)
         if model_class is ValorForQuestionAnswering:
-            inputs["question_input_ids"] = inputs["input_ids"].flip(1)
+            # As long as the prompt of captioning
+            inputs["question_input_ids"] = inputs["input_ids"][:, : self.model_tester.prompt_length]
         if return_labels:
             inputs["labels"] = inputs["input_ids"]
         return inputs
@@ -161,8 +288,17 @@ class ValorVideoProcessorTest(VideoProcessingTestMixin, unittest.TestCase):
     def video_processor_dict(self):
         return self.video_processor_tester.prepare_video_processor_dict()
 
+    def test_video_processor_from_dict_with_kwargs(self):
+        # As in SmolVLMVideoProcessingTest: one number is a square
+        video_processor = ValorVideoProcessor.from_dict(self.video_processor_dict)
+        self.assertEqual(video_processor.size, {"shortest_edge": 20})
+        self.assertEqual(video_processor.crop_size, {"height": 18, "width": 18})
+        video_processor = ValorVideoProcessor.from_dict(self.video_processor_dict, size=42, crop_size=84)
+        self.assertEqual(video_processor.size, {"height": 42, "width": 42})
+        self.assertEqual(video_processor.crop_size, {"height": 84, "width": 84})
 
-class ValorFeatureExtractionTest(SequenceFeatureExtractionTestMixin, unittest.TestCase):
+
+class ValorFeatureExtractorTest(SequenceFeatureExtractionTestMixin, unittest.TestCase):
     feature_extraction_class = ValorFeatureExtractor
 
     def setUp(self):
