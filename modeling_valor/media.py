@@ -380,7 +380,8 @@ def read_frames(
             ends = [*track.stamps[1:], max(track.end, track.stamps[-1])]
             moments = {index: (track.stamps[index] + ends[index]) / 2 for index in indices}
         else:
-            moments = {index: track.start + (index + 0.5) * track.step for index in indices}
+            # A little after the middle: where a frame begins right there, every backend takes it.
+            moments = {index: track.start + (index + 0.501) * track.step for index in indices}
         reading, reader = read_with_backends(track, list(moments.values()), backend)
     if reading.damage or track.truncated:
         _warn(name, f"is damaged ({reading.damage})" if reading.damage else "ends early")

@@ -164,7 +164,7 @@ def survey(container: av.container.InputContainer, stream: av.stream.Stream, pat
         index=stream.index,
         start=start,
         end=end,
-        num_frames=max(len(first) if complete else round((end - start) * rate), 1),
+        num_frames=max(len(first) if complete and not truncated else round((end - start) * rate), 1),
         stamps=tuple(sorted(begin for begin, _ in first)) if complete else (),
         seekable=seekable,
         truncated=truncated,
@@ -177,7 +177,9 @@ def _is_short_of_its_header(path: str) -> bool:
     """Whether a RIFF file is shorter than it says; FFmpeg takes the length of the file instead."""
     with open(path, "rb") as file:
         promised = int.from_bytes(file.read(8)[4:], "little")
-    return promised + 8 > os.path.getsize(path) and promised < 2**32 - 64  # of a recording in progress, it is 2**32 - 1
+    return (
+        promised + 8 > os.path.getsize(path) and promised < 2**32 - 64
+    )  # of a recording in progress, it is 2**32 - 1
 
 
 def _scan(
@@ -491,6 +493,8 @@ def _serve_decord() -> None:
                 picture = reader[index].asnumpy()
                 if os.fstat(2).st_size:
                     raise ValueError("decord met damaged frames")
+                if picture.shape[-1] != 3:
+                    raise ValueError("decord took the padding of rows for pixels")
                 answer(picture.tobytes(), shape=picture.shape, seconds=stamps[index])
         except Exception as error:
             answer(error=str(error), damaged=os.fstat(2).st_size > 0)
@@ -532,8 +536,10 @@ def read_with_backends(track: Track, moments: Sequence[float], first: str | None
         except Exception as error:
             if isinstance(error, Damaged):
                 names = ["pyav"] if "pyav" in names else []
-            if not names:
+            if not names and isinstance(error, MediaError):
                 raise
+            if not names:
+                raise MediaError(f"{track.name} cannot be decoded: {reason(error)}.") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from .processing_valor import MASKS
 
 
 SCORED_BEAMS = 3
-"""Beams of `return_all=True` where nothing says how many: the released decoder's."""
+"""Beams of `return_all=True` where `num_beams` is not given, or the model's own number if that is larger."""
 
 
 class AudiovisualPipeline(Pipeline):
@@ -26,7 +26,6 @@ class AudiovisualPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
-    _pipeline_calls_generate = True
 
     model_names: list[str] = []
     """Classes of models that the pipeline is made for."""
@@ -51,14 +50,16 @@ class AudiovisualPipeline(Pipeline):
         preprocess = {name: value for name, value in given.items() if value is not None} | (processor_kwargs or {})
         if twice := sorted(kwargs.keys() & (generate_kwargs or {}).keys()):
             raise ValueError(f"`{twice[0]}` is given twice, by itself and in `generate_kwargs`. Keep one of them.")
-        forward = {"generate_kwargs": {**(generate_kwargs or {}), **kwargs}} if generate_kwargs or kwargs else {}
+        forward = {**(generate_kwargs or {}), **kwargs}
         if return_all is not None:
             forward["return_all"] = return_all
         return preprocess, forward, {}
 
     def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
-        if _is_sample(inputs) or isinstance(inputs, torch.utils.data.Dataset) or (inputs and isinstance(inputs, list)):
+        known = isinstance(inputs, torch.utils.data.Dataset) or (isinstance(inputs, list) and inputs)
+        if known or _is_sample(inputs):
             return super().__call__(inputs, **kwargs)
+        # transformers takes tuples, iterators and columns of `datasets` for single samples
         results = super().__call__((sample for sample in inputs), **kwargs)
         return list(results) if hasattr(inputs, "__len__") else results
 
@@ -77,17 +78,17 @@ class AudiovisualPipeline(Pipeline):
     def question_of(self, sample: dict) -> str | None:
         return None
 
-    def _forward(self, model_inputs: dict, return_all: bool = False, generate_kwargs: dict | None = None) -> dict:
+    def _forward(self, model_inputs: dict, return_all: bool = False, **generate_kwargs) -> dict:
         samples = model_inputs["sample"]
         inputs = self.processor.pad(samples if isinstance(samples, list) else [samples])
-        options = self._prepare_generate_kwargs(generate_kwargs or {})
         if return_all:
-            chosen = self._get_set_generation_params(options)
-            if "num_beams" not in chosen and not chosen.get("do_sample"):
-                options["num_beams"] = SCORED_BEAMS
-            options.setdefault("num_return_sequences", options.get("num_beams") or chosen.get("num_beams") or 1)
-            options |= {"output_scores": True, "output_logits": True}
-        outputs = self.model.generate(**inputs, **options, return_dict_in_generate=True)
+            defaults = generate_kwargs.get("generation_config") or self.model.generation_config
+            num_beams = generate_kwargs.get("num_beams", defaults.num_beams)
+            if "num_beams" not in generate_kwargs and not generate_kwargs.get("do_sample", defaults.do_sample):
+                num_beams = generate_kwargs["num_beams"] = max(num_beams or 1, SCORED_BEAMS)
+            generate_kwargs.setdefault("num_return_sequences", num_beams or 1)
+            generate_kwargs.update(output_scores=True, output_logits=True)
+        outputs = self.model.generate(**inputs, **generate_kwargs, return_dict_in_generate=True)
         batch_size = next(len(inputs[name]) for name in MASKS if name in inputs)
         scores = self.sequence_scores(outputs).view(batch_size, -1) if return_all else None
         return {
@@ -158,7 +159,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
             num_frames, num_audio_clips (`int`): how much of each sample is looked at and listened to.
             processor_kwargs (`dict`): further arguments of [`ValorProcessor`].
             return_all (`bool`): several captions with their scores, the sums of the words' log-probabilities, best
-                first: all beams (three, where `num_beams` is not set), or `num_return_sequences` samples.
+                first: all beams (at least three, if `num_beams` is not given), or `num_return_sequences` samples.
             batch_size (`int`): samples that go through the model together.
             generate_kwargs (`dict`): arguments of `generate()`, which may also be given by themselves
                 (`num_beams`, `max_new_tokens`, `do_sample`, ...).
@@ -204,6 +205,10 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
             return super().__call__(inputs, **kwargs)
         if _is_sample(inputs):
             return super().__call__(_with_question(inputs, question), **kwargs)
+        if hasattr(inputs, "__len__") and not isinstance(question, str) and len(question) != len(inputs):
+            raise ValueError(
+                f"There are {len(inputs)} samples, but {len(question)} questions. Ask one, or one for each."
+            )
         if isinstance(question, str):
             asked = (_with_question(sample, question) for sample in inputs)
         else:

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Text, questions, videos and sound to the inputs of the VALOR models, and generated ids back to text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
@@ -42,6 +42,10 @@ class ValorProcessorKwargs(ProcessingKwargs, total=False):
     modalities (`str`): `"av"`, or only `"v"` or `"a"`; what is left out is neither read nor returned.
     """
 
+    _defaults = {
+        "text_kwargs": {"padding": True, "truncation": True, "max_length": 40, "return_token_type_ids": False}
+    }
+
     videos_kwargs: ValorVideoProcessorKwargs
     audio_kwargs: ValorAudioKwargs
     load_audio_from_video: bool
@@ -60,7 +64,6 @@ class ValorProcessor(ProcessorMixin):
     """
 
     valid_processor_kwargs = ValorProcessorKwargs
-    text_kwargs = {"padding": True, "truncation": True, "max_length": 40, "return_token_type_ids": False}
     load_audio_from_video = True
     modalities = "av"
 
@@ -108,9 +111,13 @@ class ValorProcessor(ProcessorMixin):
         if videos is not None or audio is not None:
             data.update(self._process_media(videos, audio, options, may_be_empty=text is not None))
         if question is not None:
-            if isinstance(question, str):
-                question = [question] * next((len(data[name]) for name in MASKS if name in data), 1)
+            samples = next((len(data[name]) for name in MASKS if name in data), None)
+            question = [question] * (samples or 1) if isinstance(question, str) else question
             asked = self._tokenize(question, "question", **options["text_kwargs"])
+            if samples not in (None, len(asked["input_ids"])):
+                raise ValueError(
+                    f"There are {len(asked['input_ids'])} questions for {samples} samples: ask one, or one each."
+                )
             data.update({f"question_{name}": value for name, value in asked.items()})
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
 
@@ -121,7 +128,7 @@ class ValorProcessor(ProcessorMixin):
 
     def _tokenize(self, texts: str | Sequence[str], name: str, **kwargs) -> dict[str, Any]:
         """Ids and masks of texts; padding has id 0, whatever the tokenizer's padding token is."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         if not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"`{name}` must be a string or a list of strings, got {texts!r}.")
         encoded = self.tokenizer(texts, **kwargs)
@@ -205,7 +212,7 @@ class ValorProcessor(ProcessorMixin):
             data[name] = torch.cat([_lengthen(part, length) for part in parts])
             if name in MASKS:
                 masks = [
-                    sample.get(MASKS[name], torch.ones(part.shape[:2], dtype=torch.bool))
+                    sample.get(MASKS[name], part.new_ones(part.shape[:2], dtype=torch.bool))
                     for sample, part in zip(samples, parts, strict=True)
                 ]
                 mask = torch.cat([_lengthen(mask, length) for mask in masks])

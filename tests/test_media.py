@@ -58,22 +58,26 @@ BACKENDS = [
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Media made here: a frame's brightness tells its number, its red upper left and blue lower right corner which way is up
+# Media made here: the brightness of a frame's halves tells its number, its red upper left corner which way is up
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
-    pixels = np.full((height, width, 3), 40 + 4 * (number % 50), dtype=np.uint8)
-    pixels[:16, :16] = (255, 0, 0)
-    pixels[-16:, -16:] = (0, 0, 255)
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    pixels[:, : width // 2] = 30 + 20 * (number // 10 % 10)
+    pixels[:, width // 2 :] = 30 + 20 * (number % 10)
+    pixels[: height // 4, : width // 4] = (255, 0, 0)
     return pixels
 
 
 def numbers(frames: torch.Tensor) -> list[int]:
-    """The numbers (modulo 50) of frames (F, 3, H, W), from their middle."""
-    height, width = frames.shape[-2:]
-    middle = frames[..., height // 2 - 4 : height // 2 + 4, width // 2 - 4 : width // 2 + 4]
-    return [round((float(frame.float().mean()) - 40) / 4) for frame in middle]
+    """The numbers (modulo 100) of frames (F, 3, H, W)."""
+    rows, width = frames.float()[:, :, frames.shape[2] // 2 :].mean((1, 2)), frames.shape[3]
+    tens, units = rows[:, 2 : width // 2 - 2].mean(1), rows[:, width // 2 + 2 : -2].mean(1)
+    return [
+        10 * round((ten - 30) / 20) + round((unit - 30) / 20)
+        for ten, unit in zip(tens.tolist(), units.tolist(), strict=True)
+    ]
 
 
 def write_video(
@@ -125,8 +129,8 @@ def tone(seconds: float, rate: int = RATE) -> np.ndarray:
 def audio_frames(samples: np.ndarray, size: int, rate: int = RATE, layout: str = "mono"):
     samples = np.atleast_2d(samples)
     for start in range(0, samples.shape[1], size):
-        piece = np.ascontiguousarray(samples[:, start : start + size])
-        frame = av.AudioFrame.from_ndarray(piece, "fltp", layout)
+        interleaved = samples[:, start : start + size].T.reshape(1, -1).copy()
+        frame = av.AudioFrame.from_ndarray(interleaved, "flt", layout)
         frame.rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
         yield frame
 
@@ -445,8 +449,8 @@ def test_variable_rate_is_sampled_by_time(kind, backend, folder):
     path = write_video(folder / f"variable.{kind}", count=len(stamps), stamps=stamps)
     video = read_frames(path, 6, backend=backend)
     # The slow way: the last frame that has begun at the middle of each chosen step of time
-    duration = video.duration * 100
-    moments = [(index + 0.5) * duration / len(stamps) for index in segment_indices(len(stamps), 6)]
+    step = video.duration * 100 / video.num_available
+    moments = [(index + 0.5) * step for index in segment_indices(video.num_available, 6)]
     expected = [max(number for number, stamp in enumerate(stamps) if stamp <= moment) for moment in moments]
     assert numbers(video.frames) == expected
     assert video.timestamps == pytest.approx([stamps[number] / 100 for number in expected], abs=2e-3)
@@ -472,7 +476,7 @@ def test_frames_are_upright_by_the_rotation_that_the_video_states(rotation, back
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
-    ("pix_fmt", "size"), [("yuv420p10le", (64, 48)), ("yuv444p", (63, 47)), ("yuvj420p", (64, 48)), ("gray", (64, 48))]
+    ("pix_fmt", "size"), [("yuv420p10le", (64, 48)), ("yuv444p", (63, 47)), ("yuvj420p", (64, 48))]
 )
 def test_depths_and_odd_sizes_look_the_same_to_every_backend(pix_fmt, size, backend, folder):
     path = write_video(folder / f"{pix_fmt}.mp4", count=20, pix_fmt=pix_fmt, size=size)
@@ -649,16 +653,14 @@ def test_hanging_decord_is_ended(video, monkeypatch):
     assert reader.process is None
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_forked_process_reads_on_its_own(video):
+def test_workers_of_a_data_loader_read_on_their_own(video):
     expected = read_frames(video, 4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        child = os.fork()
-    if child == 0:
-        again = read_frames(video, 4)
-        os._exit(0 if torch.equal(again.frames, expected.frames) and again.backend == expected.backend else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    loader = torch.utils.data.DataLoader(
+        [video] * 4, batch_size=None, num_workers=2, collate_fn=lambda path: read_frames(path, 4)
+    )
+    for frames in loader:
+        assert frames.backend == expected.backend
+        assert torch.equal(frames.frames, expected.frames)
     assert read_frames(video, 4).backend == expected.backend
 
 
@@ -724,14 +726,14 @@ def test_windows_are_parts_of_the_whole(kind, folder):
 
 
 def test_windows_of_a_long_track_cost_little(folder, monkeypatch):
-    path = write_sound(folder / "long.m4a", np.tile(tone(30), 40), "aac")
+    path = write_sound(folder / "long.m4a", np.tile(tone(10), 12), "aac")
     decoded = []
     frames = media_backends.Decoder.frames
     monkeypatch.setattr(
         media_backends.Decoder, "frames", lambda self: (decoded.append(frame) or frame for frame in frames(self))
     )
-    audio = read_audio(path, windows=[(600.0, 602.0), (1100.0, 1102.0)])
-    assert audio.duration == pytest.approx(1200, abs=0.1)
+    audio = read_audio(path, windows=[(60.0, 62.0), (110.0, 112.0)])
+    assert audio.duration == pytest.approx(120, abs=0.1)
     assert sum(frame.samples for frame in decoded) < 2 * 3 * RATE
     assert torch.allclose(audio.waveform[0], torch.from_numpy(tone(2)), atol=0.05)
 
@@ -908,15 +910,6 @@ def test_real_videos_look_the_same_to_every_backend(name, backend, shared):
     assert (video.frames.float() - reference.frames).abs().mean() < (2 if "10bit" in name else 0.01)
     hands_over = name.endswith(("fire_rot180_vfr.mp4", "mmaction_test.avi", "nasa_13013.mp4"))
     assert video.backend == backend or hands_over
-
-
-def test_rotated_videos_show_the_same_scene(shared):
-    plain, half, quarter = (
-        read_frames(shared / "media/real/video_silent" / f"rot{angle}.mov", 1).frames[0].float()
-        for angle in (0, 180, 270)
-    )
-    assert (plain.flip(-1, -2) - half).abs().mean() < 3 or (plain - half).abs().mean() < 3
-    assert quarter.shape == (3, plain.shape[2], plain.shape[1])
 
 
 @pytest.mark.parametrize("name", [*shared_files("real/audio"), *shared_files("real/video")])

@@ -1,4 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import functools
 import io
 from pathlib import Path
 
@@ -111,6 +112,7 @@ def test_score_of_one_text_is_the_log_probability_of_its_words(captioner, clips,
 
 def test_every_form_of_input_gives_the_same_captions(captioner, clips):
     datasets = pytest.importorskip("datasets")
+    captioner = functools.partial(captioner, max_new_tokens=2)
     files = [clips["both"], clips["sound"]]
     expected = [captioner(file) for file in files]
     contents = [Path(file).read_bytes() for file in files]
@@ -190,6 +192,8 @@ def test_generation_arguments_work_in_both_places(captioner, clips):
 def test_missing_question_is_a_clear_error(answerer, clips):
     with pytest.raises(ValueError, match="question"):
         answerer(clips["both"])
+    with pytest.raises(ValueError, match="2 samples, but 1 questions"):
+        answerer([clips["both"]] * 2, question=[QUESTION])
 
 
 # ----------------------------------------------------------------------------- transformers

@@ -1,6 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import functools
+import http.server
 import logging
 import math
+import threading
 from pathlib import Path
 
 import av
@@ -106,7 +109,7 @@ def test_question_comes_beside_text_and_one_question_serves_all_samples(processo
 
 @pytest.mark.parametrize("text", [[], 3, [3], [None], [["dog"]]])
 def test_text_of_another_type_is_a_clear_error(processor, text):
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError, match="string or a list of strings"):
         processor(text=text)
 
 
@@ -237,6 +240,26 @@ def test_every_source_of_a_file_gives_the_same(processor, clips):
             assert_same(processor(videos=source, return_tensors="pt"), expected)
 
 
+def test_a_url_is_fetched_once_for_frames_and_sound(processor, clips):
+    served = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            served.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Handler, directory=Path(clips["both"]).parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/both.mp4"
+        assert_same(processor(videos=url, return_tensors="pt"), processor(videos=clips["both"], return_tensors="pt"))
+        server.shutdown()
+    assert served == ["/both.mp4"]
+
+
 def test_columns_of_datasets_are_read(processor, clips):
     datasets = pytest.importorskip("datasets")
     columns = {"video": [clips["both"], clips["silent"]], "audio": [clips["sound"], clips["other"]]}
@@ -271,7 +294,9 @@ def test_a_file_without_the_modality_asked_for_is_a_clear_error(processor, clips
     assert set(processor(text="a dog", videos=clips["silent"], modalities="a")) == {"input_ids", "attention_mask"}
 
 
-def test_different_numbers_of_videos_and_sounds_are_a_clear_error(processor, clips):
+def test_different_numbers_of_videos_sounds_and_questions_are_clear_errors(processor, clips):
+    with pytest.raises(ValueError, match="1 questions for 2 samples"):
+        processor(videos=[clips["both"]] * 2, question=["what ?"])
     with pytest.raises(ValueError, match="same samples"):
         processor(videos=[clips["both"]] * 2, audio=[clips["sound"]])
 

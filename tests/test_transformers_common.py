@@ -10,6 +10,7 @@ import copy
 import unittest
 from unittest import mock
 
+import pytest
 import torch
 from common.testers import (
     AudioModelTester,
@@ -53,6 +54,15 @@ from modeling_valor import (
     ValorVideoSwinConfig,
     ValorVideoSwinModel,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The tensors are tiny: a second thread only waits for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class ValorTextModelTest(ModelTesterMixin, unittest.TestCase):

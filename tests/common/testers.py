@@ -160,7 +160,7 @@ class ValorBertModelTester(ValorModelTester):
 
     def get_text_encoder_config(self) -> PreTrainedConfig:
         return BertConfig(
-            vocab_size=self.text.vocab_size,
+            vocab_size=self.text.vocab_size + 10,
             hidden_size=self.hidden_size,
             num_hidden_layers=1,
             num_attention_heads=self.num_attention_heads,
