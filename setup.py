@@ -24,7 +24,7 @@ setup(
         "torch>=2.11,<2.15",
         "torchaudio>=2.11,<2.12",
         "torchvision>=0.26",
-        "transformers>=5.21",
+        "transformers>=5.23,<6",
         "accelerate>=1.1",
         "av>=14",
         "datasets>=4.0",

@@ -90,12 +90,7 @@ def _register() -> None:
         ("audiovisual-captioning", "AudiovisualCaptioningPipeline", "ValorForCaptioning"),
         ("audiovisual-question-answering", "AudiovisualQuestionAnsweringPipeline", "ValorForQuestionAnswering"),
     ):
-        # `register_pipeline` takes classes only; the registry itself also takes a path, which it imports when asked to
-        PIPELINE_REGISTRY.supported_tasks[task] = {
-            "impl": f"{__name__}.{pipeline}",
-            "pt": (_lazy(model),),
-            "type": "multimodal",
-        }
+        PIPELINE_REGISTRY.register_pipeline(task, _lazy(pipeline), pt_model=_lazy(model), type="multimodal")
 
 
 _register()

@@ -29,7 +29,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 # How many row tokens and column tokens meet in one block. On a CPU such a block stays in the cache, where everything
 # but its matrix products is cheap; an accelerator wants few large kernels.
-_CPU_BLOCK = (384, 2560)
+_CPU_BLOCK = (768, 2560)
 _ACCELERATOR_BLOCK = (1024, 8192)
 
 # Added to the similarities of tokens that no maximum may choose. Finite in any type, also when two of them meet, because
@@ -508,7 +508,8 @@ def _block_scores(
         score = 0
         for row in item.rows:
             best = reduce(torch.maximum, (row_best[row, column] for column in item.columns))
-            score = score + (best * next(weights)[:, :, None]).sum(dim=1)
+            weight = next(weights)
+            score = score + torch.einsum("ni,niq->nq", weight, best.to(weight.dtype))
         for column in item.columns:
             best = reduce(torch.maximum, (column_best[row, column] for row in item.rows))
             score = score + (best * next(weights).mT).sum(dim=1)

@@ -7,6 +7,7 @@ Whatever else is skipped, upstream's tests skip by themselves (no accelerator, n
 """
 
 import copy
+import functools
 import unittest
 from unittest import mock
 
@@ -35,7 +36,7 @@ from common.upstream import (
 from conftest import FIXTURES
 from parameterized import parameterized
 from torch import nn
-from transformers import BertTokenizer
+from transformers import BertTokenizer, PreTrainedModel
 
 from modeling_valor import (
     ValorAudioConfig,
@@ -141,11 +142,15 @@ class ValorVideoSwinModelTest(PatchEmbeddingTesterMixin, ModelTesterMixin, unitt
             self.assertEqual(shapes, tester.hidden_state_shapes)
 
 
-class ScoringValorModel(ValorModel):
-    """Gives its scores under the name by which the comparison of eager attention with sdpa finds scores."""
+def naming_scores(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The model with its scores under the name by which the comparison of eager attention with sdpa finds scores."""
 
-    def forward(self, **kwargs):
-        return {"logits_per_text": super().forward(**kwargs).similarity["t-av"]}
+    class ScoringModel(model_class):
+        @functools.wraps(model_class.forward)
+        def forward(self, *args, **kwargs):
+            return {"logits_per_text": super().forward(*args, **kwargs).similarity["t-av"]}
+
+    return ScoringModel
 
 
 class AlignmentTesterMixin:
@@ -166,7 +171,7 @@ class AlignmentTesterMixin:
 
     @parameterized.expand(TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION)
     def test_eager_matches_sdpa_inference(self, *args):
-        with mock.patch.object(self, "all_model_classes", (ScoringValorModel,)):
+        with mock.patch.object(self, "all_model_classes", [naming_scores(cls) for cls in self.all_model_classes]):
             _test_eager_matches_sdpa_inference(self, *args)
 
 
@@ -188,8 +193,9 @@ class ValorModelTest(AlignmentTesterMixin, ModelTesterMixin, unittest.TestCase):
     def test_config(self):
         self.config_tester.run_common_tests()
 
-    def check_features(self, name, inputs, tokens):
+    def check_features(self, name, inputs, tokens, return_dict):
         config = self.model_tester.get_config()
+        config.return_dict = return_dict is not False
         for model_class in self.all_model_classes:
             model = model_class(config).eval()
             with torch.no_grad():
@@ -197,44 +203,44 @@ class ValorModelTest(AlignmentTesterMixin, ModelTesterMixin, unittest.TestCase):
             self.assertEqual(embeds.shape, (self.model_tester.batch_size, tokens, config.projection_dim))
             torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(embeds.shape[:2]))
 
-    # As in VideoPrismClipModelTest, which also returns features of another form: here they are the embeddings themselves
+    # As in VideoPrismClipModelTest, features have a form of their own: here they are the embeddings themselves
 
     @parameterized.expand([True, False, None])
     def test_get_text_features_output(self, return_dict):
         _, inputs = self._text_features_prepare_config_and_inputs()
-        self.check_features("get_text_features", inputs, self.model_tester.seq_length)
+        self.check_features("get_text_features", inputs, self.model_tester.seq_length, return_dict)
 
     @parameterized.expand([True, False, None])
     def test_get_video_features_output(self, return_dict):
         _, inputs = self._video_features_prepare_config_and_inputs()
-        self.check_features("get_video_features", inputs, self.model_tester.num_frames)
+        self.check_features("get_video_features", inputs, self.model_tester.num_frames, return_dict)
 
     @parameterized.expand([True, False, None])
     def test_get_audio_features_output(self, return_dict):
         _, inputs = self._audio_features_prepare_config_and_inputs()
-        self.check_features("get_audio_features", inputs, self.model_tester.num_audio_clips)
+        self.check_features("get_audio_features", inputs, self.model_tester.num_audio_clips, return_dict)
 
-    @unittest.skip("as in MetaClip2ModelTest: features come without hidden states")
+    @unittest.skip("as in MetaClip2ModelTest: text features come without hidden states")
     def test_get_text_features_hidden_states(self):
         pass
 
-    @unittest.skip("as in MetaClip2ModelTest: features come without attentions")
+    @unittest.skip("as in MetaClip2ModelTest: text features come without attentions")
     def test_get_text_features_attentions(self):
         pass
 
-    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without hidden states")
+    @unittest.skip("as in MiniCPMV4_6ModelTest: video features come without hidden states")
     def test_get_video_features_hidden_states(self):
         pass
 
-    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without attentions")
+    @unittest.skip("as in MiniCPMV4_6ModelTest: video features come without attentions")
     def test_get_video_features_attentions(self):
         pass
 
-    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without hidden states")
+    @unittest.skip("as in VibeVoiceAsrForConditionalGenerationModelTest: audio features come without hidden states")
     def test_get_audio_features_hidden_states(self):
         pass
 
-    @unittest.skip("as in Gemma4Vision2TextModelTest: features come without attentions")
+    @unittest.skip("as in VibeVoiceAsrForConditionalGenerationModelTest: audio features come without attentions")
     def test_get_audio_features_attentions(self):
         pass
 

@@ -1,0 +1,149 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Retrieval metrics: recall and rank, in both directions, from whole similarity matrices or blocks of their rows."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+RECALLS = (1, 5, 10)
+
+_ROWS_OF_A_BLOCK = 512
+
+
+def retrieval_metrics(
+    similarity: Tensor, positives: Sequence[Sequence[int]], dual_softmax: bool = False, temperature: float = 0.01
+) -> dict[str, float]:
+    """
+    "R@1", "R@5", "R@10" in percent, "MedianR" and "MeanR" of the queries in the rows of `similarity`.
+
+    `similarity` is (queries, items), a tensor or array of any floating type, -inf where an item is out of the question;
+    `positives` holds each query's right items as column indices. The rank of a query is that of its best right item,
+    1 for the first; a wrong item with the same similarity counts as ranked before it, so a constant matrix retrieves
+    nothing. Queries without a right item are excluded.
+
+    `dual_softmax` multiplies each similarity with a softmax of similarity / `temperature` over all queries of its item
+    (Cheng et al., 2021), before ranking. It uses the test set's other queries: report it apart. The default
+    temperature suits similarities in [-1, 1], as `ValorModel.compute_similarity` gives them.
+
+    Raises:
+        ValueError: If a similarity is NaN, or `positives` does not fit the matrix.
+    """
+    similarity = torch.as_tensor(similarity)
+    return retrieval_metrics_in_blocks(
+        lambda: similarity.split(_ROWS_OF_A_BLOCK), positives, dual_softmax, temperature
+    )[0]
+
+
+def retrieval_metrics_in_blocks(
+    blocks: Callable[[], Iterable[Tensor]],
+    positives: Sequence[Sequence[int]],
+    dual_softmax: bool = False,
+    temperature: float = 0.01,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """
+    `retrieval_metrics` of both directions, queries to items and items to queries, without the whole matrix.
+
+    `blocks()` gives the similarity matrix as consecutive blocks of rows, (rows, items) each, on any device; it is called
+    twice, and once more for `dual_softmax`, and has to give the same blocks each time. Memory is a few times that of
+    one block. `positives` holds each query's right items; read backwards it gives each item's right queries.
+    """
+    pairs = _Pairs(positives)
+    normalizers = _logsumexp_of_items(blocks, temperature) if dual_softmax else None
+
+    def scored() -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        """Each block's mask of right pairs, its scores for its queries and its scores for all items."""
+        start = 0
+        for block in blocks():
+            block = _checked(block, start)
+            right = pairs.mask(start, block)
+            start += block.shape[0]
+            if normalizers is None:
+                yield right, block, block
+            else:
+                logits = block.double() / temperature
+                yield (
+                    right,
+                    _multiply(block, logits - normalizers.to(block.device)),
+                    _multiply(block, logits - logits.logsumexp(dim=1, keepdim=True)),
+                )
+        if start != len(positives):
+            raise ValueError(f"The similarity matrix has {start} rows, but `positives` has {len(positives)} queries.")
+
+    query_ranks, best_of_items = [], None
+    for right, for_queries, for_items in scored():
+        query_ranks.append(_ranks(for_queries, right, _best(for_queries, right, dim=1), dim=1).cpu())
+        best = _best(for_items, right, dim=0)
+        best_of_items = best if best_of_items is None else torch.maximum(best_of_items, best)
+    wrong_before = sum(_ranks(for_items, right, best_of_items, dim=0) - 1 for right, _, for_items in scored())
+    item_ranks = wrong_before.cpu() + 1
+    return _metrics(torch.cat(query_ranks)[pairs.queries]), _metrics(item_ranks[pairs.items])
+
+
+class _Pairs:
+    """The right (query, item) pairs, sorted by query; `queries` and `items` are those that occur in one."""
+
+    def __init__(self, positives: Sequence[Sequence[int]]) -> None:
+        self.rows = torch.repeat_interleave(torch.tensor([len(items) for items in positives], dtype=torch.long))
+        self.columns = torch.tensor([item for items in positives for item in items], dtype=torch.long)
+        if not len(self.columns):
+            raise ValueError("No query has a right item; `positives` needs one query with one item at least.")
+        self.queries, self.items = self.rows.unique(), self.columns.unique()
+
+    def mask(self, start: int, block: Tensor) -> Tensor:
+        """Which entries of the rows from `start` on are right pairs, as a bool tensor of the block's shape."""
+        if self.columns.min() < 0 or self.columns.max() >= block.shape[1]:
+            raise ValueError(
+                f"`positives` has items {self.columns.min()} to {self.columns.max()}, "
+                f"but the similarity matrix has columns 0 to {block.shape[1] - 1}."
+            )
+        low, high = torch.searchsorted(self.rows, torch.tensor([start, start + block.shape[0]])).tolist()
+        mask = torch.zeros(block.shape, dtype=torch.bool)
+        mask[self.rows[low:high] - start, self.columns[low:high]] = True
+        return mask.to(block.device)
+
+
+def _checked(block: Tensor, start: int) -> Tensor:
+    block = torch.as_tensor(block)
+    if block.dim() != 2 or not block.is_floating_point():
+        raise ValueError(f"Similarities are matrices of floats, not {block.dtype} of shape {tuple(block.shape)}.")
+    if block.isnan().any():
+        row, column = block.isnan().nonzero()[0].tolist()
+        raise ValueError(f"The similarity of query {start + row} and item {column} is NaN.")
+    return block
+
+
+def _logsumexp_of_items(blocks: Callable[[], Iterable[Tensor]], temperature: float) -> Tensor:
+    """log of the dual softmax' denominator of each item, (items,), in double precision."""
+    total, start = None, 0
+    for block in blocks():
+        block = _checked(block, start)
+        start += block.shape[0]
+        part = (block.double() / temperature).logsumexp(dim=0).cpu()
+        total = part if total is None else torch.logaddexp(total, part)
+    return total
+
+
+def _multiply(similarity: Tensor, log_softmax: Tensor) -> Tensor:
+    """similarity * exp(log_softmax) in double precision, -inf where the similarity is."""
+    return (similarity.double() * log_softmax.exp()).masked_fill(similarity == -math.inf, -math.inf)
+
+
+def _best(scores: Tensor, right: Tensor, dim: int) -> Tensor:
+    return scores.masked_fill(~right, -math.inf).amax(dim=dim)
+
+
+def _ranks(scores: Tensor, right: Tensor, best: Tensor, dim: int) -> Tensor:
+    """One more than the number of wrong candidates that score at least `best`."""
+    return 1 + ((scores >= best.unsqueeze(dim)) & ~right).sum(dim=dim)
+
+
+def _metrics(ranks: Tensor) -> dict[str, float]:
+    ranks = ranks.double()
+    return {
+        **{f"R@{k}": 100 * (ranks <= k).double().mean().item() for k in RECALLS},
+        "MedianR": ranks.quantile(0.5).item(),
+        "MeanR": ranks.mean().item(),
+    }
