@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -192,25 +193,40 @@ class ValorDecoderModel(ValorPreTrainedModel):
         present = conditions.present(CAPTIONING_GROUPS[group])
         return labels if present is None else labels.masked_fill(~present[:, None], IGNORE_INDEX)
 
-    def loss_and_logits(
+    def predict(
         self,
-        states: Sequence[torch.Tensor],
-        groups: Sequence[str],
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.Tensor | None,
         conditions: ValorConditions,
+        groups: Sequence[str],
+        prompt: tuple[torch.LongTensor | None, torch.Tensor | None],
         labels: torch.LongTensor | None,
-        logits_to_keep: int | torch.Tensor,
-        loss_function: Callable = captioning_loss,
-        **loss_kwargs,
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Mean loss over the groups (eq. 6), and the logits of the last one."""
+        loss_function: Callable[[torch.Tensor, torch.LongTensor], torch.Tensor],
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithCrossAttentions:
+        """Decodes for all groups: the mean of their losses (eq. 6), and the logits of the last one."""
+        if input_ids is None:
+            raise ValueError("Give the masked text as `input_ids`, or use `generate` to have text written.")
+        outputs, states = self.decode(input_ids, attention_mask, conditions, groups, *prompt, **kwargs)
+        loss = None
         if labels is None:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            return None, self.lm_head(states[-1][:, kept])
-        losses = []
-        for group, hidden_states in zip(groups, states, strict=True):
-            logits = self.lm_head(hidden_states)
-            losses.append(loss_function(logits, self.labels_of(labels, conditions, group), **loss_kwargs))
-        return torch.stack(losses).mean(), logits
+            logits = self.lm_head(states[-1][:, kept])
+        else:
+            losses = []
+            for group, hidden_states in zip(groups, states, strict=True):
+                logits = self.lm_head(hidden_states)
+                losses.append(loss_function(logits, self.labels_of(labels, conditions, group)))
+            loss = torch.stack(losses).mean()
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
 
 
 class ValorForPreTraining(ValorDecoderModel):
@@ -372,26 +388,18 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
         """
         conditions = self.conditions_of(conditions, pixel_values_videos, frame_mask, input_features, audio_mask)
         groups = self.config.select_groups("captioning_groups", captioning_groups, conditions.modalities)
-        outputs, states = self.decode(
+        return self.predict(
             input_ids,
             attention_mask,
             conditions,
             groups,
-            *self.caption_prompt(prompt_input_ids, prompt_attention_mask),
+            self.caption_prompt(prompt_input_ids, prompt_attention_mask),
+            labels,
+            partial(captioning_loss, label_smoothing=self.config.label_smoothing),
+            logits_to_keep,
             past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,
-        )
-        loss, logits = self.loss_and_logits(
-            states, groups, conditions, labels, logits_to_keep, label_smoothing=self.config.label_smoothing
-        )
-        return CausalLMOutputWithCrossAttentions(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
         )
 
 
@@ -440,26 +448,18 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
         if captioning_groups is None:
             captioning_groups = [GROUP_OF_MODALITIES[conditions.modalities]]
         groups = self.config.select_groups("captioning_groups", captioning_groups, conditions.modalities)
-        outputs, states = self.decode(
+        return self.predict(
             input_ids,
             attention_mask,
             conditions,
             groups,
-            *self.question_prompt(question_input_ids, question_attention_mask),
+            self.question_prompt(question_input_ids, question_attention_mask),
+            labels,
+            partial(answer_loss, answer_weights=answer_weights),
+            logits_to_keep,
             past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,
-        )
-        loss, logits = self.loss_and_logits(
-            states, groups, conditions, labels, logits_to_keep, answer_loss, answer_weights=answer_weights
-        )
-        return CausalLMOutputWithCrossAttentions(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
         )
 
     def question_prompt(

@@ -372,7 +372,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(kind, reentrant):
     for checkpointing in (False, True):
         model = tiny_model(ValorForPreTraining, cross_attention_type=kind, caption_prompt_ids=PROMPT).train()
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.activation_checkpointing_enable({"use_reentrant": reentrant})
         torch.manual_seed(3)
         model(**batch).loss.backward()
         grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

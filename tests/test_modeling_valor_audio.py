@@ -121,7 +121,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(model, clips):
     model.train()
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         torch.manual_seed(0)  # the same dropout
         model(clips).last_hidden_state.square().mean().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})

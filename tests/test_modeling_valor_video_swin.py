@@ -206,7 +206,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         torch.manual_seed(0)  # the same samples dropped
         model(video).last_hidden_state.square().mean().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})

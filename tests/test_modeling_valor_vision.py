@@ -152,7 +152,7 @@ def test_clip_gradient_checkpointing_gives_the_same_gradients():
     gradients = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model(images).last_hidden_state.square().mean().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
         model.zero_grad(set_to_none=True)
