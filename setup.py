@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 README = Path(__file__).parent / "README.md"
 
-TESTS = ["parameterized", "peft", "pytest", "pytest-xdist", "ruff"]
+TESTS = ["parameterized", "peft", "pytest", "pytest-xdist", "ruff", "scipy"]
 
 setup(
     name="modeling-valor",
@@ -19,6 +19,8 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["modeling_valor", "modeling_valor.*"]),
+    # Modules of `evaluate` are loaded as files, not imported
+    package_data={"modeling_valor.evaluation": ["evaluate_modules/*/*.py"]},
     install_requires=[
         # torchaudio 2.11 is its last release, and cannot be imported beside torch 2.15
         "torch>=2.11,<2.15",
@@ -40,6 +42,8 @@ setup(
         "test": TESTS,
         "dev": [*TESTS, "build"],
         "torchcodec": ["torchcodec"],
+        # METEOR and SPICE, which also need Java
+        "captions": ["pycocoevalcap"],
     },
     entry_points={"console_scripts": ["valor = modeling_valor.cli.main:main"]},
     classifiers=[

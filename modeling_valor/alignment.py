@@ -507,12 +507,11 @@ def _block_scores(
     for item in comparisons:
         score = 0
         for row in item.rows:
-            best = reduce(torch.maximum, (row_best[row, column] for column in item.columns))
-            weight = next(weights)
+            best, weight = reduce(torch.maximum, (row_best[row, column] for column in item.columns)), next(weights)
             score = score + torch.einsum("ni,niq->nq", weight, best.to(weight.dtype))
         for column in item.columns:
-            best = reduce(torch.maximum, (column_best[row, column] for row in item.rows))
-            score = score + (best * next(weights).mT).sum(dim=1)
+            best, weight = reduce(torch.maximum, (column_best[row, column] for row in item.rows)), next(weights)
+            score = score + torch.einsum("qj,njq->nq", weight, best.to(weight.dtype))
         scores.append(score / 2)
     return scores
 

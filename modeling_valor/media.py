@@ -2,6 +2,7 @@
 """Files to frames and waveforms, with one exception type for what cannot be read: `MediaError`."""
 
 import contextlib
+import functools
 import os
 import re
 import tempfile
@@ -136,18 +137,19 @@ def open_source(
     elif hasattr(source, "read"):
         if hasattr(source, "seekable") and source.seekable():
             source.seek(0)
-        chunks = iter(lambda: source.read(2**20), b"")
+        chunks = iter(functools.partial(source.read, 2**20), b"")
     else:
         raise MediaError(f"{name} is not a path, a URL, bytes or a binary file object.")
 
     with tempfile.TemporaryDirectory(prefix="valor-", ignore_cleanup_errors=True) as folder:
-        # The last part of the name, for messages of whoever gets only the path.
-        path = os.path.join(
-            folder, re.sub(r"[^\w.-]", "_", name.split("?")[0].rstrip("/").split("/")[-1])[-64:] or "media"
-        )
+        # Named like the source, for the messages of whoever gets only the path
+        last = name.split("?")[0].rstrip("/").split("/")[-1]
+        path = os.path.join(folder, re.sub(r"[^\w.-]", "_", last)[-64:] or "media")
         deadline, size = time.monotonic() + max_seconds, 0
         with open(path, "wb") as file:
             for chunk in chunks:
+                if isinstance(chunk, str):
+                    raise MediaError(f"{name} is open as text: open it in binary mode.")
                 size += len(chunk)
                 if size > max_bytes:
                     raise MediaError(f"{name} is larger than the limit of {max_bytes} bytes.")
@@ -351,8 +353,7 @@ def read_frames(
     """
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, but must be one of {', '.join(BACKENDS)}.")
-    if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}, but must be at least 1.")
+    segment_indices(num_frames, num_frames, sampling)  # refuses what makes no sense, before any file is opened
     name = _name(source)
 
     def choose(available: int) -> list[int]:
@@ -372,17 +373,15 @@ def read_frames(
             if stream.width * stream.height > MAX_VIDEO_PIXELS:
                 raise MediaError(_too_large(name, stream.width, stream.height, MAX_VIDEO_PIXELS))
             track = survey(container, stream, path, name, head=num_frames + 32)
-
-        indices = choose(track.num_frames)
-        if (
-            len(track.stamps) == track.num_frames <= num_frames
-        ):  # every frame is wanted: each in the middle of its time
-            ends = [*track.stamps[1:], max(track.end, track.stamps[-1])]
-            moments = {index: (track.stamps[index] + ends[index]) / 2 for index in indices}
-        else:
-            # A little after the middle: where a frame begins right there, every backend takes it.
-            moments = {index: track.start + (index + 0.501) * track.step for index in indices}
-        reading, reader = read_with_backends(track, list(moments.values()), backend)
+            indices = choose(track.num_frames)
+            if len(track.stamps) == track.num_frames <= num_frames:
+                # Every frame is wanted: each in the middle of its own time.
+                ends = [*track.stamps[1:], max(track.end, track.stamps[-1])]
+                moments = {index: (track.stamps[index] + ends[index]) / 2 for index in indices}
+            else:
+                # A little after the middle: where a frame begins right there, every backend takes it.
+                moments = {index: track.start + (index + 0.501) * track.step for index in indices}
+            reading, reader = read_with_backends(track, list(moments.values()), backend)
     if reading.damage or track.truncated:
         _warn(name, f"is damaged ({reading.damage})" if reading.damage else "ends early")
     place = {index: row for row, index in enumerate(moments)}

@@ -6,23 +6,19 @@ backend has only to return what is on the screen at those moments, so that all o
 the container says or hides. All times are seconds of the stream's own clock.
 """
 
-import atexit
 import contextlib
 import ctypes
-import importlib.util
-import inspect
-import json
 import math
 import os
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import av
 import numpy as np
 import torch
+from av.audio.plane import AudioPlane
+
+from .media_decord import DecordDamaged, decord
 
 
 MAX_VIDEO_PIXELS = 2**26
@@ -49,10 +45,6 @@ class NoVideoError(MediaError):
     """A sound file given as a video; `read_audio` may still read it."""
 
 
-class Damaged(Exception):
-    """A backend met damage that it cannot work around or tell of; PyAV can."""
-
-
 def reason(error: BaseException) -> str:
     """An exception's message as part of a sentence."""
     text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
@@ -63,6 +55,7 @@ def reason(error: BaseException) -> str:
 class Track:
     """One stream of a file and where it lies in time, as its packets say."""
 
+    container: av.container.InputContainer  # as the survey left it
     path: str
     name: str
     index: int
@@ -159,6 +152,7 @@ def survey(container: av.container.InputContainer, stream: av.stream.Stream, pat
     promised = (container.duration or 0) / 1e6 if family in _MEASURED else 0.0
     truncated = promised - reach > max(0.5, 0.02 * promised) or (family == "wav" and _is_short_of_its_header(path))
     return Track(
+        container=container,
         path=path,
         name=name,
         index=stream.index,
@@ -307,6 +301,10 @@ class _Cursor(Decoder):
             self.shown, self.coming = self.coming, next(self.running, None)
         return self.shown or self.coming
 
+    def close(self) -> None:
+        """Lets go of the decoder's frames, which this object and its generator would keep until they are collected."""
+        self.running = self.shown = self.coming = None
+
     def _start_before(self, seconds: float) -> None:
         back = 0.0
         while True:  # some containers seek to a point after the moment: then look further back
@@ -343,8 +341,9 @@ class _Cursor(Decoder):
 def read_with_pyav(track: Track, moments: Sequence[float]) -> Reading:
     """Reads every file as far as it goes; decodes from a key frame to the wanted frame and no more."""
     reading, size = Reading([], []), None
-    with open_container(track.path, track.name) as container:
-        cursor = _Cursor(container, track)
+    # Opening a long file anew means reading its index again; what cannot be rewound is opened anew.
+    opened = contextlib.nullcontext(track.container) if track.seekable else open_container(track.path, track.name)
+    with opened as container, contextlib.closing(_Cursor(container, track)) as cursor:
         for moment in moments:
             found = cursor.at(moment)
             if found is None:
@@ -352,8 +351,10 @@ def read_with_pyav(track: Track, moments: Sequence[float]) -> Reading:
             seconds, frame = found
             if not reading.times or reading.times[-1] != seconds:
                 size = size or (frame.width, frame.height)
-                # "POINT" repeats chroma as swscale's fast paths for 8 bits do, so that 10 bits look the same.
-                pixels = torch.from_numpy(frame.reformat(*size, "rgb24", interpolation="POINT").to_ndarray())
+                # "POINT" repeats chroma as swscale's fast paths for 8 bits do, so that 10 bits look the same. A forked
+                # process that frees the frame would wait forever for threads that it does not have.
+                rgb = frame.reformat(*size, "rgb24", interpolation="POINT", threads=1)
+                pixels = torch.from_numpy(rgb.to_ndarray())
                 picture = pixels.rot90(round(frame.rotation / 90)).permute(2, 0, 1)
             reading.frames.append(picture)
             reading.times.append(seconds)
@@ -375,136 +376,13 @@ def read_with_torchcodec(track: Track, moments: Sequence[float]) -> Reading:
     return Reading([frame.data for frame in shown], [frame.pts_seconds for frame in shown])
 
 
-class DecordReader:
-    """decord in a process of its own, started at the first use and again after a death.
+def read_with_decord(track: Track, moments: Sequence[float]) -> Reading:
+    """Reads short files fastest, but passes all packets of a file to open it, and takes the video track by itself."""
+    frames, times = decord.read(track.path, [moment - track.start for moment in moments])
+    return Reading(
+        [torch.from_numpy(frame).permute(2, 0, 1) for frame in frames], [track.start + time for time in times]
+    )
 
-    decord is no longer kept and its FFmpeg is of 2018: about one in six hundred corrupted files aborts it, and nothing
-    in this process could stop it from hanging or from filling the memory. In its own process that costs a restart, and
-    its libraries do not meet PyAV's and torchcodec's. The frames come back through a pipe, which costs less than
-    decoding them. To open a file it passes all packets, so that only short files are given to it unasked.
-    """
-
-    seconds_to_start, seconds_per_frame = 20.0, 3.0
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.process: subprocess.Popen | None = None
-        self.usable = importlib.util.find_spec("decord") is not None
-
-    def __call__(self, track: Track, moments: Sequence[float]) -> Reading:
-        if not self.usable:
-            raise ImportError("decord is not installed or does not load")
-        reading = Reading([], [])
-        with self.lock:
-            try:
-                self._request({"path": track.path, "moments": [moment - track.start for moment in moments]})
-                for _ in moments:
-                    header, pixels = self._answer(self.seconds_per_frame)
-                    if "error" in header:
-                        raise (Damaged if header["damaged"] else RuntimeError)(header["error"])
-                    reading.frames.append(torch.from_numpy(pixels.reshape(header["shape"])).permute(2, 0, 1))
-                    reading.times.append(track.start + header["seconds"])
-            except (OSError, EOFError, ValueError) as error:
-                self.stop()
-                raise Damaged("decord died or took too long") from error
-        return reading
-
-    def _request(self, request: dict) -> None:
-        if self.process is None:
-            program = f"{inspect.getsource(_serve_decord)}\n_serve_decord()"
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            self.usable = False
-            self._answer(self.seconds_to_start)
-            self.usable = True
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def _answer(self, seconds: float) -> tuple[dict, np.ndarray]:
-        """One JSON line and the pixels that it announces; the process is ended when they take longer than `seconds`."""
-        watch = threading.Timer(seconds, self.process.kill)
-        watch.start()
-        try:
-            line = self.process.stdout.readline()
-            if not line.endswith(b"\n"):
-                raise EOFError
-            header = json.loads(line)
-            pixels = np.empty(math.prod(header.get("shape", (0,))), dtype=np.uint8)
-            if self.process.stdout.readinto(pixels) != len(pixels):
-                raise EOFError
-            return header, pixels
-        finally:
-            watch.cancel()
-
-    def stop(self) -> None:
-        """Ends the process; the next use starts another."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
-
-
-def _serve_decord() -> None:
-    """The decord process: reads requests {"path", "moments"}, answers each frame with a JSON line and its pixels.
-
-    It runs in an interpreter of its own, so it imports what it needs. Whatever decord and its FFmpeg print while they
-    read is damage, which they do not tell otherwise.
-    """
-    import contextlib
-    import json
-    import os
-    import sys
-    import tempfile
-
-    answers = os.fdopen(os.dup(1), "wb")
-    with tempfile.TemporaryFile() as printed:
-        os.dup2(printed.fileno(), 1)
-        os.dup2(printed.fileno(), 2)
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-    def answer(pixels: bytes = b"", **header) -> None:
-        answers.write(json.dumps(header).encode() + b"\n" + pixels)
-        answers.flush()
-
-    import decord
-    import numpy as np
-
-    decord.logging.set_level(decord.logging.ERROR)
-    answer(ready=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        os.lseek(2, 0, os.SEEK_SET)
-        os.ftruncate(2, 0)
-        try:
-            reader = decord.VideoReader(request["path"], num_threads=1)
-            stamps = reader.get_frame_timestamp(list(range(len(reader))))[:, 0].astype(float)
-            if abs(stamps[0]) > 1e-3 or (np.diff(stamps) <= 0).any():
-                raise ValueError("decord reads no usable time stamps")
-            for moment in request["moments"]:
-                index = max(int(np.searchsorted(stamps, moment, side="right")) - 1, 0)
-                picture = reader[index].asnumpy()
-                if os.fstat(2).st_size:
-                    raise ValueError("decord met damaged frames")
-                if picture.shape[-1] != 3:
-                    raise ValueError("decord took the padding of rows for pixels")
-                answer(picture.tobytes(), shape=picture.shape, seconds=stamps[index])
-        except Exception as error:
-            answer(error=str(error), damaged=os.fstat(2).st_size > 0)
-        reader = None
-
-
-read_with_decord = DecordReader()
-atexit.register(read_with_decord.stop)
-if hasattr(os, "register_at_fork"):  # each worker of a data loader has its own
-    os.register_at_fork(after_in_child=read_with_decord.__init__)
 
 BACKENDS: dict[str, Callable[[Track, Sequence[float]], Reading]] = {
     "decord": read_with_decord,
@@ -534,7 +412,7 @@ def read_with_backends(track: Track, moments: Sequence[float], first: str | None
         try:
             return BACKENDS[name](track, moments), name
         except Exception as error:
-            if isinstance(error, Damaged):
+            if isinstance(error, DecordDamaged):
                 names = ["pyav"] if "pyav" in names else []
             if not names and isinstance(error, MediaError):
                 raise
@@ -583,7 +461,7 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
     if jump:
         decoder.seek(track.start + begin - run_up)
     first, last = round(begin * rate), math.inf if end == math.inf else round(end * rate)
-    pieces, position, converters = [], None, {}
+    pieces, position = [], None
     for frame in decoder.frames():
         if frame.sample_rate != rate:
             decoder.damage = "its sampling rate changes"
@@ -596,7 +474,7 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
         # A gap is silence; smaller differences are rounded times, and others are wrong ones.
         elif place is not None and (not pieces or 0.05 * rate < place - position < 60 * rate):
             position = place
-        samples = _mono(frame, converters)
+        samples = _mono(frame)
         keep = samples[max(first - position, 0) : max(min(last - position, len(samples)), 0)]
         if len(keep):
             if jump and not pieces:
@@ -611,11 +489,25 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
     return window
 
 
-def _mono(frame: av.AudioFrame, converters: dict[tuple[str, str], av.AudioResampler]) -> np.ndarray:
-    """The mean of the channels, float32 (N,), on the scale of -1 to 1.
+# Sample format -> NumPy's type and what stands for 1
+_SAMPLES = {
+    "u8": ("u1", 2**7),
+    "s16": ("i2", 2**15),
+    "s32": ("i4", 2**31),
+    "s64": ("i8", 2**63),
+    "flt": ("f4", 1),
+    "dbl": ("f8", 1),
+}
 
-    The channels are interleaved by FFmpeg first: PyAV reads beyond the planes of a frame that has eight or more.
-    """
-    converter = converters.setdefault((frame.format.name, frame.layout.name), av.AudioResampler(format="flt"))
-    parts = [part.to_ndarray().reshape(-1, part.layout.nb_channels).mean(1) for part in converter.resample(frame)]
-    return np.concatenate([*parts, np.zeros(0, dtype=np.float32)])
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    """The mean of the channels, float32 (N,), on the scale of -1 to 1."""
+    kind, scale = _SAMPLES[frame.format.packed.name]
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar:
+        # Not `frame.planes`: PyAV 18 goes on beyond the last plane where there are eight or more.
+        planes = [AudioPlane(frame, channel) for channel in range(channels)]
+        samples = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes])
+    else:
+        samples = np.frombuffer(AudioPlane(frame, 0), kind, frame.samples * channels).reshape(-1, channels).T
+    return (samples.astype(np.float32) - (128 if kind == "u1" else 0)).mean(0) / scale

@@ -110,7 +110,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         if isinstance(kwargs.get("generator"), int):
             kwargs["generator"] = torch.Generator().manual_seed(kwargs["generator"])
         return_tensors = kwargs.pop("return_tensors", None)
-        return_metadata = kwargs.pop("return_metadata", None) or self.return_metadata
+        return_metadata = self._option("return_metadata", kwargs)
 
         videos = _as_batch(videos)
         metadata = kwargs.pop("video_metadata", None)
@@ -120,8 +120,12 @@ class ValorVideoProcessor(BaseVideoProcessor):
 
         processed = iter([])
         if present := [clip for clip in clips if clip is not None]:
-            chosen = {**kwargs, "do_sample_frames": False, "input_data_format": ChannelDimension.FIRST}
-            processed = iter(super().preprocess(present, **chosen)["pixel_values_videos"])
+            as_loaded = {
+                "do_sample_frames": False,
+                "input_data_format": ChannelDimension.FIRST,
+                "return_metadata": False,
+            }
+            processed = iter(super().preprocess(present, **{**kwargs, **as_loaded})["pixel_values_videos"])
         rows = [None if clip is None else next(processed) for clip in clips]
         data = self._join(rows, kwargs, as_tensor=return_tensors is not None)
         if return_metadata:
@@ -159,46 +163,36 @@ class ValorVideoProcessor(BaseVideoProcessor):
             return None, None
         if isinstance(video, (list, tuple)) and len(video) == 1:
             video = video[0]
-        option = {name: kwargs.get(name) for name in ("num_frames", "fps", "sampling", "generator", "backend")}
         if _is_source(video):
-            if option["fps"] is not None:
-                raise ValueError("`fps` samples arrays with `video_metadata`; for files use `num_frames`.")
-            return self._read(video, **option)
+            return self._read(video, kwargs)
+        choice = {name: kwargs.get(name) for name in ("num_frames", "fps", "sampling", "generator")}
         if isinstance(video, (list, tuple)) and video and all(map(_is_source, video)):
             metadata = VideoMetadata(total_num_frames=len(video))
-            metadata.frames_indices = self.sample_frames(metadata, **option)
+            metadata.frames_indices = self.sample_frames(metadata, **choice)
             images = {index: read_image(video[index]) for index in metadata.frames_indices}
             return _stack([images[index] for index in metadata.frames_indices]), metadata
 
-        do_convert_rgb = self.do_convert_rgb if kwargs.get("do_convert_rgb") is None else kwargs["do_convert_rgb"]
-        frames = _as_frames(video, do_convert_rgb, kwargs.get("input_data_format"))
+        frames = _as_frames(video, self._option("do_convert_rgb", kwargs), kwargs.get("input_data_format"))
         metadata = metadata or VideoMetadata(total_num_frames=len(frames))
-        do_sample = self.do_sample_frames if kwargs.get("do_sample_frames") is None else kwargs["do_sample_frames"]
-        if not do_sample or _is_frame(video):
+        if _is_frame(video) or not self._option("do_sample_frames", kwargs):
             return frames, metadata
-        if (option["num_frames"] or 0) > len(frames):
+        if (choice["num_frames"] or 0) > len(frames):
             raise ValueError(
-                f"`num_frames` is {option['num_frames']}, but the video has {len(frames)} frames. Ask for no more than these, "
+                f"`num_frames` is {choice['num_frames']}, but the video has {len(frames)} frames. Ask for no more than these, "
                 "or set `num_frames` of the processor, which repeats the last frame."
             )
-        metadata.frames_indices = self.sample_frames(metadata, **option)
+        metadata.frames_indices = self.sample_frames(metadata, **choice)
         return frames[torch.as_tensor(metadata.frames_indices)], metadata
 
-    def _read(
-        self,
-        source: MediaSource,
-        num_frames: int | None,
-        sampling: str | None,
-        generator: torch.Generator | None,
-        backend: str | None,
-        fps: None,
-    ) -> tuple[Tensor, VideoMetadata]:
+    def _read(self, source: MediaSource, kwargs: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
+        if kwargs.get("fps") is not None:
+            raise ValueError("`fps` samples arrays with `video_metadata`; for files use `num_frames`.")
         video = read_frames(
             source,
-            num_frames or self.num_frames,
-            sampling=sampling or self.sampling,
-            generator=generator,
-            backend=backend or self.backend,
+            self._option("num_frames", kwargs),
+            sampling=self._option("sampling", kwargs),
+            generator=kwargs.get("generator"),
+            backend=self._option("backend", kwargs),
         )
         metadata = VideoMetadata(
             total_num_frames=video.num_available,
@@ -210,6 +204,10 @@ class ValorVideoProcessor(BaseVideoProcessor):
             frames_indices=video.indices,
         )
         return video.frames, metadata
+
+    def _option(self, name: str, kwargs: dict[str, Any]) -> Any:
+        """What was asked for in the call, or else the processor's own setting."""
+        return getattr(self, name) if kwargs.get(name) is None else kwargs[name]
 
     def _preprocess(
         self,
@@ -254,22 +252,17 @@ class ValorVideoProcessor(BaseVideoProcessor):
         """Rows (F, 3, H, W) of one batch, lengthened with zeros, and the mask that tells these from frames."""
         present = [row for row in rows if row is not None]
         if len({row.shape[1:] for row in present}) > 1:
-            if as_tensor or None in rows or len({len(row) for row in present}) > 1:
+            if as_tensor or len(present) < len(rows) or len({len(row) for row in present}) > 1:
                 sizes = sorted({tuple(row.shape[-2:]) for row in present})
                 raise ValueError(
                     f"The videos have different sizes {sizes} after resizing. Give `size` a height and a width, or crop "
                     "them with `do_center_crop`, to put them in one batch."
                 )
             return {"pixel_values_videos": present}
-        if present:
-            length, template = max(map(len, present)), present[0]
-        else:
-            length, template = (
-                kwargs.get("num_frames") or self.num_frames,
-                torch.zeros(1, 3, *self._output_size(kwargs)),
-            )
+        length = max(map(len, present), default=self._option("num_frames", kwargs))
+        template = present[0] if present else torch.zeros(1, 3, *self._output_size(kwargs))
         pixels = template.new_zeros(len(rows), length, *template.shape[1:])
-        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        mask = torch.zeros(len(rows), length, dtype=torch.bool, device=pixels.device)
         for index, row in enumerate(rows):
             if row is not None:
                 pixels[index, : len(row)] = row
@@ -278,9 +271,8 @@ class ValorVideoProcessor(BaseVideoProcessor):
 
     def _output_size(self, kwargs: dict[str, Any]) -> tuple[int, int]:
         """Height and width of frames that are not there; a square where they would depend on the frames."""
-        options = {name: getattr(self, name) for name in ("size", "crop_size", "do_center_crop", "default_to_square")}
-        options.update({name: value for name, value in kwargs.items() if name in options and value is not None})
-        options = self._standardize_kwargs(**options)
+        names = ("size", "crop_size", "do_center_crop", "default_to_square")
+        options = self._standardize_kwargs(**{name: self._option(name, kwargs) for name in names})
         size = options["crop_size"] if options["do_center_crop"] else options["size"]
         edge = size.shortest_edge or size.longest_edge
         return (size.height, size.width) if size.height else (edge, edge)
@@ -313,7 +305,7 @@ def _as_frames(video: Any, do_convert_rgb: bool | None, data_format: str | Chann
         if isinstance(video[0], Image.Image):
             data_format = ChannelDimension.LAST
             video = [np.array(image.convert("RGB") if do_convert_rgb else image) for image in video]
-        video = _stack([torch.as_tensor(frame) for frame in video])
+        video = _stack([_as_tensor(frame) for frame in video])
         video = video[..., None] if video.ndim == 3 and data_format == ChannelDimension.LAST else video
         video = video[:, None] if video.ndim == 3 else video
     if not isinstance(video, (np.ndarray, Tensor)) or video.ndim != 4 or len(video) == 0:
@@ -322,9 +314,14 @@ def _as_frames(video: Any, do_convert_rgb: bool | None, data_format: str | Chann
             f"A video cannot be made of {type(video).__name__}{shape}. Give a file, a folder of frames, an array or tensor "
             "(F, H, W, C) or (F, C, H, W), a list of images, an image, or `None` for a missing video."
         )
-    video = torch.as_tensor(video)
+    video = _as_tensor(video)
     data_format = data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
     return video.permute(0, 3, 1, 2) if data_format == ChannelDimension.LAST else video
+
+
+def _as_tensor(array: np.ndarray | Tensor) -> Tensor:
+    """A tensor of its own memory, as NumPy's may run backwards or be read-only."""
+    return torch.from_numpy(np.array(array, order="C")) if isinstance(array, np.ndarray) else array
 
 
 def _stack(frames: list[Tensor]) -> Tensor:

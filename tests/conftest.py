@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 
-torch.set_num_threads(2)
+# Two workers run the tests (pyproject.toml); more threads than cores would only wait for each other
+torch.set_num_threads(1)
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 EXAMPLE = FIXTURES.parents[1] / "examples" / "checkpoint_2023"

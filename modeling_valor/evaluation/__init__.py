@@ -1,0 +1,43 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""
+The metrics of the paper's tables, and the statistics of its Table 1.
+
+Each is also a module of the `evaluate` library, which loads from the installed package without a network:
+`evaluate.load(str(EVALUATE_MODULES / "valor_captioning"))`.
+"""
+
+from pathlib import Path
+
+from .answers import answer_accuracy, normalize_answer
+from .captioning import CAPTION_METRICS, caption_metrics
+from .retrieval import retrieval_metrics, retrieval_metrics_in_blocks
+from .statistics import (
+    PAPER_STATISTICS,
+    audio_concept_density,
+    audio_concepts,
+    caption_length,
+    caption_statistics,
+    read_captions,
+)
+from .tokenizer import tokenize
+
+
+EVALUATE_MODULES = Path(__file__).parent / "evaluate_modules"
+"""Folder of the `evaluate` modules: `valor_retrieval`, `valor_captioning`, `valor_answers`, `valor_audio_concepts`."""
+
+__all__ = [
+    "CAPTION_METRICS",
+    "EVALUATE_MODULES",
+    "PAPER_STATISTICS",
+    "answer_accuracy",
+    "audio_concept_density",
+    "audio_concepts",
+    "caption_length",
+    "caption_metrics",
+    "caption_statistics",
+    "normalize_answer",
+    "read_captions",
+    "retrieval_metrics",
+    "retrieval_metrics_in_blocks",
+    "tokenize",
+]

@@ -23,7 +23,7 @@ CAPTION_METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "
 _LONGEST_NGRAM = 4
 
 
-class UnavailableMetricError(RuntimeError):
+class _UnavailableMetricError(RuntimeError):
     """A metric needs a program that is not installed; the message says which and how to get it."""
 
 
@@ -66,7 +66,7 @@ def caption_metrics(
             continue
         try:
             values = dict(zip(names, score(candidates, tokenized), strict=True))
-        except UnavailableMetricError as error:
+        except _UnavailableMetricError as error:
             logger.warning("%s is left out: %s", wanted[0], error)
             continue
         scores.update((name, values[name]) for name in wanted)
@@ -183,13 +183,13 @@ def _java_files(*names: str) -> list[Path]:
     """Files of pycocoevalcap that a Java metric needs; an error if they or Java are missing."""
     package = importlib.util.find_spec("pycocoevalcap")
     if package is None or not package.submodule_search_locations:
-        raise UnavailableMetricError("it runs from pycocoevalcap's files; `pip install pycocoevalcap`")
+        raise _UnavailableMetricError("it runs from pycocoevalcap's files; `pip install pycocoevalcap`")
     if shutil.which("java") is None:
-        raise UnavailableMetricError("it is a Java program, and there is no `java` on the PATH")
+        raise _UnavailableMetricError("it is a Java program, and there is no `java` on the PATH")
     files = [Path(package.submodule_search_locations[0], name) for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise UnavailableMetricError(
+        raise _UnavailableMetricError(
             f"pycocoevalcap has no {missing[0]}; `python -m pycocoevalcap.spice.get_stanford_models` fetches it"
         )
     return files
@@ -209,8 +209,7 @@ def _meteor(candidates: list[str], references: list[list[str]]) -> list[float]:
 
         try:
             statistics = [
-                ask("SCORE", *captions, candidate)
-                for candidate, captions in zip(candidates, references, strict=True)
+                ask("SCORE", *captions, candidate) for candidate, captions in zip(candidates, references, strict=True)
             ]
             ask("EVAL", *statistics)
             # the program answers with each sample's score, then with the corpus score

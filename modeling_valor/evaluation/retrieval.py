@@ -19,17 +19,17 @@ def retrieval_metrics(
     """
     "R@1", "R@5", "R@10" in percent, "MedianR" and "MeanR" of the queries in the rows of `similarity`.
 
-    `similarity` is (queries, items), a tensor or array of any floating type, -inf where an item is out of the question;
-    `positives` holds each query's right items as column indices. The rank of a query is that of its best right item,
-    1 for the first; a wrong item with the same similarity counts as ranked before it, so a constant matrix retrieves
-    nothing. Queries without a right item are excluded.
+    `similarity` is (queries, items), a tensor or array of any floating type, -inf where an item is out of the
+    question; `positives` holds each query's right items as column indices. The rank of a query is that of its best
+    right item, 1 for the first; a wrong item with the same similarity counts as ranked before it, so a constant matrix
+    retrieves nothing. Queries without a right item are excluded.
 
     `dual_softmax` multiplies each similarity with a softmax of similarity / `temperature` over all queries of its item
     (Cheng et al., 2021), before ranking. It uses the test set's other queries: report it apart. The default
     temperature suits similarities in [-1, 1], as `ValorModel.compute_similarity` gives them.
 
     Raises:
-        ValueError: If a similarity is NaN, or `positives` does not fit the matrix.
+        ValueError: If a similarity is NaN or inf, or `positives` does not fit the matrix.
     """
     similarity = torch.as_tensor(similarity)
     return retrieval_metrics_in_blocks(
@@ -46,9 +46,9 @@ def retrieval_metrics_in_blocks(
     """
     `retrieval_metrics` of both directions, queries to items and items to queries, without the whole matrix.
 
-    `blocks()` gives the similarity matrix as consecutive blocks of rows, (rows, items) each, on any device; it is called
-    twice, and once more for `dual_softmax`, and has to give the same blocks each time. Memory is a few times that of
-    one block. `positives` holds each query's right items; read backwards it gives each item's right queries.
+    `blocks()` gives the similarity matrix as consecutive blocks of rows, (rows, items) each, on any device; it is
+    called twice, and once more for `dual_softmax`, and has to give the same blocks each time. Memory is a few times
+    that of one block. `positives` holds each query's right items; read backwards it gives each item's right queries.
     """
     pairs = _Pairs(positives)
     normalizers = _logsumexp_of_items(blocks, temperature) if dual_softmax else None
@@ -109,9 +109,13 @@ def _checked(block: Tensor, start: int) -> Tensor:
     block = torch.as_tensor(block)
     if block.dim() != 2 or not block.is_floating_point():
         raise ValueError(f"Similarities are matrices of floats, not {block.dtype} of shape {tuple(block.shape)}.")
-    if block.isnan().any():
-        row, column = block.isnan().nonzero()[0].tolist()
-        raise ValueError(f"The similarity of query {start + row} and item {column} is NaN.")
+    broken = ~(block < math.inf)
+    if broken.any():
+        row, column = broken.nonzero()[0].tolist()
+        raise ValueError(
+            f"The similarity of query {start + row} and item {column} is {block[row, column].item()}; "
+            "similarities are numbers, or -inf for an item that is out of the question."
+        )
     return block
 
 

@@ -2,9 +2,9 @@
 """
 transformers' own common tests, taken at test time from the source archive of the installed version.
 
-The archive holds `tests/test_*_common.py`, but not the other test modules that these import: three of them are stubbed
-here. Importing this module fetches the archive once (with pip, so that pip's configuration decides where from) and
-keeps the tests in the user's cache folder; where it cannot be had, all tests of the importing module are skipped.
+The archive holds `tests/test_*_common.py`, but not all that these import: small stubs stand for the rest. Importing this
+module fetches the archive once (with pip, so that pip's configuration decides where from) and keeps the tests in the
+user's cache folder; where it cannot be had, all tests of the importing module are skipped.
 """
 
 import os
@@ -40,13 +40,13 @@ CONFIG_COMMON_KWARGS = {
 }
 """What every configuration accepts, each at another value than its default."""
 
-
 BASE_MODELS = {
     "valor": "ValorModel",
     "valor_audio": "ValorAudioModel",
     "valor_text": "ValorTextModel",
     "valor_video_swin": "ValorVideoSwinModel",
 }
+"""Models without a loss, by `model_type`."""
 
 
 def fetch_archive(folder: Path) -> Path:
@@ -64,7 +64,8 @@ def fetch_archive(folder: Path) -> Path:
         raise RuntimeError("pip took more than ten minutes") from error
     archives = list(folder.glob("transformers-*.tar.gz"))
     if result.returncode != 0 or len(archives) != 1:
-        raise RuntimeError(([line for line in result.stderr.splitlines() if "ERROR" in line] or ["no archive"])[-1])
+        lines = [line for line in result.stderr.splitlines() if "ERROR" in line] or result.stderr.splitlines()
+        raise RuntimeError(lines[-1] if lines else "there is no archive")
     return archives[0]
 
 
@@ -141,7 +142,7 @@ with warnings.catch_warnings():
     from transformers_tests.test_sequence_feature_extraction_common import SequenceFeatureExtractionTestMixin
     from transformers_tests.test_video_processing_common import VideoProcessingTestMixin, prepare_video_inputs
 
-# The tests know base models, which have no loss, by this table; registering a class does not enter it there
+# The tests know base models by this table, which registering a class does not enter it in
 test_modeling_common.MODEL_MAPPING_NAMES = {**test_modeling_common.MODEL_MAPPING_NAMES, **BASE_MODELS}
 
 

@@ -1,0 +1,34 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`evaluate` module of `modeling_valor.evaluation.retrieval_metrics`."""
+
+import datasets
+import evaluate
+import numpy as np
+
+from modeling_valor.evaluation import retrieval_metrics
+
+
+class ValorRetrieval(evaluate.Metric):
+    """R@1, R@5, R@10, MedianR and MeanR."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=retrieval_metrics.__doc__,
+            citation="",
+            inputs_description="predictions: rows of the similarity matrix; references: right columns of each row.",
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Sequence(datasets.Value("float64")),
+                    "references": datasets.Sequence(datasets.Value("int64")),
+                }
+            ),
+        )
+
+    def _compute(
+        self,
+        predictions: list[list[float]],
+        references: list[list[int]],
+        dual_softmax: bool = False,
+        temperature: float = 0.01,
+    ) -> dict[str, float]:
+        return retrieval_metrics(np.asarray(predictions), references, dual_softmax, temperature)

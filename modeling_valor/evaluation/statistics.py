@@ -1,0 +1,141 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Statistics of caption files: length and density of audio concepts (section 3.4, Table 1)."""
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+
+_CAPTION_FIELD = re.compile(r"captions?(_\d+)?|desc|sentences?")
+
+PAPER_STATISTICS = {
+    "MSVD": {"LenCap": 7.0, "ACD": 6.7},
+    "MSR-VTT": {"LenCap": 9.3, "ACD": 4.7},
+    "Clotho": {"LenCap": 11.3, "ACD": 10.4},
+    "AudioCaps": {"LenCap": 8.8, "ACD": 17.3},
+    "VALOR-32K": {"LenCap": 19.8, "ACD": 9.1},
+}
+"""Table 1's figures of datasets whose annotations are at hand in files."""
+
+
+def caption_length(captions: Iterable[str]) -> float:
+    """Mean number of words of the captions, punctuation apart ("LenCap" of Table 1)."""
+    lengths = [len(_words(caption)) for caption in captions]
+    if not lengths:
+        raise ValueError("There are no captions to measure; give one at least.")
+    return sum(lengths) / len(lengths)
+
+
+def audio_concept_density(captions: Iterable[str], concepts: Iterable[str]) -> float:
+    """
+    Audio concepts per hundred words: the number found in the captions over the number of their words ("ACD", eq. 1).
+
+    A concept is found in a caption if its words stand there one after another, however often; a concept that
+    `concepts` holds twice counts twice. Upper case and punctuation do not matter. `audio_concepts` makes the paper's
+    concepts.
+
+    Raises:
+        ValueError: If the captions have no words, or there are no concepts.
+    """
+    multiplicity = Counter(tuple(words) for concept in concepts if (words := _words(concept)))
+    if not multiplicity:
+        raise ValueError(
+            "There are no audio concepts to look for; `audio_concepts` makes them from AudioSet's ontology."
+        )
+    longest = max(map(len, multiplicity))
+    found = total = 0
+    for caption in captions:
+        words = _words(caption)
+        total += len(words)
+        phrases = {
+            tuple(words[start:end])
+            for start in range(len(words))
+            for end in range(start + 1, min(start + longest, len(words)) + 1)
+        }
+        found += sum(multiplicity[phrase] for phrase in phrases)
+    if not total:
+        raise ValueError("The captions have no words, so they have no density of audio concepts.")
+    return 100 * found / total
+
+
+def audio_concepts(ontology: str | PathLike[str] | Sequence[Mapping[str, object]]) -> list[str]:
+    """
+    Audio concepts of AudioSet's ontology, given as `ontology.json` or what it holds: a list of classes with a "name".
+
+    As in section 3.4 a class is split at commas into its concepts, in lower case and without punctuation. What stands
+    in parentheses is a concept, too: "Ambulance (siren)" gives "ambulance" and "siren". A concept of several classes
+    is listed for each of them. The 632 classes of the published ontology give 758; the paper counts 759.
+    """
+    if isinstance(ontology, (str, PathLike)):
+        ontology = json.loads(Path(ontology).read_text(encoding="utf-8"))
+    phrases = (" ".join(_words(part)) for entry in ontology for part in re.split(r"[,()]", str(entry["name"])))
+    return [phrase for phrase in phrases if phrase]
+
+
+def caption_statistics(
+    captions: Mapping[str, Sequence[str]],
+    concepts: Iterable[str],
+    paper: Mapping[str, Mapping[str, float]] | None = None,
+) -> str:
+    """
+    Markdown table of Table 1's columns, one row for each named list of captions: their number, LenCap and ACD.
+
+    Where `paper` (by default `PAPER_STATISTICS`) has a row of that name, its figures stand beside ours.
+    """
+    paper = PAPER_STATISTICS if paper is None else paper
+    concepts = list(concepts)
+    rows = [
+        "| dataset | captions | LenCap | LenCap, paper | ACD | ACD, paper |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, texts in captions.items():
+        theirs = paper.get(name, {})
+        rows.append(
+            f"| {name} | {len(texts):,} | {caption_length(texts):.1f} | {theirs.get('LenCap', '')} "
+            f"| {audio_concept_density(texts, concepts):.1f} | {theirs.get('ACD', '')} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def read_captions(file: str | PathLike[str]) -> list[str]:
+    """
+    All captions of an annotation file.
+
+    `.csv` has a header with a column "caption", "desc", "sentence" or several "caption_1", "caption_2", ...; `.json`
+    and `.jsonl` have objects with such a field, whose value is a caption or a list of them, or one object that maps
+    identifiers to lists of captions. Other columns and fields are ignored.
+
+    Raises:
+        ValueError: If no captions are found.
+    """
+    file = Path(file)
+    if file.suffix == ".csv":
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            captions = [caption for row in csv.DictReader(lines) for caption in _captions_of(row)]
+    elif file.suffix == ".jsonl":
+        with file.open(encoding="utf-8") as lines:
+            captions = [caption for line in lines if line.strip() for caption in _captions_of(json.loads(line))]
+    else:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, Mapping):
+            captions = [caption for value in content.values() if isinstance(value, list) for caption in value]
+        else:
+            captions = [caption for entry in content for caption in _captions_of(entry)]
+    if not captions or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(f"{file} has no captions; they must be text in a column or field caption, desc or sentence.")
+    return captions
+
+
+def _captions_of(entry: Mapping[str, str | list[str]]) -> list[str]:
+    """Captions of one row or object."""
+    values = [value for field, value in entry.items() if _CAPTION_FIELD.fullmatch(field) and value]
+    return [caption for value in values for caption in ([value] if isinstance(value, str) else value)]
+
+
+def _words(text: str) -> list[str]:
+    """Words in lower case, without punctuation; a hyphen joins its parts into one word."""
+    return re.sub(r"[^\w\s]|_", "", text.lower()).split()
