@@ -28,7 +28,7 @@ setup(
         "torchvision>=0.26",
         "transformers>=5.23,<6",
         "accelerate>=1.1",
-        "av>=14",
+        "av>=17,<19",
         "datasets>=4.0",
         # the last release has wheels for these platforms only; elsewhere PyAV decodes
         "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'",

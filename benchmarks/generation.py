@@ -92,7 +92,9 @@ def main() -> None:
             duration, words = seconds(decode)
             baseline, expected = baseline or duration, words if expected is None else expected
             same = "the same words" if torch.equal(words, expected) else "OTHER WORDS"
-            print(f"  {variant:<16} {duration:7.2f} s  {baseline / duration:5.1f}x faster than 2023, {same}", flush=True)
+            print(
+                f"  {variant:<16} {duration:7.2f} s  {baseline / duration:5.1f}x faster than 2023, {same}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -16,16 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .configuration_valor import ALIGNMENT_GROUPS as GROUPS
 
-GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "t-v": ("text", ("video",)),
-    "t-a": ("text", ("audio",)),
-    "t-av": ("text", ("video", "audio")),
-    "v-a": ("video", ("audio",)),
-    "a-tv": ("audio", ("text", "video")),
-    "v-ta": ("video", ("text", "audio")),
-}
-"""Modality groups (Table 8): the query, whose samples are the rows of a score matrix, and what the candidates consist of."""
 
 # How many row tokens and column tokens meet in one block. On a CPU such a block stays in the cache, where everything
 # but its matrix products is cheap; an accelerator wants few large kernels.
@@ -96,7 +88,7 @@ def grouped_similarity(
 
     Args:
         text, video, audio: tokens of each modality; None where it is not there.
-        groups: keys of `GROUPS`. Samples of the first letter are the rows.
+        groups: keys of `ALIGNMENT_GROUPS`. Samples of the first letter are the rows.
         fusion: what t-av is. "feature" compares with the tokens of both modalities; "score" is S(t, v) + S(t, a) with
             uniform weights, of twice the range. Other groups stay as they are.
         uniform_audiovisual: uniform weights for t-av, on both sides.
@@ -347,7 +339,11 @@ def _score_dtype(dtype: torch.dtype) -> torch.dtype:
 def _compare(
     rows: Mapping[Hashable, TokenSet], columns: Mapping[Hashable, TokenSet], comparisons: Sequence[_Comparison]
 ) -> list[Tensor]:
-    """The score matrix (row samples, column samples) of each comparison, -inf where a sample has no valid token."""
+    """The score matrix (row samples, column samples) of each comparison, -inf where a sample has no valid token.
+
+    All tokens of the rows meet all tokens of the columns once. For groups with the text as query nothing of that is in
+    vain; for all six groups an eighth is, such as video with video.
+    """
     if not comparisons:
         return []
     rows = {name: rows[name] for item in comparisons for name in item.rows}
@@ -363,14 +359,16 @@ def _compare(
     if len(widths) > 1:
         raise ValueError(f"Embeddings of widths {widths} were given; all modalities must have the same.")
 
-    embeds = [tokens.embeds for tokens in (*rows.values(), *columns.values())]
+    row_embeds, row_side = _join(rows)
+    column_embeds, column_side = _join(columns)
     weights = []
     for item in comparisons:
         weights += _token_weights([rows[name] for name in item.rows], item.uniform)
         weights += _token_weights([columns[name] for name in item.columns], item.uniform)
-    plan = _Plan(comparisons, _masks(rows), _masks(columns))
+    plan = _Plan(comparisons, row_side, column_side)
+    matrices = _BlockwiseScores.apply(plan, row_embeds, column_embeds, *weights)
     scores = []
-    for item, score in zip(comparisons, _BlockwiseScores.apply(plan, *embeds, *weights), strict=True):
+    for item, score in zip(comparisons, matrices, strict=True):
         for names, sets, dim in ((item.rows, rows, 1), (item.columns, columns, 0)):
             masks = [sets[name].mask for name in names]
             if all(mask is not None for mask in masks):
@@ -393,109 +391,150 @@ def _token_weights(sets: Sequence[TokenSet], uniform: bool) -> Sequence[Tensor]:
     return torch.cat(logits, dim=1).softmax(dim=1).split([part.shape[1] for part in logits], dim=1)
 
 
-_Pair = tuple[Hashable, Hashable]  # a set of the rows and a set of the columns
-_Masks = dict[Hashable, tuple[Tensor | None, Tensor | None]]
+@dataclass(frozen=True)
+class _Side:
+    """Which tokens of the joined sets of one side are whose, are padding, and may not be chosen by any maximum."""
+
+    slices: dict[Hashable, slice]
+    padding: Tensor | None
+    excluded: Tensor | None
 
 
-def _masks(sets: Mapping[Hashable, TokenSet]) -> _Masks:
-    """name -> (padding, tokens that no maximum may choose), each (B, N) bool or None."""
-    masks = {}
+def _join(sets: Mapping[Hashable, TokenSet]) -> tuple[Tensor, _Side]:
+    """All tokens of a side, (B, N, C). A single set is taken as it is, since text would be costly to copy."""
+    slices, padding, excluded, start = {}, [], [], 0
     for name, tokens in sets.items():
-        padding = excluded = None if tokens.mask is None else ~tokens.mask
-        if padding is not None and tokens.zero_padding:
-            excluded = padding.all(dim=1, keepdim=True).expand_as(padding)
-        masks[name] = padding, excluded
-    return masks
+        stop = start + tokens.embeds.shape[1]
+        slices[name], start = slice(start, stop), stop
+        padding.append(
+            torch.zeros_like(tokens.embeds[:, :, 0], dtype=torch.bool) if tokens.mask is None else ~tokens.mask
+        )
+        absent = padding[-1].all(dim=1, keepdim=True).expand_as(padding[-1])
+        excluded.append(absent if tokens.zero_padding else padding[-1])
+    embeds = [tokens.embeds for tokens in sets.values()]
+    embeds = embeds[0] if len(embeds) == 1 else torch.cat(embeds, dim=1)
+    if all(tokens.mask is None for tokens in sets.values()):
+        return embeds, _Side(slices, None, None)
+    return embeds, _Side(slices, torch.cat(padding, dim=1), torch.cat(excluded, dim=1))
+
+
+_Pair = tuple[Hashable, Hashable]  # a set of the rows and a set of the columns
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a pass computes. Its tensors are the embeddings of the rows' sets, those of the columns' sets, and for each
-    comparison the token weights (B, N) of its rows, then of its columns.
+    """What one pass computes from the joined tokens of its rows and columns.
+
+    Token weights are a list: for each comparison those of its rows' sets, (row samples, N), then those of its columns'.
     """
 
     comparisons: Sequence[_Comparison]
-    row_masks: _Masks
-    column_masks: _Masks
-
-    @property
-    def pairs(self) -> list[_Pair]:
-        """The pairs of sets whose token similarities are needed, each once."""
-        return list(
-            dict.fromkeys((row, column) for item in self.comparisons for row in item.rows for column in item.columns)
-        )
+    rows: _Side
+    columns: _Side
 
     @property
     def weight_sides(self) -> list[str]:
-        """Whose tokens each weight is for: "rows" or "columns"."""
+        """Whose tokens each of the weights is for: "rows" or "columns"."""
         return [side for item in self.comparisons for side in ("rows", "columns") for _ in getattr(item, side)]
 
-    def split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-        rows, columns = len(self.row_masks), len(self.column_masks)
-        return tensors[:rows], tensors[rows : rows + columns], tensors[rows + columns :]
+    def pairs(self, similarities: Tensor) -> dict[_Pair, Tensor]:
+        """Views of a block's similarities (n, N, M, q): those of each pair of sets that some comparison needs."""
+        return {
+            (row, column): similarities[:, self.rows.slices[row], self.columns.slices[column]]
+            for item in self.comparisons
+            for row in item.rows
+            for column in item.columns
+        }
 
-    def blocks(self, tensors: Sequence[Tensor]) -> Iterator["_Block"]:
+    def blocks(self, row_embeds: Tensor, column_embeds: Tensor, weights: Sequence[Tensor]) -> Iterator["_Block"]:
         """The blocks that together hold every row sample against every column sample."""
-        row_embeds, column_embeds, weights = self.split(tensors)
-        dtype = reduce(torch.promote_types, (embeds.dtype for embeds in (*row_embeds, *column_embeds)))
-        row_tokens, column_tokens = _CPU_BLOCK if tensors[0].device.type == "cpu" else _ACCELERATOR_BLOCK
+        dtype = torch.promote_types(row_embeds.dtype, column_embeds.dtype)
+        row_tokens, column_tokens = _CPU_BLOCK if row_embeds.device.type == "cpu" else _ACCELERATOR_BLOCK
         for columns in _slices(column_embeds, column_tokens):
-            right = {
-                name: (tokens.transpose(0, 1).contiguous(), None if bias is None else bias.mT)
-                for name, (tokens, bias) in _load(column_embeds, self.column_masks, columns, dtype).items()
-            }
+            right, right_bias = _load(column_embeds, self.columns, columns, dtype)
+            right, right_bias = right.transpose(0, 1).contiguous(), None if right_bias is None else right_bias.mT
             for rows in _slices(row_embeds, row_tokens):
-                left = _load(row_embeds, self.row_masks, rows, dtype)
+                left, left_bias = _load(row_embeds, self.rows, rows, dtype)
                 samples = {"rows": rows, "columns": columns}
                 sliced = [weight[samples[side]] for weight, side in zip(weights, self.weight_sides, strict=True)]
-                yield _Block(rows, columns, left, right, sliced)
+                yield _Block(rows, columns, left, left_bias, right, right_bias, sliced)
 
 
-def _slices(embeds: Sequence[Tensor], tokens: int) -> Iterator[slice]:
-    """Slices of the samples that have at most so many tokens in all sets together, or are a single sample."""
-    step = max(1, tokens // sum(part.shape[1] for part in embeds))
-    return (slice(start, start + step) for start in range(0, len(embeds[0]), step))
+def _slices(embeds: Tensor, tokens: int) -> Iterator[slice]:
+    """Slices of the samples that have at most so many tokens, or are a single sample."""
+    step = max(1, tokens // embeds.shape[1])
+    return (slice(start, start + step) for start in range(0, len(embeds), step))
 
 
-def _load(
-    embeds: Sequence[Tensor], masks: _Masks, samples: slice, dtype: torch.dtype
-) -> dict[Hashable, tuple[Tensor, Tensor | None]]:
-    """name -> (tokens (n, N, C), zero at padding; (n, N), what keeps excluded tokens from all maxima when added)."""
-    loaded = {}
-    for part, (name, (padding, excluded)) in zip(embeds, masks.items(), strict=True):
-        tokens, bias = part[samples].to(dtype), None
-        if padding is not None:
-            tokens = tokens.masked_fill(padding[samples, :, None], 0)
-            bias = excluded[samples].to(dtype) * _EXCLUDED
-        loaded[name] = tokens, bias
-    return loaded
+def _load(embeds: Tensor, side: _Side, samples: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Some samples' tokens (n, N, C), zero at padding, and what keeps tokens from the maxima when added, (n, N)."""
+    tokens = embeds[samples].to(dtype)
+    if side.padding is None:
+        return tokens, None
+    return tokens.masked_fill(side.padding[samples, :, None], 0), side.excluded[samples].to(dtype) * _EXCLUDED
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some row samples against some column samples.
+    """Some row samples, (n, N, C), against some column samples, (M, q, C).
 
-    Columns are token-major, (M, q, C), so that the maxima over either side's tokens run along contiguous memory.
+    Column tokens come first, so that the maxima over either side's tokens run along contiguous memory.
     """
 
     rows: slice
     columns: slice
-    left: dict[Hashable, tuple[Tensor, Tensor | None]]
-    right: dict[Hashable, tuple[Tensor, Tensor | None]]
+    left: Tensor
+    left_bias: Tensor | None
+    right: Tensor
+    right_bias: Tensor | None
     weights: list[Tensor]
 
-    def similarities(self, pair: _Pair) -> Tensor:
-        """(n, N, M, q), every row token with every column token of a pair of sets."""
-        (rows, row_bias), (columns, column_bias) = self.left[pair[0]], self.right[pair[1]]
-        similarities = (rows.flatten(0, 1) @ columns.flatten(0, 1).mT).view(*rows.shape[:2], *columns.shape[:2])
-        if row_bias is not None:
-            similarities += row_bias[:, :, None, None]
-        if column_bias is not None:
-            similarities += column_bias
+    def similarities(self) -> Tensor:
+        """(n, N, M, q), every row token with every column token."""
+        similarities = self.left.flatten(0, 1) @ self.right.flatten(0, 1).mT
+        similarities = similarities.view(*self.left.shape[:2], *self.right.shape[:2])
+        if self.left_bias is not None:
+            similarities += self.left_bias[:, :, None, None]
+        if self.right_bias is not None:
+            similarities += self.right_bias
         return similarities
 
 
-def _block_scores(
+def _block_scores(plan: _Plan, block: _Block) -> list[Tensor]:
+    """A block's part (n, q) of each score matrix."""
+    pairs = plan.pairs(block.similarities())
+    row_best = {pair: part.amax(dim=2) for pair, part in pairs.items()}
+    column_best = {pair: part.amax(dim=1) for pair, part in pairs.items()}
+    return _weigh(plan.comparisons, row_best, column_best, block.weights)
+
+
+def _block_grads(plan: _Plan, block: _Block, score_grads: Sequence[Tensor]) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+    """What gradients of a block's scores make of its left tokens, right tokens and weights. Equal maxima share theirs."""
+    similarities = block.similarities()
+    pairs = plan.pairs(similarities)
+    row_best = [part.amax(dim=2).requires_grad_() for part in pairs.values()]
+    column_best = [part.amax(dim=1).requires_grad_() for part in pairs.values()]
+    weights = [weight.detach().requires_grad_() for weight in block.weights]
+    with torch.enable_grad():
+        by_pair = (dict(zip(pairs, best, strict=True)) for best in (row_best, column_best))
+        scores = _weigh(plan.comparisons, *by_pair, weights)
+        grads = torch.autograd.grad(scores, [*row_best, *column_best, *weights], score_grads)
+    count = len(pairs)
+    row_grads, column_grads, weight_grads = grads[:count], grads[count : 2 * count], grads[2 * count :]
+
+    similarity_grad = torch.zeros_like(similarities)
+    for index, (part, grad) in enumerate(zip(pairs.values(), plan.pairs(similarity_grad).values(), strict=True)):
+        torch.eq(part, row_best[index][:, :, None], out=grad)
+        grad *= (row_grads[index] / grad.sum(dim=2))[:, :, None]
+        chosen = part.eq_(column_best[index][:, None])  # in place: the similarities are of no more use
+        grad.addcmul_(chosen, (column_grads[index] / chosen.sum(dim=1))[:, None])
+    similarity_grad = similarity_grad.flatten(2, 3).flatten(0, 1)  # (n * N, M * q)
+    left_grad = (similarity_grad @ block.right.flatten(0, 1)).view_as(block.left)
+    right_grad = (similarity_grad.mT @ block.left.flatten(0, 1)).view_as(block.right)
+    return left_grad, right_grad, weight_grads
+
+
+def _weigh(
     comparisons: Sequence[_Comparison],
     row_best: Mapping[_Pair, Tensor],
     column_best: Mapping[_Pair, Tensor],
@@ -523,18 +562,13 @@ class _BlockwiseScores(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx, plan: _Plan, row_embeds: Tensor, column_embeds: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.plan = plan
-        ctx.save_for_backward(*tensors)
-        row_embeds, column_embeds, weights = plan.split(tensors)
-        scores = [weights[0].new_empty(len(row_embeds[0]), len(column_embeds[0])) for _ in plan.comparisons]
-        with torch.autocast(weights[0].device.type, enabled=False):
-            for block in plan.blocks(tensors):
-                row_best, column_best = {}, {}
-                for pair in plan.pairs:
-                    similarities = block.similarities(pair)
-                    row_best[pair], column_best[pair] = similarities.amax(dim=2), similarities.amax(dim=1)
-                parts = _block_scores(plan.comparisons, row_best, column_best, block.weights)
+        ctx.save_for_backward(row_embeds, column_embeds, *weights)
+        scores = [weights[0].new_empty(len(row_embeds), len(column_embeds)) for _ in plan.comparisons]
+        with torch.autocast(row_embeds.device.type, enabled=False):
+            for block in plan.blocks(row_embeds, column_embeds, weights):
+                parts = _block_scores(plan, block)
                 for score, part in zip(scores, parts, strict=True):
                     score[block.rows, block.columns] = part
         return tuple(scores)
@@ -543,50 +577,19 @@ class _BlockwiseScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *score_grads: Tensor) -> tuple[Tensor | None, ...]:
         plan, tensors = ctx.plan, ctx.saved_tensors
-        grads = [torch.zeros_like(tensor, dtype=_score_dtype(tensor.dtype)) for tensor in tensors]
-        row_grads, column_grads, weight_grads = plan.split(grads)
-        row_grads = dict(zip(plan.row_masks, row_grads, strict=True))
-        column_grads = dict(zip(plan.column_masks, column_grads, strict=True))
-        with torch.autocast(grads[0].device.type, enabled=False):
-            for block in plan.blocks(tensors):
+        row_grad, column_grad, *weight_grads = (
+            torch.zeros_like(part, dtype=_score_dtype(part.dtype)) for part in tensors
+        )
+        with torch.autocast(row_grad.device.type, enabled=False):
+            for block in plan.blocks(*tensors[:2], tensors[2:]):
                 part_grads = [grad[block.rows, block.columns] for grad in score_grads]
-                block_weight_grads, similarity_grads = _block_grads(plan, block, part_grads)
+                left_grad, right_grad, block_weight_grads = _block_grads(plan, block, part_grads)
+                row_grad[block.rows] += left_grad
+                column_grad[block.columns] += right_grad.transpose(0, 1)
                 for total, side, grad in zip(weight_grads, plan.weight_sides, block_weight_grads, strict=True):
                     total[getattr(block, side)] += grad
-                for (row, column), grad in similarity_grads.items():
-                    left, right = block.left[row][0], block.right[column][0]
-                    grad = grad.flatten(2, 3).flatten(0, 1)  # (n * N, M * q)
-                    row_grads[row][block.rows] += (grad @ right.flatten(0, 1)).view_as(left)
-                    right_grad = (grad.mT @ left.flatten(0, 1)).view_as(right)
-                    column_grads[column][block.columns] += right_grad.transpose(0, 1)
-        for side_grads, masks in ((row_grads, plan.row_masks), (column_grads, plan.column_masks)):
-            for name, (padding, _) in masks.items():
-                if padding is not None:
-                    side_grads[name].masked_fill_(padding[:, :, None], 0)
+        for grad, side in ((row_grad, plan.rows), (column_grad, plan.columns)):
+            if side.padding is not None:
+                grad.masked_fill_(side.padding[:, :, None], 0)
+        grads = (row_grad, column_grad, *weight_grads)
         return None, *(grad.to(tensor.dtype) for grad, tensor in zip(grads, tensors, strict=True))
-
-
-def _block_grads(
-    plan: _Plan, block: _Block, score_grads: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], dict[_Pair, Tensor]]:
-    """What gradients of a block's scores make of its weights, and of its similarities (n, N, M, q)."""
-    similarities = {pair: block.similarities(pair) for pair in plan.pairs}
-    row_best = {pair: part.amax(dim=2).requires_grad_() for pair, part in similarities.items()}
-    column_best = {pair: part.amax(dim=1).requires_grad_() for pair, part in similarities.items()}
-    weights = [weight.detach().requires_grad_() for weight in block.weights]
-    with torch.enable_grad():
-        scores = _block_scores(plan.comparisons, row_best, column_best, weights)
-        grads = iter(torch.autograd.grad(scores, [*weights, *row_best.values(), *column_best.values()], score_grads))
-    weight_grads = [next(grads) for _ in weights]
-    similarity_grads = {
-        pair: _amax_grad(part, row_best[pair], next(grads), dim=2) for pair, part in similarities.items()
-    }
-    for pair, part in similarities.items():
-        similarity_grads[pair] += _amax_grad(part, column_best[pair], next(grads), dim=1)
-    return weight_grads, similarity_grads
-
-
-def _amax_grad(values: Tensor, maxima: Tensor, grad: Tensor, dim: int) -> Tensor:
-    """The gradient of `values.amax(dim)`; equal maxima share it."""
-    chosen = torch.eq(values, maxima.unsqueeze(dim), out=torch.empty_like(values))
-    return chosen.mul_((grad / chosen.sum(dim)).unsqueeze(dim))

@@ -13,19 +13,17 @@ MODALITY_INPUTS = {"text": "input_ids", "video": "pixel_values_videos", "audio":
 """The model input that carries each modality."""
 
 ALIGNMENT_GROUPS = {
-    "t-v": (("text",), ("video",)),
-    "t-a": (("text",), ("audio",)),
-    "t-av": (("text",), ("video", "audio")),
-    "v-a": (("video",), ("audio",)),
-    "a-tv": (("audio",), ("text", "video")),
-    "v-ta": (("video",), ("text", "audio")),
+    "t-v": ("text", ("video",)),
+    "t-a": ("text", ("audio",)),
+    "t-av": ("text", ("video", "audio")),
+    "v-a": ("video", ("audio",)),
+    "a-tv": ("audio", ("text", "video")),
+    "v-ta": ("video", ("text", "audio")),
 }
-"""Modality groups of MGA (Table 8): the modalities of a similarity matrix's rows and of its columns."""
+"""Modality groups of MGA (Table 8): the query, whose samples are the rows of a score matrix, and the candidates."""
 
 CAPTIONING_GROUPS = {"t-v": ("video",), "t-a": ("audio",), "t-av": ("video", "audio")}
 """Modality groups of MGC (Table 9): what the decoder is conditioned on."""
-
-CAPTIONING_SIDES = {group: (modalities,) for group, modalities in CAPTIONING_GROUPS.items()}
 
 CROSS_ATTENTION_BLOCKS = {
     "concat": ("audiovisual",),
@@ -287,7 +285,10 @@ class ValorConfig(PreTrainedConfig):
         """
         if requested is not None:
             self.check_groups(requested, name)
-        table = ALIGNMENT_GROUPS if name == "alignment_groups" else CAPTIONING_SIDES
+        if name == "alignment_groups":
+            table = {group: [[query], list(candidates)] for group, (query, candidates) in ALIGNMENT_GROUPS.items()}
+        else:
+            table = {group: [list(conditions)] for group, conditions in CAPTIONING_GROUPS.items()}
         groups = list(getattr(self, name) if requested is None else requested)
         sides = {group: [[m for m in side if m in given] for side in table[group]] for group in groups}
         if requested is not None:
@@ -298,12 +299,11 @@ class ValorConfig(PreTrainedConfig):
                         f"The modality group {group!r} needs {' or '.join(f'`{m}`' for m in missing)}, not given."
                     )
             return groups
-        complete = [sides[group] for group in groups if sides[group] == [list(side) for side in table[group]]]
+        complete = [sides[group] for group in groups if sides[group] == table[group]]
         return [
             group
             for group in groups
-            if all(sides[group])
-            and (sides[group] == [list(side) for side in table[group]] or sides[group] not in complete)
+            if all(sides[group]) and (sides[group] == table[group] or sides[group] not in complete)
         ]
 
     def validate_fractions(self):

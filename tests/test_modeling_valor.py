@@ -153,7 +153,7 @@ def test_pretraining_loss_and_every_gradient_are_those_of_2023(load, recorded):
         if expected is None or key == "contra_temp" or key.endswith("logit_scale"):
             continue
         torch.testing.assert_close(
-            squares[i].sqrt().item(), expected, rtol=1e-4, atol=1e-6, msg=lambda m: f"{key}: {m}"
+            squares[i].sqrt().item(), expected, rtol=1e-4, atol=1e-6, msg=lambda m, key=key: f"{key}: {m}"
         )
         compared += 1
     assert compared > 100
