@@ -6,7 +6,7 @@ That formulation computes all token similarities of a group by one einsum, multi
 over either side's tokens and weighs it: three such einsums for t-v, t-a and t-av in training, one for t-av in retrieval.
 Each variant runs in processes of its own. Memory is the peak above inputs, gradients included; the best time counts.
 
-    python benchmarks/alignment.py [--batch 256] [--device cuda]
+    python benchmarks/alignment.py [--batch 384] [--device cuda]
     python benchmarks/alignment.py --batch 1024 --alone        # the shared pass only
 """
 
@@ -117,7 +117,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=256, help="texts, and videos")
+    parser.add_argument("--batch", type=int, default=384, help="texts, and videos")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="runs per process")

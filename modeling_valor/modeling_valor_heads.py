@@ -97,7 +97,13 @@ class ValorForRetrieval(ValorPreTrainedModel):
     ) -> ValorOutput:
         r"""
         As [`ValorModel.forward`]; the loss is the mean over the groups asked for (section 4.3: the one of the task).
+
+        There is no loss where the inputs are not pairs: for one modality alone, or for more texts than videos.
         """
+        inputs = {"text": input_ids, "video": pixel_values_videos, "audio": input_features}
+        sizes = {name: len(value) for name, value in inputs.items() if value is not None}
+        groups = self.config.select_groups("alignment_groups", alignment_groups, list(sizes))
+        return_loss = return_loss and bool(groups) and len(set(sizes.values())) == 1
         return self.valor(
             input_ids=input_ids,
             attention_mask=attention_mask,

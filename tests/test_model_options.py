@@ -319,13 +319,27 @@ def test_no_input_is_refused():
     with pytest.raises(ValueError, match="at least one of"):
         tiny_model(ValorModel)()
     with pytest.raises(ValueError, match="no loss"):
-        tiny_model(ValorForRetrieval)(input_ids=tiny_batch()["input_ids"])
+        tiny_model(ValorModel)(input_ids=tiny_batch()["input_ids"], return_loss=True)
+    with pytest.raises(ValueError, match="input_ids"):
+        tiny_model(ValorForCaptioning)(pixel_values_videos=tiny_batch()["pixel_values_videos"])
     with pytest.raises(ValueError, match="attend to"):
         tiny_model(ValorForCaptioning)(input_ids=tiny_batch()["input_ids"])
     with pytest.raises(ValueError, match="batch_size, frames"):
         tiny_model(ValorModel)(pixel_values_videos=torch.randn(2, 3, 16, 16))
     with pytest.raises(ValueError, match="batch_size, clips"):
         tiny_model(ValorModel)(input_features=torch.randn(2, 16, 32))
+
+
+def test_retrieval_scores_what_is_not_paired_without_a_loss():
+    model, batch = tiny_model(ValorForRetrieval), tiny_batch()
+    frames = batch["pixel_values_videos"]
+    with torch.no_grad():
+        assert model(pixel_values_videos=frames).loss is None
+        outputs = model(input_ids=batch["input_ids"][:2], pixel_values_videos=frames)
+        paired = model(input_ids=batch["input_ids"], pixel_values_videos=frames)
+    assert outputs.loss is None and outputs.similarity["t-v"].shape == (2, 3)
+    torch.testing.assert_close(outputs.similarity["t-v"], paired.similarity["t-v"][:2])
+    assert paired.loss is not None
 
 
 # --- What any transformers model does ---------------------------------------------------------------------------------
