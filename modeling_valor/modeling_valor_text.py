@@ -1,8 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The BERT stack of VALOR: text encoder and multimodal decoder in one (section 4.1, Figure 7)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,17 +48,21 @@ class ValorConditions(ModelOutput):
         """Mask of the modality's tokens; `None` when all of them are valid."""
         return getattr(self, f"{modality}_mask")
 
-    def join(self, modalities: Sequence[str]) -> tuple[torch.Tensor, torch.BoolTensor | None]:
-        """Tokens of `modalities`, one after the other, and their mask (`None` when all of them are valid)."""
-        states = torch.cat([self[name] for name in modalities], dim=1)
-        masks = [self.mask(name) for name in modalities]
-        if all(mask is None for mask in masks):
-            return states, None
+    def join(self, modalities: Sequence[str]) -> torch.Tensor:
+        """Tokens of `modalities`, one after the other."""
+        return torch.cat([self[name] for name in modalities], dim=1)
+
+    def join_masks(self, modalities: Sequence[str]) -> torch.BoolTensor | None:
+        """Mask of the tokens that `join` gives; `None` when all of them are valid."""
+        if all(self.mask(name) is None for name in modalities):
+            return None
         masks = [
-            torch.ones(self[name].shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
-            for name, mask in zip(modalities, masks, strict=True)
+            torch.ones(self[name].shape[:2], dtype=torch.bool, device=self[name].device)
+            if self.mask(name) is None
+            else self.mask(name)
+            for name in modalities
         ]
-        return states, torch.cat(masks, dim=1)
+        return torch.cat(masks, dim=1)
 
     def present(self, modalities: Sequence[str]) -> torch.BoolTensor | None:
         """Which samples have any valid token of `modalities`, (batch_size,); `None` when all of them have."""
@@ -209,9 +214,9 @@ class ValorTextLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        *condition_states: torch.Tensor,  # positional, so that reentrant gradient checkpointing sees them
+        *condition_states: torch.Tensor | None,  # positional, so that reentrant gradient checkpointing sees them
         attention_mask: torch.Tensor | None = None,
-        cross_attention_plan: dict[str, list[list[CrossAttentionStep]]] | None = None,
+        cross_attention_plan: dict[str, Any] | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         is_causal: bool = False,
         **kwargs: Unpack[TransformersKwargs],
@@ -238,8 +243,8 @@ class ValorTextLayer(GradientCheckpointingLayer):
 
     def condition_key_values(
         self,
-        blocks: Sequence[str],
-        condition_states: Sequence[torch.Tensor],
+        blocks: Collection[str],
+        condition_states: Sequence[torch.Tensor | None],
         past_key_values: EncoderDecoderCache | None,
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each block, computed once for all modality groups and all steps of decoding."""
@@ -412,7 +417,9 @@ class ValorTextModel(ValorTextPreTrainedModel):
         )
         plan, condition_states = None, ()
         if conditions is not None and not merge:
-            plan, condition_states = self.plan_cross_attention(conditions, groups, hidden_states)
+            plan = self.plan_cross_attention(conditions, groups, hidden_states)
+            is_cached = past_key_values is not None and len(past_key_values.is_updated) > 0
+            condition_states = [None if is_cached else conditions.join(m) for m in plan["blocks"].values()]
 
         for layer in self.layers:
             hidden_states = layer(
@@ -519,30 +526,30 @@ class ValorTextModel(ValorTextPreTrainedModel):
 
     def plan_cross_attention(
         self, conditions: ValorConditions, groups: Sequence[Sequence[str]], hidden_states: torch.Tensor
-    ) -> tuple[dict[str, list], tuple[torch.Tensor, ...]]:
-        """Which tokens each group attends to through which block: masks are made once, not once per layer."""
-        given = conditions.modalities
-        block_modalities = {
-            block: [name for name in (("video", "audio") if block == "audiovisual" else (block,)) if name in given]
-            for block in CROSS_ATTENTION_BLOCKS[self.cross_attention_type]
-        }
-        blocks = [block for block, modalities in block_modalities.items() if modalities]
-        joined = {block: conditions.join(block_modalities[block]) for block in blocks}
+    ) -> dict[str, Any]:
+        """
+        Which tokens each group attends to through which block: masks are made once, not once per layer.
+
+        Returns:
+            `blocks`, the modalities whose tokens each block attends to, and `groups`, the steps of each group.
+        """
+        blocks = {}
+        for block in CROSS_ATTENTION_BLOCKS[self.cross_attention_type]:
+            modalities = ("video", "audio") if block == "audiovisual" else (block,)
+            if modalities := [name for name in modalities if name in conditions.modalities]:
+                blocks[block] = modalities
+        masks = {block: conditions.join_masks(modalities) for block, modalities in blocks.items()}
         rows = hidden_states.shape[0] // len(groups)
         plans = []
         for group in groups:
             steps = []
-            for block in blocks:
-                wanted = [name for name in block_modalities[block] if name in group]
+            for block, modalities in blocks.items():
+                wanted = [name for name in modalities if name in group]
                 if not wanted:
                     continue
-                start = sum(
-                    conditions[name].shape[1]
-                    for name in block_modalities[block][: block_modalities[block].index(wanted[0])]
-                )
+                start = sum(conditions[name].shape[1] for name in modalities[: modalities.index(wanted[0])])
                 tokens = slice(start, start + sum(conditions[name].shape[1] for name in wanted))
-                states, mask = joined[block]
-                attention_mask, present = None, None
+                mask, attention_mask, present = masks[block], None, None
                 if mask is not None and not (mask := mask[:, tokens]).all():
                     samples = len(mask)
                     present = mask.any(dim=1)
@@ -551,12 +558,11 @@ class ValorTextModel(ValorTextPreTrainedModel):
                         config=self.config,
                         inputs_embeds=hidden_states[:rows].reshape(samples, -1, hidden_states.shape[-1]),
                         attention_mask=mask | ~present[:, None],
-                        encoder_hidden_states=states[:, tokens],
                     )
                     present = None if present.all() else present.repeat_interleave(rows // samples).view(-1, 1, 1)
                 steps.append(CrossAttentionStep(block, tokens, attention_mask, present))
             plans.append(steps)
-        return {"blocks": blocks, "groups": plans}, tuple(joined[block][0] for block in blocks)
+        return {"blocks": blocks, "groups": plans}
 
 
 __all__ = ["ValorConditions", "ValorTextModel", "ValorTextPreTrainedModel"]
