@@ -3,8 +3,8 @@
 Decoding time, cached against uncached, at the shape of VALOR-large: 8 frames of 257 tokens and a clip of 129.
 
 Encoders are left out, since they run once in every variant. The baseline is the 2023 decoder's way: each step runs the
-whole sequence and projects the keys and values of all conditions again, for every beam. Weights are random and no
-sequence may end early, so that all variants decode the same number of words; their captions are compared.
+whole sequence and projects the keys and values of all conditions again, for every beam, with attention as explicit
+matrix products ("eager"; PyTorch had no fused one). Weights are random and no sequence may end early, so that all variants decode the same number of words; their captions are compared.
 
     python benchmarks/generation.py [--tokens 30] [--beams 3] [--threads 2]
 """
@@ -37,6 +37,7 @@ def build_model() -> ValorForCaptioning:
 @torch.no_grad()
 def decode_as_2023(model: ValorForCaptioning, conditions: ValorConditions, tokens: int, beams: int) -> torch.Tensor:
     """Beam search (greedy for one beam) that keeps nothing from step to step, with conditions repeated for each beam."""
+    model.set_attn_implementation({"text_config": "eager"})
     text_config = model.config.text_config
     repeated = ValorConditions(**{name: value.repeat_interleave(beams, dim=0) for name, value in conditions.items()})
     words = torch.full((beams, 1), text_config.bos_token_id)
@@ -52,6 +53,7 @@ def decode_as_2023(model: ValorForCaptioning, conditions: ValorConditions, token
         best, chosen = (scores + log_probs).flatten().topk(beams)
         scores, rows = best[:, None], chosen // log_probs.shape[1]
         words = torch.cat([words[rows], chosen[:, None] % log_probs.shape[1]], dim=1)
+    model.set_attn_implementation({"text_config": "sdpa"})
     return words[:1]
 
 
