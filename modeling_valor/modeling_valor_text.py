@@ -394,11 +394,10 @@ class ValorTextModel(ValorTextPreTrainedModel):
         if past_key_values is not None and len(groups) > 1:
             raise ValueError(f"A cache serves one modality group at a time, got {len(groups)} groups.")
 
-        rows = (input_ids if input_ids is not None else inputs_embeds).shape[0]
+        rows, text_length = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
         prefix_length, prefix_mask = self.prefix_mask(
             prompt_input_ids, prompt_attention_mask, conditions if merge else None, groups, rows
         )
-        text_length = (input_ids if input_ids is not None else inputs_embeds).shape[1]
         cached_text = max(past_length - prefix_length, 0)
         if position_ids is None:
             position_ids = torch.arange(cached_text, cached_text + text_length, device=self.device)
