@@ -1,2 +1,2 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Where training and evaluation data come from."""
+"""From files and annotations to training batches: samples, their readers, collation and mixtures."""
