@@ -1,15 +1,22 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Folders and annotation files to samples: every form that is accepted, and clear errors for the others."""
 
+import io
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
+import datasets
 import pytest
+import torch
+from PIL import Image
 
+from modeling_valor.data.columns import RemoteFile, samples_from_dataset, stream_from_dataset
 from modeling_valor.data.readers import read_folder
 from modeling_valor.data.records import RecordError, SampleTable, captions_of, media_kind, questions_of
 from modeling_valor.data.samples import Question, Sample
+from modeling_valor.media import MediaError, read_image
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "media"
@@ -194,3 +201,162 @@ def test_a_folder_without_metadata_says_what_it_needs(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("\n")
     with pytest.raises(ValueError, match="has no rows"):
         read_folder(tmp_path)
+
+
+# --- Columns of `datasets` --------------------------------------------------------------------------------------------
+
+
+PICTURE = Image.new("RGB", (4, 4), "red")
+
+
+def encoded(picture) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def clips_dataset() -> datasets.Dataset:
+    """Two rows with the example clips, their sound as a column, three frames, an image, texts."""
+    paths = [str(EXAMPLES / f"clip-0000{index}.mp4") for index in range(2)]
+    features = datasets.Features(
+        {
+            "video": datasets.Video(),
+            "frames": datasets.List(datasets.Image()),
+            "image": datasets.Image(),
+            "caption": datasets.Value("string"),
+            "qa": datasets.List({"question": datasets.Value("string"), "answer": datasets.Value("string")}),
+        }
+    )
+    rows = {
+        "video": paths,
+        "frames": [[PICTURE] * 3] * 2,
+        "image": [PICTURE] * 2,
+        "caption": ["a dog", "a cat"],
+        "qa": [[{"question": "why?", "answer": "so"}], []],
+    }
+    return datasets.Dataset.from_dict(rows, features).add_column("audio", paths).cast_column("audio", datasets.Audio())
+
+
+def test_columns_go_by_type_and_nothing_is_decoded():
+    samples = samples_from_dataset(clips_dataset())
+    clip = str(EXAMPLES / "clip-00000.mp4")
+    assert len(samples) == 2 and samples[0] == Sample("0", clip, clip, ("a dog",), (Question("why?", ("so",)),))
+    assert [sample.id for sample in samples[-1:]] == ["1"]
+    assert list(pickle.loads(pickle.dumps(samples))) == list(samples)
+
+
+def test_columns_of_frames_and_images_carry_the_encoded_bytes():
+    dataset = clips_dataset()
+    frames = samples_from_dataset(dataset.remove_columns(["video", "image", "audio"]))[1]
+    assert frames == Sample("1", [encoded(PICTURE)] * 3, None, ("a cat",))
+    assert samples_from_dataset(dataset.select_columns("image"))[0] == Sample("0", encoded(PICTURE))
+
+
+def test_a_video_without_a_column_of_sound_brings_its_own():
+    dataset = clips_dataset().remove_columns("audio")
+    assert samples_from_dataset(dataset)[0].audio == str(EXAMPLES / "clip-00000.mp4")
+    assert samples_from_dataset(dataset, {"audio": None})[0].audio is None
+
+
+def test_named_columns_override_what_would_be_found():
+    rows = {
+        "left": ["a.mp4"], "right": ["b.mp4"], "title": ["a dog"], "more": ["it runs"], "caption": ["no"],
+        "ask": ["why?"], "say": [["so", "thus"]], "name": ["x"], "about": ["sight"],
+    }  # fmt: skip
+    columns = {"video": "right", "caption": ["title", "more"], "question": "ask", "answer": "say", "id": "name"}
+    expected = Sample("x", "b.mp4", "b.mp4", ("a dog", "it runs"), (Question("why?", ("so", "thus"), "sight"),))
+    assert samples_from_dataset(datasets.Dataset.from_dict(rows), columns)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ({"label": [1]}, None, "none of the columns label is of the type Video"),
+        ({"image": [1]}, None, "none of the columns image"),
+        ({"video": ["a.mp4"]}, {"captions": "title"}, "no column 'title', only video"),
+        ({"video": ["a.mp4"]}, {"subtitles": "video"}, "can only be one of video, audio, id, captions"),
+        ({"video": ["a.mp4"]}, {"video": ["video", "video"]}, "gives 2 columns for 'video'"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_named(rows, columns, message):
+    with pytest.raises(ValueError, match=message):
+        samples_from_dataset(datasets.Dataset.from_dict(rows), columns)
+
+
+def test_several_columns_of_one_type_need_a_choice():
+    features = datasets.Features({"left": datasets.Video(), "right": datasets.Video()})
+    dataset = datasets.Dataset.from_dict({"left": ["a.mp4"], "right": ["b.mp4"]}, features)
+    with pytest.raises(ValueError, match="left, right might all be the video"):
+        samples_from_dataset(dataset)
+    assert samples_from_dataset(dataset, {"video": "left"})[0].video == "a.mp4"
+
+
+def numbered_stream(shards: int, known: bool = True, size: int = 12):
+    """A stream of `size` rows in shards, with the number of each row as its caption."""
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    per_shard = size // shards
+
+    def rows(starts):
+        for start in starts:
+            for number in range(start, start + per_shard):
+                yield {
+                    "image": PICTURE if known else {"bytes": encoded(PICTURE), "path": None},
+                    "caption": str(number),
+                }
+
+    return datasets.IterableDataset.from_generator(
+        rows, features if known else None, gen_kwargs={"starts": list(range(0, size, per_shard))}
+    )
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_partitions_of_a_stream_are_disjoint_and_complete(known, shards, partitions):
+    stream = stream_from_dataset(numbered_stream(shards, known), shuffle_buffer=5)
+    orders = []
+    for epoch in (0, 1, 0):
+        parts = [list(stream.samples(part, partitions, epoch, seed=3)) for part in range(partitions)]
+        order = [sample.captions[0] for part in parts for sample in part]
+        assert sorted(map(int, order)) == list(range(12)) and all(parts)
+        assert len({sample.id for part in parts for sample in part}) == 12
+        assert parts[0][0].video == encoded(PICTURE) and parts[0][0].audio in (None, encoded(PICTURE))
+        orders.append(order)
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_a_worker_of_a_data_loader_gets_its_whole_partition():
+    stream = stream_from_dataset(numbered_stream(4))
+
+    class Part(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            worker = torch.utils.data.get_worker_info()
+            return (sample.captions[0] for sample in stream.samples(worker.id, worker.num_workers, 0, 0))
+
+    numbers = list(torch.utils.data.DataLoader(Part(), batch_size=None, num_workers=2))
+    assert sorted(map(int, numbers)) == list(range(12))
+
+
+def test_a_stream_of_the_folder_convention_finds_its_columns():
+    streamed = datasets.load_dataset("videofolder", data_dir=str(EXAMPLES), split="train", streaming=True)
+    samples = list(stream_from_dataset(streamed, shuffle_buffer=0).samples(0, 1, 0, 0))
+    expected = read_folder(EXAMPLES)
+    assert [sample.captions for sample in samples] == [sample.captions for sample in expected]
+    assert [sample.questions for sample in samples] == [sample.questions for sample in expected]
+    assert all(Path(sample.video).samefile(other.video) for sample, other in zip(samples, expected, strict=True))
+
+
+def test_a_file_in_an_archive_is_read_as_a_stream(tmp_path):
+    archive = tmp_path / "media.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a/red.png", encoded(PICTURE))
+    rows = datasets.Dataset.from_dict({"image": [f"zip://a/red.png::{archive}"]}).cast_column(
+        "image", datasets.Image()
+    )
+    video = samples_from_dataset(rows)[0].video
+    for _ in range(2):
+        assert read_image(video).shape == (3, 4, 4)
+    with pytest.raises(ValueError, match="only be read from its beginning"):
+        video.seek(3)
+    with pytest.raises(MediaError, match=r"blue\.png"):
+        read_image(RemoteFile(f"zip://a/blue.png::{archive}"))

@@ -19,7 +19,7 @@ MEDIA_SUFFIXES = {
 
 KEYS = {
     "id": ("id", "__key__", "key", "video_id", "clip_id", "image_id", "audio_id", "uid"),
-    "captions": ("captions", "caption", "texts", "text"),
+    "captions": ("captions", "caption", "texts", "text", "txt"),
     "questions": ("qa", "questions", "question"),
     "answers": ("answers", "answer"),
     "type": ("about", "type", "question_type", "answer_type"),

@@ -1,0 +1,256 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Datasets of the `datasets` library to samples: which column is what, and media that stay encoded."""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
+
+from ..feature_extraction_valor import media_source
+from ..media_backends import MediaError, reason
+from .records import KEYS, captions_of, look_up, questions_of
+from .samples import Sample, SampleStream
+
+
+MEDIA_COLUMNS = {
+    "video": ("video", "videos", "clip", "mp4", "frames", "images", "image", "jpg", "img", "video_path", "image_path"),
+    "audio": ("audio", "sound", "wav", "flac", "mp3", "audio_path"),
+}
+"""Usual names of media columns; of several the first counts."""
+
+_REMOTE = re.compile(r"(hf|zip|tar|gzip)://")
+
+
+def samples_from_dataset(
+    dataset: Dataset, columns: Mapping[str, str | Sequence[str] | None] | None = None
+) -> Sequence[Sample]:
+    """The rows of a `datasets.Dataset` as samples.
+
+    Media are columns of the types `Video`, `Image`, `List(Image)` (frames) and `Audio`, or else columns of paths or bytes
+    with a usual name (`MEDIA_COLUMNS`). Nothing is decoded, whatever the columns say: a sample carries the path or the
+    bytes. A video without a column of sound brings its own. Texts are columns with the names of `records.KEYS`. The
+    samples' ids are those of an `id` column, or else the numbers of the rows.
+
+    Args:
+        columns: where the names are others: what a column is ("video", "audio", "captions", "questions", "answers",
+            "id", "type") to its name. Several columns of captions are a list; `None` leaves out what would be found.
+
+    Raises:
+        ValueError: a column of this name does not exist, nothing is a column of media, or several might be.
+    """
+    return _Rows(dataset.with_format("arrow"), Columns.find(dataset.features, dataset.column_names, columns))
+
+
+def stream_from_dataset(
+    dataset: IterableDataset,
+    columns: Mapping[str, str | Sequence[str] | None] | None = None,
+    shuffle_buffer: int = 1000,
+) -> SampleStream:
+    """The rows of a `datasets.IterableDataset` as a stream of samples; columns are as in `samples_from_dataset`.
+
+    Partitions are whole shards of the dataset where it has as many, and every n-th row otherwise, for which each
+    partition reads all rows. Shards and rows are shuffled by seed and epoch, the rows through a buffer.
+
+    Args:
+        shuffle_buffer: rows to draw from, which costs the memory of as many rows with their media. 0: no shuffling.
+    """
+    names = dataset.column_names
+    if names is None:
+        first = next(dataset.with_format("arrow").iter(batch_size=1), None)
+        if first is None:
+            raise ValueError("the dataset has no rows.")
+        names = first.column_names
+    return _Stream(dataset, Columns.find(dataset.features, names, columns), shuffle_buffer)
+
+
+class RemoteFile:
+    """A file inside an archive or on the Hub, opened when it is first read: what `media.open_source` takes.
+
+    Streamed datasets name such files by fsspec's addresses, such as "hf://datasets/owner/name@main/clip.mp4".
+    """
+
+    def __init__(self, url: str):
+        self.name = url
+        self._opened: tuple[Any, BinaryIO] | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            MediaError: the file is not there or cannot be read.
+        """
+        try:
+            if self._opened is None:
+                import fsspec
+
+                # The first closes the archive when it is collected
+                opener = fsspec.open(self.name, "rb")
+                self._opened = opener, opener.open()
+            return self._opened[1].read(size)
+        except Exception as error:  # every kind of file system has its own
+            raise MediaError(f"{self.name} cannot be read: {reason(error)}.") from error
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int) -> int:
+        """To the beginning, by opening the file anew; elsewhere it cannot go."""
+        if offset != 0:
+            raise ValueError(f"{self.name} can only be read from its beginning.")
+        self._opened = None
+        return 0
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a dataset hold what.
+
+    Args:
+        video, audio: columns of media, or None.
+        own_sound: whether the sound is that of the video files.
+        texts: fields of `records.KEYS` to the columns that were named for them.
+    """
+
+    video: str | None
+    audio: str | None
+    own_sound: bool
+    texts: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def find(
+        cls,
+        features: Features | None,
+        names: Sequence[str],
+        columns: Mapping[str, str | Sequence[str] | None] | None,
+    ) -> "Columns":
+        """By what `columns` says, then by type, then by usual names.
+
+        Raises:
+            ValueError: as in `samples_from_dataset`.
+        """
+        texts, media = {}, {}
+        for field, given in (columns or {}).items():
+            chosen = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+            if absent := [name for name in chosen if name not in names]:
+                raise ValueError(f"the dataset has no column {absent[0]!r}, only {', '.join(names)}.")
+            if field in MEDIA_COLUMNS:
+                if len(chosen) > 1:
+                    raise ValueError(f"`columns` gives {len(chosen)} columns for {field!r}, but it is one.")
+                media[field] = chosen[0] if chosen else None
+                continue
+            known = next((key for key, aliases in KEYS.items() if field == key or field in aliases), None)
+            if known is None:
+                accepted = ", ".join([*MEDIA_COLUMNS, *KEYS])
+                raise ValueError(f"`columns` has the entry {field!r}, but a column can only be one of {accepted}.")
+            texts[known] = chosen
+        taken = {name for name in media.values() if name} | {name for chosen in texts.values() for name in chosen}
+        free = [name for name in names if name not in taken]
+        for field in MEDIA_COLUMNS:
+            if field not in media:
+                media[field] = _media_column(field, free, features)
+        if media["video"] is None and media["audio"] is None:
+            raise ValueError(
+                f"none of the columns {', '.join(names)} is of the type Video, Image, List(Image) or Audio, or has a usual "
+                'name: say which one is, with columns={"video": ...} or columns={"audio": ...}.'
+            )
+        video = media["video"]
+        own = video is not None and media["audio"] is None and "audio" not in (columns or {})
+        feature = (features or {}).get(video)
+        still = isinstance(feature, Image) or _items(feature) is not None
+        return cls(video, media["audio"], own and not still, texts)
+
+    def sample(self, row: dict[str, Any], number: str) -> Sample:
+        """A sample from a row of undecoded values; `number` is its id where the row has none."""
+        video = None if self.video is None else _source(row[self.video])
+        audio = None if self.audio is None else _source(row[self.audio])
+        if self.own_sound:
+            audio = video
+        record = {key: value for key, value in row.items() if key not in (self.video, self.audio)}
+        if isinstance(record.get("json"), dict):
+            record = {**record, **record["json"]}
+        for field, chosen in self.texts.items():
+            values = [record.get(name) for name in chosen]
+            for alias in KEYS[field]:
+                record.pop(alias, None)
+            record[KEYS[field][0]] = values[0] if len(values) == 1 else values or None
+        name = look_up(record, "id")
+        return Sample(number if name is None else str(name), video, audio, captions_of(record), questions_of(record))
+
+
+def _media_column(field: str, names: Sequence[str], features: Features | None) -> str | None:
+    """The column that holds video or audio, by type or else by name."""
+    types = (Video, Image) if field == "video" else (Audio,)
+    typed = [name for name in names if isinstance(_innermost((features or {}).get(name)), types)]
+    found = [name for name in MEDIA_COLUMNS[field] if name in (typed or names)] or typed
+    if not typed and features is not None:  # a column "image" may also be a number
+        found = [name for name in found if "int" not in str(features[name]) and "float" not in str(features[name])]
+    if len(found) > 1 and found[0] not in MEDIA_COLUMNS[field]:
+        raise ValueError(
+            f"the columns {', '.join(found)} might all be the {field}: choose one with columns={{{field!r}: ...}}."
+        )
+    return found[0] if found else None
+
+
+def _items(feature: Any) -> Any:
+    """The type of a list's items; None for what is no list."""
+    if isinstance(feature, (list, tuple)):
+        return feature[0]
+    return getattr(feature, "feature", None)
+
+
+def _innermost(feature: Any) -> Any:
+    items = _items(feature)
+    return feature if items is None else items
+
+
+def _source(value: Any) -> Any:
+    """What the processor takes, of a value as it is stored: a path, bytes, a remote file, or a list of these."""
+    if isinstance(value, list):
+        return [_source(item) for item in value]
+    source = media_source(value)
+    if isinstance(source, str) and _REMOTE.match(source):
+        return RemoteFile(source)
+    return value if source is None else source
+
+
+class _Rows(Sequence[Sample]):
+    """Rows of a dataset, each read when it is asked for."""
+
+    def __init__(self, dataset: Dataset, columns: Columns):
+        self.dataset = dataset
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        place = range(len(self))[index]
+        return self.columns.sample(self.dataset[place].to_pylist()[0], str(place))
+
+
+class _Stream(SampleStream):
+    """Rows of an iterable dataset; see `stream_from_dataset`."""
+
+    def __init__(self, dataset: IterableDataset, columns: Columns, shuffle_buffer: int):
+        self.dataset = dataset.with_format("arrow")
+        self.columns = columns
+        self.shuffle_buffer = shuffle_buffer
+
+    def samples(self, partition: int, partitions: int, epoch: int, seed: int) -> Iterator[Sample]:
+        dataset, step = self.dataset, partitions
+        if dataset.num_shards >= partitions:
+            dataset, step = dataset.shard(num_shards=partitions, index=partition), 1
+        if self.shuffle_buffer:
+            state = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+            dataset = dataset.shuffle(seed=state, buffer_size=self.shuffle_buffer)
+        # `iter(dataset)` would divide the rows among the workers of a data loader once more; `iter` does not
+        rows = enumerate(dataset.iter(batch_size=1))
+        for number, table in itertools.islice(rows, partition if step > 1 else 0, None, step):
+            name = f"{partition}-{number}" if step == 1 and partitions > 1 else str(number)
+            yield self.columns.sample(table.to_pylist()[0], name)
