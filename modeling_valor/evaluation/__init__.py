@@ -6,7 +6,9 @@ Each is also a module of the `evaluate` library, which loads from the installed 
 `evaluate.load(str(EVALUATE_MODULES / "valor_captioning"))`.
 """
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 from .answers import answer_accuracy, normalize_answer
 from .captioning import CAPTION_METRICS, caption_metrics
@@ -25,7 +27,11 @@ from .tokenizer import tokenize
 EVALUATE_MODULES = Path(__file__).parent / "evaluate_modules"
 """Folder of the `evaluate` modules: `valor_retrieval`, `valor_captioning`, `valor_answers`, `valor_audio_concepts`."""
 
+# How models are measured; it imports them, so only when used
+_INFERENCE = ("Evaluation", "evaluate_captioning", "evaluate_question_answering", "evaluate_retrieval")
+
 __all__ = [
+    *_INFERENCE,
     "CAPTION_METRICS",
     "EVALUATE_MODULES",
     "PAPER_STATISTICS",
@@ -41,3 +47,9 @@ __all__ = [
     "retrieval_metrics_in_blocks",
     "tokenize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _INFERENCE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(".inference", __name__), name)

@@ -1,0 +1,101 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Samples to batches of frames and sound for evaluation: in order, nothing drawn by chance, broken files set aside."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.loading import Failure, load_media
+from ..data.samples import Sample
+from ..media import MediaError
+from ..processing_valor import ValorProcessor
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """How much of each clip is seen and heard.
+
+    Args:
+        modalities: what of each clip is read, "av", "v" or "a".
+        num_frames, num_audio_clips: of each clip; None: the processor's own numbers.
+        num_workers: processes that decode; 0: this one.
+    """
+
+    modalities: Literal["av", "v", "a"] = "av"
+    num_frames: int | None = None
+    num_audio_clips: int | None = None
+    num_workers: int = 0
+
+    def __post_init__(self):
+        if self.modalities not in ("av", "v", "a"):
+            raise ValueError(f'`modalities` must be "av", "v" or "a", got {self.modalities!r}.')
+
+    @property
+    def processor_options(self) -> dict[str, Any]:
+        """Arguments of the processor."""
+        numbers = {"num_frames": self.num_frames, "num_audio_clips": self.num_audio_clips}
+        return {"modalities": self.modalities, **{name: value for name, value in numbers.items() if value is not None}}
+
+
+@dataclass
+class MediaBatch:
+    """Clips that were read, and those that were to be read with them but could not.
+
+    Args:
+        indices: which samples they are.
+        inputs: their frames and sound as the models take them; empty if none could be read.
+        failures: index of a sample -> why it could not be read.
+    """
+
+    indices: list[int]
+    inputs: dict[str, torch.Tensor]
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+
+def media_batches(
+    samples: Sequence[Sample], processor: ValorProcessor, batches: Sequence[Sequence[int]], options: MediaOptions
+) -> Iterator[MediaBatch]:
+    """One [`MediaBatch`] for each list of indices in `batches`, in their order.
+
+    Each sample is decoded by itself, in a worker where there are some, and padded to its batch. A file that cannot be
+    read, or that has nothing of the wanted modalities, is left out of its batch and listed in it.
+    """
+    if not batches:
+        return
+    loader = DataLoader(
+        _Clips(samples, processor, options),
+        batch_sampler=list(batches),
+        num_workers=min(options.num_workers, len(batches)),
+        collate_fn=_Collate(processor),
+        generator=torch.Generator(),  # otherwise the loader draws from the one that training goes on with
+    )
+    yield from loader
+
+
+class _Clips(Dataset):
+    def __init__(self, samples: Sequence[Sample], processor: ValorProcessor, options: MediaOptions):
+        self.samples, self.processor, self.options = samples, processor, options
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[int, dict[str, torch.Tensor] | Failure]:
+        sample = self.samples[index]
+        try:
+            return index, load_media(sample, self.processor, **self.options.processor_options)
+        except MediaError as error:
+            return index, Failure(sample.id, str(error))
+
+
+class _Collate:
+    def __init__(self, processor: ValorProcessor):
+        self.processor = processor
+
+    def __call__(self, clips: Sequence[tuple[int, dict[str, torch.Tensor] | Failure]]) -> MediaBatch:
+        failures = {index: clip for index, clip in clips if isinstance(clip, Failure)}
+        read = {index: clip for index, clip in clips if index not in failures}
+        inputs = dict(self.processor.pad(list(read.values()))) if read else {}
+        return MediaBatch(list(read), inputs, failures)

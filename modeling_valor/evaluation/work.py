@@ -1,0 +1,170 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Work on many items that several processes share, and that goes on where it was killed.
+
+Items form batches before anything else happens, and whole batches are handed out. So a batch holds the same items however
+many processes there are and however often the work was interrupted, and results are the same to the last bit.
+"""
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data.loading import Failure
+
+
+Result = Mapping[str, Any]
+"""What becomes of one item: tensors by name, or values that JSON can hold. Mapping "failure" to a reason: nothing."""
+
+
+def process() -> tuple[int, int]:
+    """This process's rank and the number of processes; (0, 1) outside of distributed runs."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def from_main(compute: Callable[[], Any]) -> Any:
+    """What `compute` gives in the main process, in all processes; where it raises there, all of them raise."""
+    rank, processes = process()
+    if processes == 1:
+        return compute()
+    answer = [None, None]
+    if rank == 0:
+        try:
+            answer[0] = compute()
+        except Exception as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
+
+
+def key_of(*parts: Any) -> str:
+    """A short name for what JSON can write: equal for equal parts, in every process and every year."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class ResultCache(ABC):
+    """Results on disk, by key. Several processes may add to one folder; each writes files of its own."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+
+    @abstractmethod
+    def load(self, keys: Collection[str]) -> dict[str, Result]:
+        """Those results of `keys` that are there."""
+
+    @abstractmethod
+    def add(self, results: Mapping[str, Result]) -> None:
+        """Keeps the results of a batch. A process that is killed meanwhile leaves nothing that `load` would take."""
+
+
+class TensorCache(ResultCache):
+    """Results that are tensors: one safetensors file for each batch."""
+
+    def load(self, keys: Collection[str]) -> dict[str, Result]:
+        results: dict[str, dict[str, Tensor]] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with safetensors.safe_open(path, "pt") as shard:
+                for name in shard.keys():  # noqa: SIM118 (not a dict)
+                    key, _, field = name.partition("/")
+                    if key in keys:
+                        results.setdefault(key, {})[field] = shard.get_tensor(name)
+        return results
+
+    def add(self, results: Mapping[str, Result]) -> None:
+        if not results:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"{key}/{field}": value for key, result in results.items() for field, value in result.items()}
+        path = self.folder / f"{key_of(sorted(results))}.safetensors"
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_bytes(safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}))
+        partial.replace(path)
+
+
+class TextCache(ResultCache):
+    """Results that are texts: one line of JSON for each, in a file for each process."""
+
+    def load(self, keys: Collection[str]) -> dict[str, Result]:
+        results = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:  # cut off when its process was killed
+                    continue
+                if entry["key"] in keys:
+                    results[entry["key"]] = entry["result"]
+        return results
+
+    def add(self, results: Mapping[str, Result]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / f"{process()[0]:05d}.jsonl", "a", encoding="utf-8") as file:
+            # A line break first: the last line may have been cut off
+            file.writelines("\n" + json.dumps({"key": key, "result": value}) for key, value in results.items())
+            file.write("\n")
+            file.flush()
+
+
+def work_through(
+    keys: Sequence[str],
+    batch_size: int,
+    compute: Callable[[list[list[int]]], Iterator[Mapping[int, Result]]],
+    cache: ResultCache | None = None,
+    description: str | None = None,
+) -> list[Result] | None:
+    """
+    The result of each item, in their order; in the main process only, `None` in the others.
+
+    Args:
+        keys: a name for each item, by which the cache knows its result.
+        batch_size: items that are worked on together.
+        compute: takes this process's batches of item indices, and gives for each batch, in their order, the results of its
+            items. It is called once in every process, also for no batches at all.
+        cache: where results are looked for and kept. Failures are not kept, so that they are tried again next time.
+        description: of a progress bar, which counts the main process's share; `None`: there is none.
+
+    Memory: results travel to the main process at the end; there they all exist once, plus those of one other process.
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    rank, processes = process()
+    known = cache.load(set(keys)) if cache is not None and rank == 0 else {}
+    done = from_main(lambda: set(known))
+    batches = [range(start, min(start + batch_size, len(keys))) for start in range(0, len(keys), batch_size)]
+    pending = [left for batch in batches if (left := [item for item in batch if keys[item] not in done])]
+    mine = pending[rank::processes]
+
+    results = {keys[item]: known[keys[item]] for item in range(len(keys)) if keys[item] in known}
+    with tqdm(total=sum(map(len, mine)), desc=description, disable=description is None or rank > 0) as bar:
+        for batch in compute(mine):
+            by_key = {keys[item]: result for item, result in batch.items()}
+            results.update(by_key)
+            if cache is not None:
+                cache.add({key: result for key, result in by_key.items() if "failure" not in result})
+            bar.update(len(batch))
+    if processes > 1:
+        gathered = [None] * processes if rank == 0 else None
+        dist.gather_object(results, gathered, dst=0)
+        if rank > 0:
+            return None
+        for part in gathered[1:]:
+            results.update(part)
+    return [results[key] for key in keys]
+
+
+def failed(failure: Failure) -> Result:
+    """The result of an item that could not be read."""
+    return {"failure": failure}

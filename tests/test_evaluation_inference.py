@@ -1,0 +1,309 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import dataclasses
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from evaluation_world import OPTIONS, evaluate_all, read_world
+from modeling_valor.data.text import clean_caption
+from test_processing_valor import write_clip
+from tiny import tiny_model
+
+from modeling_valor import (
+    ValorForCaptioning,
+    ValorForPreTraining,
+    ValorForQuestionAnswering,
+    ValorForRetrieval,
+    ValorModel,
+    ValorProcessor,
+)
+from modeling_valor.data.samples import Sample
+from modeling_valor.data.world import write_world
+from modeling_valor.evaluation import caption_metrics, retrieval_metrics
+from modeling_valor.evaluation.inference import (
+    embed,
+    evaluate_captioning,
+    evaluate_question_answering,
+    evaluate_retrieval,
+    score,
+    with_head,
+)
+from modeling_valor.evaluation.loader import MediaOptions
+from modeling_valor.evaluation.work import TensorCache, TextCache, work_through
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, "test", 5, seed=0, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(world):
+    return read_world(world)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(converted):
+    return str(converted("clip-vision-bert-shared"))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return ValorForPreTraining.from_pretrained(checkpoint).eval()
+
+
+@pytest.fixture(scope="module")
+def processor(checkpoint):
+    return ValorProcessor.from_pretrained(checkpoint)
+
+
+MEDIA = MediaOptions("av", 2, 1)
+ONE = {"num_frames": 2, "num_audio_clips": 1, "return_tensors": "pt"}
+
+
+# ----------------------------------------------------------------------------- figures
+
+
+def reference_scores(model, processor, samples, group="t-av"):
+    """Each text with each clip, all in one batch padded to 40 tokens."""
+    texts = [clean_caption(caption) for sample in samples for caption in sample.captions]
+    text = processor(text=texts, padding="max_length", return_tensors="pt")
+    media = processor(videos=[sample.video for sample in samples], **ONE)
+    valor = model.valor
+    with torch.no_grad():
+        return valor.compute_similarity(
+            valor.get_text_features(**text),
+            valor.get_video_features(media["pixel_values_videos"]),
+            valor.get_audio_features(media["input_features"]),
+            text["attention_mask"],
+            group=group,
+        )
+
+
+@pytest.mark.parametrize("group", ["t-av", "t-v", "t-a"])
+def test_scores_of_batches_equal_those_of_one_padded_batch(model, processor, samples, group):
+    embeddings, failures = embed(model, processor, samples, MEDIA, batch_size=2)
+    assert not failures and embeddings.clip_of_text.tolist() == [0, 0, 1, 2, 3, 4]
+    expected = reference_scores(model, processor, samples, group)
+    torch.testing.assert_close(score(model, embeddings, group), expected, atol=2e-5, rtol=0)
+
+
+def test_recall_in_both_directions_is_that_of_the_matrix(model, processor, samples):
+    result = evaluate_retrieval(model, processor, samples, ["t-av"], dual_softmax=True, **OPTIONS)
+    matrix = result.similarity["t-av"]
+    forth = retrieval_metrics(matrix, [[0], [0], [1], [2], [3], [4]])
+    back = retrieval_metrics(matrix.mT, [[0, 1], [2], [3], [4], [5]])
+    dual = retrieval_metrics(matrix, [[0], [0], [1], [2], [3], [4]], dual_softmax=True)
+    assert {name: result.metrics[f"t-av/{name}"] for name in forth} == forth
+    assert {name: result.metrics[f"av-t/{name}"] for name in back} == back
+    assert {name: result.metrics[f"t-av/DSL/{name}"] for name in dual} == dual
+    assert result.counts == {"clips": 5, "texts": 6, "t-av/queries": 6, "t-av/candidates": 5}
+
+
+def test_paragraphs_join_the_captions_of_a_clip(model, processor, samples):
+    embeddings, _ = embed(model, processor, samples[:2], MEDIA, paragraph=True)
+    assert embeddings.texts[0] == " ".join(map(clean_caption, samples[0].captions))
+    assert embeddings.clip_of_text.tolist() == [0, 1]
+
+
+def test_captions_are_those_of_generate_and_scored_by_caption_metrics(model, processor, samples):
+    result = evaluate_captioning(
+        model, processor, samples, num_beams=3, max_new_tokens=5, metrics=["BLEU-1", "CIDEr"], **OPTIONS
+    )
+    head = with_head(model, ValorForCaptioning)
+    written = []
+    for sample in samples:
+        ids = head.generate(**processor(videos=sample.video, **ONE), num_beams=3, max_new_tokens=5)
+        written += processor.post_process_generation(ids)
+    assert [entry["prediction"] for entry in result.predictions] == written
+    assert result.metrics == caption_metrics(
+        written, [list(sample.captions) for sample in samples], ["BLEU-1", "CIDEr"]
+    )
+
+
+def test_answers_are_those_of_generate_one_by_one(model, processor, samples):
+    result = evaluate_question_answering(model, processor, samples, max_new_tokens=4, **OPTIONS)
+    head = with_head(model, ValorForQuestionAnswering)
+    asked = [(sample, question) for sample in samples for question in sample.questions]
+    for entry, (sample, question) in zip(result.predictions, asked, strict=True):
+        inputs = processor(videos=sample.video, question=question.text, **ONE)
+        expected = processor.post_process_generation(head.generate(**inputs, max_new_tokens=4))
+        assert (entry["prediction"], entry["question"], entry["type"]) == (expected[0], question.text, question.type)
+    types = {f"accuracy/{question.type}" for _, question in asked}
+    assert set(result.metrics) == {"accuracy", *types}
+
+
+def test_right_answers_count(model, processor, samples):
+    """Answers that equal what the model writes make 100 percent of their type."""
+    written = evaluate_question_answering(model, processor, samples, max_new_tokens=4, **OPTIONS).predictions
+    answers = iter([entry["prediction"] for entry in written])
+    right = [
+        dataclasses.replace(
+            sample,
+            questions=tuple(
+                dataclasses.replace(question, answers=(next(answers),), type=f"{question.type}/all")
+                for question in sample.questions
+            ),
+        )
+        for sample in samples
+    ]
+    metrics = evaluate_question_answering(model, processor, right, max_new_tokens=4, **OPTIONS).metrics
+    assert set(metrics.values()) == {100.0} and {"accuracy", "accuracy/sight", "accuracy/sight/all"} <= set(metrics)
+
+
+# ----------------------------------------------------------------------------- what is missing
+
+
+def test_broken_clips_are_listed_and_in_no_figure(model, processor, samples, tmp_path):
+    (tmp_path / "broken.mp4").write_text("no video")
+    broken = Sample("broken", str(tmp_path / "broken.mp4"), captions=("a dog",), questions=samples[0].questions)
+    whole = [*samples[:2], broken, *samples[2:]]
+    for evaluate, options in (
+        (evaluate_retrieval, OPTIONS),
+        (evaluate_captioning, {"metrics": ["BLEU-1", "CIDEr"], "max_new_tokens": 4, **OPTIONS}),
+        (evaluate_question_answering, {"max_new_tokens": 4, **OPTIONS}),
+    ):
+        result = evaluate(model, processor, whole, **{**options, "batch_size": 3})
+        assert [failure.id for failure in result.failures] == ["broken"]
+        assert result.counts["clips"] == 5
+        assert result.metrics == evaluate(model, processor, samples, **options).metrics
+
+
+def test_groups_count_the_clips_that_have_their_modalities(model, processor, samples, tmp_path):
+    silent = str(write_clip(tmp_path / "silent.mp4", hertz=None))
+    whole = [samples[0], Sample("silent", silent, silent, ("a white bar",)), *samples[1:]]
+    result = evaluate_retrieval(model, processor, whole, ["t-av", "t-a", "v-a"], **OPTIONS)
+    expected = evaluate_retrieval(model, processor, samples, ["t-a", "v-a"], **OPTIONS)
+    assert (result.counts["t-av/queries"], result.counts["t-a/queries"], result.counts["v-a/queries"]) == (7, 6, 5)
+    for name, value in expected.metrics.items():
+        assert result.metrics[name] == value
+
+
+def test_workers_decode_the_same(model, processor, samples):
+    options = {**OPTIONS, "batch_size": 3}
+    alone = evaluate_retrieval(model, processor, samples, **options)
+    workers = evaluate_retrieval(model, processor, samples, num_workers=2, **options)
+    assert torch.equal(alone.similarity["t-av"], workers.similarity["t-av"])
+
+
+@pytest.mark.parametrize("change", [{}, {"padded_similarity": "zero"}, {"alignment": "coarse"}])
+def test_any_batch_size_gives_the_same_scores(processor, samples, change):
+    texts = {"vocab_size": 1024}
+    config = tiny_model(ValorForRetrieval).config
+    model = tiny_model(
+        ValorForRetrieval,
+        text_config={**config.text_config.to_dict(), **texts},
+        vision_config={**config.vision_config.to_dict(), "image_size": 32},
+        audio_config={**config.audio_config.to_dict(), "num_mel_bins": 64, "max_length": 512, "patch_size": 16},
+        **change,
+    )
+    matrices = [
+        evaluate_retrieval(model, processor, samples, num_frames=2, num_audio_clips=1, batch_size=size).similarity
+        for size in (1, 5)
+    ]
+    torch.testing.assert_close(matrices[0]["t-av"], matrices[1]["t-av"], atol=1e-5, rtol=0)
+
+
+# ----------------------------------------------------------------------------- the model
+
+
+def test_a_head_shares_the_modules_of_the_model_that_is_trained(model):
+    head = with_head(model, ValorForCaptioning)
+    assert type(head) is ValorForCaptioning and head.valor is model.valor and head.lm_head is model.lm_head
+    assert {id(part) for part in head.parameters()} == {id(part) for part in model.parameters()}
+    assert with_head(head, ValorForCaptioning) is head
+
+
+def test_retrieval_models_cannot_write(processor, samples):
+    with pytest.raises(ValueError, match="no decoder head"):
+        evaluate_captioning(tiny_model(ValorForRetrieval), processor, samples)
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [evaluate_retrieval, partial(evaluate_captioning, metrics=["BLEU-1"]), evaluate_question_answering],
+    ids=["retrieval", "captioning", "qa"],
+)
+def test_training_goes_on_as_before(checkpoint, processor, samples, evaluate):
+    model = ValorForPreTraining.from_pretrained(checkpoint).train()
+    model.valor.vision_model.eval()  # frozen parts stay in evaluation mode
+    modes = [module.training for module in model.modules()]
+    storage = [parameter.data_ptr() for parameter in model.parameters()]
+    generator = torch.get_rng_state()
+    evaluate(model, processor, samples[:2], **OPTIONS)
+    assert modes == [module.training for module in model.modules()]
+    assert storage == [parameter.data_ptr() for parameter in model.parameters()]
+    assert torch.equal(generator, torch.get_rng_state())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_base_model_and_wrapped_models_can_be_measured(checkpoint, model, processor, samples):
+    expected = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
+    base = ValorModel.from_pretrained(checkpoint)
+    wrapped = torch.nn.DataParallel(model)
+    for other in (base, wrapped):
+        assert torch.equal(evaluate_retrieval(other, processor, samples, **OPTIONS).similarity["t-av"], expected)
+
+
+def test_half_precision_models_can_be_measured(checkpoint, processor, samples):
+    model = ValorForPreTraining.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    assert evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"].dtype == torch.float32
+    captions = evaluate_captioning(model, processor, samples[:2], max_new_tokens=3, metrics=["BLEU-1"], **OPTIONS)
+    assert captions.counts["clips"] == 2
+    assert evaluate_question_answering(model, processor, samples[:2], **OPTIONS).counts["questions"] == 3
+
+
+# ----------------------------------------------------------------------------- work
+
+
+def squares(batches, log):
+    for batch in batches:
+        log.append(batch)
+        yield {item: {"square": torch.tensor([item**2]), "odd": torch.tensor([item % 2])} for item in batch}
+
+
+def test_interrupted_work_goes_on_in_the_same_batches(tmp_path):
+    keys = [f"item {index}" for index in range(7)]
+
+    def killed(batches):
+        for number, result in enumerate(squares(batches, [])):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield result
+
+    with pytest.raises(KeyboardInterrupt):
+        work_through(keys, 2, killed, TensorCache(tmp_path))
+    (tmp_path / "torn.1.partial").write_bytes(b"half")
+    log = []
+    results = work_through(keys, 2, lambda batches: squares(batches, log), TensorCache(tmp_path))
+    assert log == [[4, 5], [6]]
+    assert [result["square"].item() for result in results] == [index**2 for index in range(7)]
+
+
+def test_a_torn_line_is_done_again(tmp_path):
+    cache = TextCache(tmp_path)
+    cache.add({"a": {"text": "one"}, "b": {"text": "two"}})
+    path = next(tmp_path.glob("*.jsonl"))
+    path.write_text(path.read_text()[:-5])
+    assert cache.load({"a", "b"}) == {"a": {"text": "one"}}
+    cache.add({"b": {"text": "two"}})
+    assert cache.load({"a", "b"}) == {"a": {"text": "one"}, "b": {"text": "two"}}
+
+
+def test_two_processes_give_the_figures_of_one(checkpoint, world, samples, tmp_path):
+    """Five samples in batches of two: three batches for two processes."""
+    program = [sys.executable, str(Path(__file__).parent / "evaluation_world.py")]
+    arguments = ["2", str(tmp_path / "rendezvous"), checkpoint, str(world), str(tmp_path)]
+    started = [subprocess.Popen([*program, str(rank), *arguments]) for rank in range(2)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    expected = json.loads(json.dumps(evaluate_all(checkpoint, samples)))
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == expected
+    for task, result in second.items():
+        assert result == {**expected[task], "predictions": []}
