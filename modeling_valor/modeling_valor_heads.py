@@ -197,7 +197,11 @@ class ValorDecoderModel(ValorPreTrainedModel):
     def labels_of(labels: torch.LongTensor, conditions: ValorConditions, group: str) -> torch.LongTensor:
         """Labels without those of samples that have none of the group's modalities."""
         present = conditions.present(CAPTIONING_GROUPS[group])
-        return labels if present is None else labels.masked_fill(~present[:, None], IGNORE_INDEX)
+        if present is None:
+            return labels
+        # Several texts of a sample are consecutive rows
+        present = present.repeat_interleave(len(labels) // len(present))
+        return labels.masked_fill(~present[:, None], IGNORE_INDEX)
 
     def predict(
         self,
@@ -283,7 +287,7 @@ class ValorForPreTraining(ValorDecoderModel):
             frame_mask=frame_mask,
             input_features=input_features,
             audio_mask=audio_mask,
-            alignment_groups=None if skip_alignment else alignment_groups,
+            alignment_groups=alignment_groups,
             return_loss=not skip_alignment,
             **kwargs,
         )

@@ -1,0 +1,91 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Loaded samples to the batches that the models train on: tokens, masks and labels of each task."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..captioning import IGNORE_INDEX, mask_tokens, next_word_labels
+from ..configuration_valor import ValorConfig
+from ..processing_valor import ValorProcessor
+from .loading import LoadedSample, LoadingOptions
+
+
+class ValorCollator:
+    """Makes one batch of loaded samples of one task.
+
+    Args:
+        processor: tokenizes, and pads frames and sound.
+        config: special tokens, masking and objective of the model that is trained.
+    """
+
+    def __init__(self, processor: ValorProcessor, config: ValorConfig):
+        self.processor = processor
+        self.config = config
+
+    def __call__(self, samples: Sequence[LoadedSample], options: LoadingOptions, seed: int) -> dict[str, Any]:
+        """
+        The model's inputs. Masks are drawn anew for every `seed`.
+
+        Returns:
+            Frames and sound of B samples; and
+            - retrieval: `input_ids`, `attention_mask`;
+            - pretraining: the same, and `decoder_input_ids`, `decoder_attention_mask`, `labels` for MGC;
+            - captioning: masked `input_ids` (k * B, L), `attention_mask` and `labels`, for k captions of each sample;
+            - question answering: `question_input_ids` (k * B, Q), and the answers as masked `input_ids` and `labels`.
+        """
+        batch = dict(self.processor.pad([sample.media for sample in samples]))
+        generator = torch.Generator().manual_seed(seed)
+        if options.task == "question_answering":
+            questions = [text for sample in samples for text in sample.questions]
+            encoded = self.tokenize(questions, options.max_question_length)
+            batch.update({f"question_{name}": value for name, value in encoded.items()})
+            answers = self.tokenize([text for sample in samples for text in sample.answers], options.max_length)
+            batch.update(self.answer_targets(**answers))
+            return batch
+        text = self.tokenize([text for sample in samples for text in sample.captions], options.max_length)
+        if options.task == "captioning":
+            batch.update(self.caption_targets(**text, generator=generator))
+            return batch
+        batch.update(text)
+        if options.task == "pretraining":
+            targets = self.caption_targets(**text, generator=generator)
+            batch.update(
+                decoder_input_ids=targets["input_ids"],
+                decoder_attention_mask=targets["attention_mask"],
+                labels=targets["labels"],
+            )
+        return batch
+
+    def tokenize(self, texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
+        return dict(self.processor(text=texts, max_length=max_length, return_tensors="pt"))
+
+    def caption_targets(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Captions with masked words (section 4.2), or for the "causal" objective as they are, and their labels."""
+        if self.config.captioning_objective == "causal":
+            labels = next_word_labels(input_ids, attention_mask)
+        else:
+            text_config = self.config.text_config
+            input_ids, labels = mask_tokens(
+                input_ids,
+                attention_mask,
+                text_config.mask_token_id,
+                text_config.vocab_size,
+                self.config.mask_probability,
+                generator,
+            )
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+    def answer_targets(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Answers of which every token but [CLS] is masked, as the 2023 code does, and their labels."""
+        if self.config.captioning_objective == "causal":
+            labels = next_word_labels(input_ids, attention_mask)
+        else:
+            asked = attention_mask.bool()
+            asked[:, 0] = False
+            labels = input_ids.masked_fill(~asked, IGNORE_INDEX)
+            input_ids = input_ids.masked_fill(asked, self.config.text_config.mask_token_id)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

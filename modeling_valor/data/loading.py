@@ -1,0 +1,245 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Samples to tensors, one by one, in the workers of a data loader; and what becomes of those that cannot be read."""
+
+import hashlib
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.utils import logging
+
+from ..media import MediaError
+from ..processing_valor import ValorProcessor
+from .samples import Sample
+from .text import clean_answer, clean_caption, clean_question
+
+
+logger = logging.get_logger(__name__)
+
+TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
+"""What a model can be trained for: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
+
+
+class TooManyFailures(RuntimeError):
+    """More samples than are tolerated could not be read."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be read, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class FailureLog:
+    """Counts samples that could not be read, and gives up when they are too many.
+
+    Args:
+        max_share: tolerated share of failures among all samples read.
+        patience: number of samples to read before the share is looked at.
+    """
+
+    max_share: float = 0.05
+    patience: int = 100
+    read: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def update(self, num_read: int, failures: Iterable[Failure]) -> None:
+        """Takes note of a batch.
+
+        Raises:
+            TooManyFailures: more than `max_share` of the samples could not be read.
+        """
+        self.read += num_read
+        self.failures.update((failure.id, failure.reason) for failure in failures)
+        if len(self.failures) > self.max_share * max(self.read, self.patience):
+            raise TooManyFailures(
+                f"{len(self.failures)} of {self.read} samples could not be read, more than the {self.max_share:.0%} that "
+                f"`max_failures` tolerates. {self.report()}"
+            )
+
+    def report(self, most: int = 5) -> str:
+        """The failures in a few lines: how many for which reason, and the first of each."""
+        reasons = Counter(self.failures.values())
+        lines = [f"{count} x {reason}" for reason, count in reasons.most_common(most)]
+        if len(reasons) > most:
+            lines.append(f"and {len(reasons) - most} other reasons")
+        return (
+            "\n".join([f"{len(self.failures)} samples were skipped:", *lines]) if lines else "No sample was skipped."
+        )
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How the samples of one source are made into tensors.
+
+    Args:
+        task: one of `TASKS`.
+        modalities: what of each sample is read.
+        num_frames, num_audio_clips: of each sample; None: the processor's own numbers.
+        max_length, max_question_length: tokens of a caption or answer, and of a question, at the most.
+        captions_per_sample, questions_per_sample: texts for one reading of a clip, drawn with as little repetition as
+            possible. Encoders run once for all of them. Alignment takes one caption.
+        clean_text: clean texts as the 2023 code does (lower case, no punctuation).
+        sampling: which frame and which block of sound is taken of each segment.
+        transforms: more arguments of the video processor, such as `{"do_flip": True}`.
+    """
+
+    task: Literal["pretraining", "retrieval", "captioning", "question_answering"] = "pretraining"
+    modalities: Literal["av", "v", "a"] = "av"
+    num_frames: int | None = None
+    num_audio_clips: int | None = None
+    max_length: int = 40
+    max_question_length: int = 40
+    captions_per_sample: int = 1
+    questions_per_sample: int = 1
+    clean_text: bool = True
+    sampling: Literal["center", "random"] = "random"
+    transforms: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        if self.captions_per_sample > 1 and self.task != "captioning":
+            raise ValueError(f"Only captioning takes several captions of a clip at once, not {self.task}.")
+
+    @property
+    def media_options(self) -> dict[str, Any]:
+        """Arguments of the processor for the frames and the sound of one sample."""
+        options = {"modalities": self.modalities, "sampling": self.sampling, **self.transforms}
+        for name in ("num_frames", "num_audio_clips"):
+            if getattr(self, name) is not None:
+                options[name] = getattr(self, name)
+        return options
+
+
+@dataclass
+class LoadedSample:
+    """A sample as tensors (`media`, of batch size 1) and the texts drawn for this reading."""
+
+    id: str
+    media: dict[str, torch.Tensor]
+    captions: list[str] = field(default_factory=list)
+    questions: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+
+
+def load_sample(
+    sample: Sample, processor: ValorProcessor, options: LoadingOptions, seed: int, cache: Path | None = None
+) -> LoadedSample:
+    """Reads one sample. All chance (frames, flips, texts) follows from `seed`; `cache` is that of `load_media`.
+
+    Raises:
+        MediaError: a file cannot be read, nothing of the wanted modalities is there, or the texts are missing.
+    """
+    rng = random.Random(seed)
+    loaded = LoadedSample(sample.id, media={})
+    if options.task == "question_answering":
+        questions = [question for question in sample.questions if question.answers]
+        for question in _draw(rng, questions, options.questions_per_sample, sample, "question with an answer"):
+            answer = rng.choice(question.answers)
+            loaded.questions.append(clean_question(question.text) if options.clean_text else question.text)
+            loaded.answers.append(clean_answer(answer) if options.clean_text else answer)
+    else:
+        captions = _draw(rng, sample.captions, options.captions_per_sample, sample, "caption")
+        loaded.captions = [clean_caption(text) if options.clean_text else text for text in captions]
+    # One generator for both modalities: sound and sight differ in their numbers of segments anyway
+    generator = torch.Generator().manual_seed(seed)
+    loaded.media = load_media(sample, processor, cache=cache, generator=generator, **options.media_options)
+    return loaded
+
+
+def load_media(
+    sample: Sample, processor: ValorProcessor, modalities: str = "av", cache: Path | None = None, **options
+) -> dict[str, torch.Tensor]:
+    """Frames and sound of one sample as tensors of batch size 1; a modality that is not there is left out.
+
+    Args:
+        cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It
+            serves one set of `options`, without anything random in them.
+
+    Raises:
+        MediaError: a file cannot be read, or nothing of `modalities` is there.
+    """
+    if cache is None:
+        return _read_media(sample, processor, modalities, options)
+    digest = hashlib.sha256(sample.id.encode()).hexdigest()
+    path = cache / digest[:2] / f"{digest}.safetensors"
+    if not path.exists():
+        media = _read_media(sample, processor, modalities, options)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file(
+            {name: value.half() if value.is_floating_point() else value for name, value in media.items()}, partial
+        )
+        os.replace(partial, path)
+    return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+
+
+def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: LoadingOptions) -> Path:
+    """The folder below `root` for tensors made by this processor with these options; another one for any others.
+
+    Raises:
+        ValueError: the options leave something to chance, so that there is nothing to keep.
+    """
+    if options.sampling != "center" or options.transforms.get("do_flip"):
+        raise ValueError(
+            'A cache keeps what is always the same: use `sampling="center"` and no random transforms with it.'
+        )
+    parts = [part.to_json_string() for part in (processor.video_processor, processor.feature_extractor)]
+    settings = json.dumps([*parts, options.media_options], sort_keys=True)
+    return Path(root) / hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def _read_media(
+    sample: Sample, processor: ValorProcessor, modalities: str, options: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    video = sample.video if "v" in modalities else None
+    audio = sample.audio if "a" in modalities else None
+    try:
+        media = processor(
+            videos=None if video is None else [video],
+            audio=None if audio is None else [audio],
+            load_audio_from_video=False,
+            modalities=modalities,
+            return_tensors="pt",
+            **options,
+        )
+    except ValueError as error:  # a malformed sample is one sample less, not the end of a long run
+        raise MediaError(f"{sample.id}: {error}") from error
+    return dict(media)
+
+
+def load_or_replace(
+    candidates: Iterable[Sample], load: Callable[[Sample], LoadedSample], most: int = 20
+) -> tuple[LoadedSample | None, list[Failure]]:
+    """The first of `candidates` that can be read, and those before it that could not.
+
+    A broken file is replaced by the next one, so that batches keep their size and ranks stay in step.
+    """
+    failures = []
+    for _, sample in zip(range(most), candidates, strict=False):
+        try:
+            return load(sample), failures
+        except MediaError as error:
+            failures.append(Failure(sample.id, str(error)))
+    return None, failures
+
+
+def _draw(rng: random.Random, options, count: int, sample: Sample, what: str) -> list:
+    """So many of the options in random order, all of them once before any of them twice."""
+    if not options:
+        raise MediaError(f"{sample.id} has no {what}.")
+    drawn = []
+    while len(drawn) < count:
+        drawn += rng.sample(options, min(count - len(drawn), len(options)))
+    return drawn

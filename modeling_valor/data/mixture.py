@@ -1,0 +1,298 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Several datasets in one training: which one each step draws from, and which of its samples each rank reads.
+
+Everything a batch holds follows from the seed, the number of the step and the rank. So ranks agree without talking, and a
+run that was stopped goes on with the batches that it would have seen; there is no other state to save.
+"""
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..configuration_valor import ValorConfig
+from ..processing_valor import ValorProcessor
+from .collation import ValorCollator
+from .loading import LoadingOptions, cache_folder, load_or_replace, load_sample
+from .samples import Sample, SampleStream
+
+
+@dataclass
+class Source:
+    """One dataset of a mixture.
+
+    Args:
+        name: for logs; unique in the mixture.
+        samples: all samples, or a stream of them.
+        options: its task, frames, clips and text lengths.
+        batch_size: samples of each rank in a step.
+        epochs: how many times its samples are seen in the whole training. This sets how often it is drawn.
+        steps: the same in steps; needed for streams, whose length is not known. Overrides `epochs`.
+        alignment_groups, captioning_groups: modality groups to train; None: the model's.
+        cache_dir: folder in which decoded frames and sound are kept for the next epoch (`loading.load_media`).
+        neighbours: samples that stay together in a batch, such as 2 for datasets whose samples come in similar pairs,
+            which makes contrastive learning harder. 1: all are shuffled.
+    """
+
+    name: str
+    samples: Sequence[Sample] | SampleStream
+    options: LoadingOptions = field(default_factory=LoadingOptions)
+    batch_size: int = 64
+    epochs: float = 1.0
+    steps: int | None = None
+    alignment_groups: Sequence[str] | None = None
+    captioning_groups: Sequence[str] | None = None
+    cache_dir: str | os.PathLike | None = None
+    neighbours: int = 1
+
+    def num_steps(self, world_size: int) -> int:
+        """Steps of this source in the whole training."""
+        if self.steps is not None:
+            return self.steps
+        if isinstance(self.samples, SampleStream):
+            raise ValueError(f"The source {self.name!r} is a stream, whose length is not known: give its `steps`.")
+        return max(1, round(self.epochs * (len(self.samples) // (self.batch_size * world_size))))
+
+    def order(self, epoch: int, seed: int) -> np.ndarray:
+        """Indices of all samples in the order of one epoch."""
+        rng = np.random.default_rng([seed, epoch])
+        count = len(self.samples)
+        if self.neighbours == 1:
+            return rng.permutation(count)
+        blocks = np.array_split(np.arange(count), range(self.neighbours, count, self.neighbours))
+        return np.concatenate([blocks[index] for index in rng.permutation(len(blocks))])
+
+
+@dataclass(frozen=True)
+class Request:
+    """One batch of one rank, by numbers: what a worker needs to know to make it.
+
+    Args:
+        source: number of the source.
+        visit: how many batches of this source came before.
+        seed: of everything random in the batch.
+        rank, world_size: whose part of the step's samples.
+        partition, partitions, position: for streams, which part of the stream is read, and how many of its batches came
+            before.
+    """
+
+    source: int
+    visit: int
+    seed: int
+    rank: int
+    world_size: int
+    partition: int = 0
+    partitions: int = 1
+    position: int = 0
+
+
+class RequestSampler:
+    """Draws a source for each step and numbers its batches. The batch sampler of the mixture's data loader.
+
+    Sources are drawn at random, without replacement from a pool that holds each as often as its `num_steps`; so all
+    epochs are completed exactly. With another number of steps than that, the pool is scaled to it.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        num_steps: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ):
+        steps = np.array([source.num_steps(world_size) for source in sources])
+        for source in sources:
+            if not isinstance(source.samples, SampleStream) and len(source.samples) < source.batch_size * world_size:
+                raise ValueError(
+                    f"The source {source.name!r} has {len(source.samples)} samples, fewer than one step takes "
+                    f"({source.batch_size} for each of {world_size} processes). Lower its `batch_size`."
+                )
+        if num_steps is not None:
+            # The largest remainders get the steps that rounding down left over
+            shares = steps / steps.sum() * num_steps
+            steps = np.floor(shares).astype(int)
+            steps[np.argsort(steps - shares, kind="stable")[: num_steps - steps.sum()]] += 1
+        self.draws = np.random.default_rng([seed, 0]).permutation(np.repeat(np.arange(len(sources)), steps))
+        self.sources, self.seed, self.rank, self.world_size = sources, seed, rank, world_size
+        self.num_workers = max(1, num_workers)
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        visits, positions = defaultdict(int), defaultdict(int)
+        for step, source in enumerate(self.draws.tolist()):
+            # The loader's worker `step % num_workers` makes this batch, so a stream has one part for each
+            worker = step % self.num_workers
+            yield [
+                Request(
+                    source=source,
+                    visit=visits[source],
+                    seed=self.seed + 1_000_003 * (step * self.world_size + self.rank + 1),
+                    rank=self.rank,
+                    world_size=self.world_size,
+                    partition=worker * self.world_size + self.rank,
+                    partitions=self.num_workers * self.world_size,
+                    position=positions[source, worker],
+                )
+            ]
+            visits[source] += 1
+            positions[source, worker] += 1
+
+
+class Mixture(Dataset):
+    """A dataset of batches: `mixture[request]` reads, tokenizes and masks one batch of one source.
+
+    Args:
+        sources: the datasets.
+        processor, config: of the model that is trained.
+        seed: fixes the order of samples and everything drawn from them.
+    """
+
+    def __init__(self, sources: Sequence[Source], processor: ValorProcessor, config: ValorConfig, seed: int = 0):
+        if not sources:
+            raise ValueError("A mixture needs at least one source.")
+        if len({source.name for source in sources}) < len(sources):
+            raise ValueError(f"Sources must have different names, got {[source.name for source in sources]}.")
+        self.sources = list(sources)
+        self.processor = processor
+        self.collate = ValorCollator(processor, config)
+        self.seed = seed
+        self.caches = [
+            None if source.cache_dir is None else cache_folder(source.cache_dir, processor, source.options)
+            for source in self.sources
+        ]
+        self._order = lru_cache(maxsize=2 * len(sources))(self._order_of)
+        self._streams: dict[tuple[int, int], tuple[Iterator[Sample], int]] = {}
+
+    def __len__(self) -> int:
+        """Samples of all sources that are not streams."""
+        return sum(len(source.samples) for source in self.sources if not isinstance(source.samples, SampleStream))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_order": None, "_streams": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._order = lru_cache(maxsize=2 * len(self.sources))(self._order_of)
+
+    def loader(
+        self,
+        num_steps: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        prefetch_factor: int | None = None,
+    ) -> DataLoader:
+        """A data loader that gives one batch a step, made in `num_workers` processes."""
+        sampler = RequestSampler(self.sources, num_steps, self.seed, rank, world_size, num_workers)
+        return DataLoader(
+            self,
+            batch_sampler=sampler,
+            collate_fn=_only,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor if num_workers else None,
+            worker_init_fn=_one_thread,
+            persistent_workers=num_workers > 0,
+        )
+
+    def __getitem__(self, request: Request) -> dict[str, Any]:
+        """
+        One batch: the model's inputs; besides, `task`, `source`, `num_read` and the `failures`.
+
+        Raises:
+            RuntimeError: not one of many samples in a row could be read.
+        """
+        source = self.sources[request.source]
+        rng = random.Random(request.seed)
+        candidates = self._candidates(request)
+        load = partial(
+            load_sample, processor=self.processor, options=source.options, cache=self.caches[request.source]
+        )
+        loaded, failures = [], []
+        for _ in range(source.batch_size):
+            seed = rng.randrange(2**31)
+            sample, failed = load_or_replace(candidates, partial(load, seed=seed))
+            failures += failed
+            if sample is None:
+                reasons = "; ".join(failure.reason for failure in failed[:3])
+                raise RuntimeError(
+                    f"{len(failed)} samples in a row of {source.name!r} could not be read, such as: {reasons}"
+                )
+            loaded.append(sample)
+        batch = self.collate(loaded, source.options, seed=rng.randrange(2**31))
+        groups = {"alignment_groups": source.alignment_groups, "captioning_groups": source.captioning_groups}
+        takes = {
+            "pretraining": ("alignment_groups", "captioning_groups"),
+            "retrieval": ("alignment_groups",),
+            "captioning": ("captioning_groups",),
+            "question_answering": ("captioning_groups",),
+        }[source.options.task]
+        batch.update({name: list(groups[name]) for name in takes if groups[name] is not None})
+        return {
+            **batch,
+            "task": source.options.task,
+            "source": source.name,
+            "num_read": len(loaded) + len(failures),
+            "failures": failures,
+        }
+
+    def _candidates(self, request: Request) -> Iterator[Sample]:
+        """The samples of a batch, then what may stand in for those that cannot be read."""
+        source = self.sources[request.source]
+        if isinstance(source.samples, SampleStream):
+            return self._read_stream(request)
+        per_step = source.batch_size * request.world_size
+        epoch, step = divmod(request.visit, len(source.samples) // per_step)
+        order = self._order(request.source, epoch)
+        first = step * per_step + request.rank * source.batch_size
+        own = order[first : first + source.batch_size]
+        others = np.random.default_rng(request.seed).permutation(len(order))
+        return (source.samples[int(index)] for index in chain(own, others))
+
+    def _order_of(self, source: int, epoch: int) -> np.ndarray:
+        return self.sources[source].order(epoch, self.seed + source)
+
+    def _read_stream(self, request: Request) -> Iterator[Sample]:
+        """The stream's samples from the request's batch on; earlier ones are passed over without decoding."""
+        source, key = self.sources[request.source], (request.source, request.partition)
+        stream, position = self._streams.get(key, (None, 0))
+        if stream is None or position > request.position:
+            stream, position = self._endless(source.samples, request), 0
+        for _ in islice(stream, (request.position - position) * source.batch_size):
+            pass
+        self._streams[key] = (stream, request.position + 1)
+        batch = list(islice(stream, source.batch_size))
+        # Stand-ins are samples of the same batch once more, so that broken files do not shift what comes later
+        return chain(batch, batch)
+
+    def _endless(self, stream: SampleStream, request: Request) -> Iterator[Sample]:
+        epoch = 0
+        while True:
+            count = 0
+            for sample in stream.samples(request.partition, request.partitions, epoch, self.seed):
+                count += 1
+                yield sample
+            if count == 0:
+                raise RuntimeError(f"The source {self.sources[request.source].name!r} gives no samples.")
+            epoch += 1
+
+
+def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:
+    return batches[0]
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,186 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Contrastive batches larger than memory, with exactly the gradients of the whole batch.
+
+The contrastive loss needs all embeddings of a batch at once, but no activations of the encoders. So embeddings are computed
+chunk by chunk without activations; the loss gives their gradients; and each chunk is encoded once more, with activations,
+to carry its part of these gradients through the encoders. Costs a second forward pass; memory is that of one chunk.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from ..alignment import contrastive_loss, gather_samples
+from ..captioning import IGNORE_INDEX
+from ..configuration_valor import CAPTIONING_GROUPS, ValorConfig
+from ..modeling_valor_heads import ValorForPreTraining, ValorForRetrieval
+
+
+EMBEDS = ("text_embeds", "video_embeds", "audio_embeds")
+ENCODER_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "pixel_values_videos",
+    "frame_mask",
+    "input_features",
+    "audio_mask",
+)
+# Parameters that take part after the embeddings: in the scores and in the loss on them
+SCORING = (
+    "text_token_weight.",
+    "video_token_weight.",
+    "audio_token_weight.",
+    "audiovisual_projection.",
+    "logit_scale",
+)
+
+
+def gradient_cached_step(
+    forward: Callable[..., Any],
+    model: ValorForPreTraining | ValorForRetrieval,
+    inputs: dict[str, Any],
+    chunk_size: int,
+    backward: Callable[..., None],
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+    defer_sync: Callable[[], AbstractContextManager] = nullcontext,
+) -> Tensor:
+    """
+    Adds the gradients of a batch's loss to those of the model, `chunk_size` samples at a time.
+
+    Args:
+        forward: runs the model, wrapped for distributed training where it is, on a chunk of `inputs`.
+        model: the model itself.
+        inputs: the batch; with `labels` MGC is trained beside MGA (eq. 7), without them MGA alone.
+        backward: runs the backward pass of a loss, with the arguments of `Tensor.backward`.
+        precision: context of the forward passes, such as autocast.
+        defer_sync: context in which the wrapped model does not exchange gradients; the last chunk runs outside of it.
+
+    Returns:
+        The loss, detached: equal to that of the whole batch.
+
+    Source: section 4.2, eq. 2 to 7; the method is that of Gao et al., "Scaling Deep Contrastive Learning Batch Size under
+    Memory Limited Setup" (2021).
+    """
+    inputs = dict(inputs)
+    alignment_groups = inputs.pop("alignment_groups", None)
+    with_captions = inputs.get("labels") is not None
+    valor = model.valor
+    chunks = _split(inputs, chunk_size)
+
+    states, parts = [], []
+    for chunk in chunks:
+        states.append(_RandomState.now(chunk["input_ids"]))
+        with torch.no_grad(), precision():
+            outputs = valor(**{name: chunk.get(name) for name in ENCODER_INPUTS}, alignment_groups=[])
+        parts.append([getattr(outputs, name) for name in EMBEDS])
+    embeds = [None if pieces[0] is None else torch.cat(pieces).requires_grad_() for pieces in zip(*parts, strict=True)]
+    with precision():
+        alignment = _alignment_loss(model, embeds, inputs, alignment_groups)
+    if with_captions:
+        alignment = model.config.alignment_loss_weight * alignment
+
+    leaves = [value for value in embeds if value is not None]
+    scoring = [parameter for name, parameter in valor.named_parameters() if name.startswith(SCORING)]
+    grads = iter(torch.autograd.grad(alignment, leaves, retain_graph=True))
+    grads = [None if value is None else next(grads).split(chunk_size) for value in embeds]
+    with defer_sync():  # every rank has the gradients of all ranks' samples already
+        backward(alignment, inputs=[parameter for parameter in scoring if parameter.requires_grad])
+
+    totals = _num_targets(model.config, inputs) if with_captions else {}
+    captioning = []
+    for index, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
+        state.restore()
+        with nullcontext() if index == len(chunks) - 1 else defer_sync():
+            with precision():
+                outputs = forward(**chunk, alignment_groups=[])
+            loss = sum(
+                (getattr(outputs, name).float() * pieces[index].float()).sum()
+                for name, pieces in zip(EMBEDS, grads, strict=True)
+                if pieces is not None
+            )
+            if with_captions and outputs.captioning_losses:
+                counts = _num_targets(model.config, chunk)
+                shares = [
+                    value * (counts[group] / totals[group].clamp(min=1))
+                    for group, value in outputs.captioning_losses.items()
+                ]
+                captioning.append(torch.stack(shares).mean())
+                loss = loss + captioning[-1]
+            backward(loss)
+    return sum(part.detach() for part in [alignment, *captioning])
+
+
+def _split(inputs: dict[str, Any], chunk_size: int) -> list[dict[str, Any]]:
+    """Chunks of a batch; what is not a tensor belongs to each of them."""
+    parts = {
+        name: value.split(chunk_size)
+        if isinstance(value, Tensor)
+        else [value] * math.ceil(_batch_size(inputs) / chunk_size)
+        for name, value in inputs.items()
+    }
+    return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
+
+
+def _batch_size(inputs: dict[str, Any]) -> int:
+    return len(inputs["input_ids"])
+
+
+def _alignment_loss(
+    model: ValorForPreTraining | ValorForRetrieval,
+    embeds: list[Tensor | None],
+    inputs: dict[str, Any],
+    groups: Sequence[str] | None,
+) -> Tensor:
+    """The mean contrastive loss of the modality groups (eq. 4) on the embeddings of all ranks."""
+    valor = model.valor
+    masks = [
+        valor.text_attention_mask(inputs["input_ids"], inputs.get("attention_mask")),
+        valor.encoded_frame_mask(inputs.get("frame_mask")),
+        inputs.get("audio_mask"),
+    ]
+    given = [name.removesuffix("_embeds") for name, value in zip(EMBEDS, embeds, strict=True) if value is not None]
+    groups = model.config.select_groups("alignment_groups", groups, given)
+    embeds, masks = gather_samples(embeds, masks)
+    similarity = valor.compute_similarities(groups, *embeds, *masks)
+    return torch.stack([contrastive_loss(scores, valor.logit_scale) for scores in similarity.values()]).mean()
+
+
+def _num_targets(config: ValorConfig, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """How many words of a batch each captioning group predicts: none of samples without any of its modalities."""
+    targets = (inputs["labels"] != IGNORE_INDEX).sum(dim=1)
+    masks = {"video": inputs.get("frame_mask"), "audio": inputs.get("audio_mask")}
+    given = {"video": inputs.get("pixel_values_videos"), "audio": inputs.get("input_features")}
+    counts = {}
+    for group, modalities in CAPTIONING_GROUPS.items():
+        there = torch.zeros_like(targets, dtype=torch.bool)
+        for name in modalities:
+            if given[name] is not None:
+                there |= True if masks[name] is None else masks[name].any(dim=1)
+        counts[group] = (targets * there).sum()
+    return counts
+
+
+@dataclass
+class _RandomState:
+    """The state of the random number generators, to run the same dropout once more."""
+
+    cpu: Tensor
+    devices: list[int]
+    states: list[Tensor]
+
+    @classmethod
+    def now(cls, *tensors: Tensor) -> "_RandomState":
+        return cls(torch.get_rng_state(), *get_device_states(*tensors))
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        set_device_states(self.devices, self.states)
+
+
+__all__ = ["gradient_cached_step"]

@@ -1,0 +1,42 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""One set of weights for several tasks: what a mixture trains."""
+
+from typing import Literal
+
+from transformers.utils import ModelOutput
+
+from ..modeling_valor_heads import (
+    ValorForCaptioning,
+    ValorForPreTraining,
+    ValorForQuestionAnswering,
+    ValorForRetrieval,
+)
+
+
+HEADS = {
+    "pretraining": ValorForPreTraining,
+    "retrieval": ValorForRetrieval,
+    "captioning": ValorForCaptioning,
+    "question_answering": ValorForQuestionAnswering,
+}
+"""The class whose `forward` trains each task."""
+
+
+class ValorForMultitask(ValorForQuestionAnswering, ValorForCaptioning, ValorForPreTraining):
+    """
+    VALOR whose every step trains another task.
+
+    All heads have the same parameters, so this class has no others: it only chooses the `forward`. Its checkpoints load
+    into any head, and those of any head into it.
+    """
+
+    def forward(
+        self,
+        task: Literal["pretraining", "retrieval", "captioning", "question_answering"] = "pretraining",
+        **inputs,
+    ) -> ModelOutput:
+        """The output of the task's own class for `inputs`, which are that class's."""
+        return HEADS[task].forward(self, **inputs)
+
+
+__all__ = ["HEADS", "ValorForMultitask"]

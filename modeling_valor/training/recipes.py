@@ -1,0 +1,232 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""What the training scripts share: arguments and recipes, and from them the model, the data and the Trainer.
+
+A recipe is a YAML file of the same arguments as the command line's, which overrides it:
+
+    python run_retrieval.py recipes/msrvtt_retrieval.yaml --model_name_or_path valor-large --learning_rate 2e-5
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import yaml
+from transformers import AutoModel, HfArgumentParser, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from ..configuration_valor import ValorConfig
+from ..data.loading import LoadingOptions
+from ..data.mixture import Mixture, Source
+from ..modeling_valor import ValorPreTrainedModel
+from ..processing_valor import ValorProcessor
+from .arguments import ValorTrainingArguments
+from .multitask import HEADS, ValorForMultitask
+from .trainer import ValorTrainer
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Checkpoint to start from."})
+    config_name: str | None = field(
+        default=None, metadata={"help": "Configuration of a model with new weights, where no checkpoint is given."}
+    )
+    processor_name: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of the processor. Default: where the model comes from."}
+    )
+    vision_model: str | None = field(
+        default=None, metadata={"help": "Checkpoint whose vision encoder the new model starts with, such as CLIP's."}
+    )
+    config_overrides: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Fields of the configuration to change, as JSON."}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": '"eager", "sdpa", "flash_attention_2" or "flex_attention".'}
+    )
+
+
+@dataclass
+class DataArguments:
+    """What it is trained and measured on. `sources` and `evaluations` come from recipes; else `dataset` is both."""
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "A benchmark's name, a folder, tar shards or a Hub dataset."}
+    )
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="val", metadata={"help": "Split to measure on."})
+    media: str | None = field(default=None, metadata={"help": "Folder of a benchmark's videos and sounds."})
+    annotations: str | None = field(default=None, metadata={"help": "Folder of a benchmark's annotation files."})
+    modalities: str = field(default="av", metadata={"help": '"av", "v" or "a": what is read of each clip.'})
+    num_frames: int | None = field(default=None, metadata={"help": "Frames of each clip (default: the processor's)."})
+    num_audio_clips: int | None = field(
+        default=None, metadata={"help": "5.12 s clips of its sound (default: the processor's)."}
+    )
+    max_length: int = field(default=40, metadata={"help": "Tokens of a caption or answer at the most."})
+    eval_num_frames: int | None = field(
+        default=None, metadata={"help": "Frames for evaluation (default: num_frames)."}
+    )
+    eval_num_audio_clips: int | None = field(
+        default=None, metadata={"help": "Audio clips for evaluation (default: num_audio_clips)."}
+    )
+    num_beams: int = field(default=1, metadata={"help": "Beams of captions in evaluation."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Length of generated text in evaluation."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder to keep decoded frames and sound in."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first so many samples."})
+    sources: list[dict[str, Any]] | None = field(
+        default=None,
+        metadata={"help": "Mixture: fields of `Source` and `LoadingOptions`, and `dataset`, `split`, ..."},
+    )
+    evaluations: list[dict[str, Any]] | None = field(
+        default=None, metadata={"help": "Evaluations: `name`, `task`, `dataset`, `split` and their options."}
+    )
+
+
+def parse_arguments(
+    argv: Sequence[str] | None = None, *more: type
+) -> tuple[ModelArguments, DataArguments, ValorTrainingArguments, Any]:
+    """Arguments of a script: an optional recipe first, then `--name value`, which wins.
+
+    Raises:
+        ValueError: the recipe names an argument that does not exist, or is not a mapping.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    classes = (ModelArguments, DataArguments, ValorTrainingArguments, *more)
+    parser = HfArgumentParser(classes)
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        path = argv.pop(0)
+        with open(path, encoding="utf-8") as file:
+            recipe = yaml.safe_load(file)
+        if not isinstance(recipe, dict):
+            raise ValueError(f"{path} is not a recipe: a mapping of arguments to values is accepted.")
+        known = {entry.name for cls in classes for entry in fields(cls)}
+        if unknown := sorted(set(recipe) - known):
+            raise ValueError(f"{path} has {', '.join(unknown)}, which no argument is called.")
+        parser.set_defaults(**recipe)
+    return parser.parse_args_into_dataclasses(argv)
+
+
+def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrainedModel, ValorProcessor]:
+    """The model for a task (None: for several), new or from a checkpoint, and its processor.
+
+    Raises:
+        ValueError: neither a checkpoint nor a configuration is given.
+    """
+    source = args.model_name_or_path or args.config_name
+    if source is None:
+        raise ValueError("Give a checkpoint as `model_name_or_path`, or the `config_name` of a new model.")
+    head = ValorForMultitask if task is None else HEADS[task]
+    overrides = dict(args.config_overrides or {})
+    if args.model_name_or_path is not None:
+        model = head.from_pretrained(source, attn_implementation=args.attn_implementation, **overrides)
+    else:
+        config = ValorConfig.from_pretrained(source, **overrides)
+        model = head._from_config(config, attn_implementation=args.attn_implementation)
+    if args.vision_model is not None:
+        load_vision_model(model, args.vision_model)
+    processor = ValorProcessor.from_pretrained(args.processor_name or source)
+    return model, processor
+
+
+def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
+    """Copies the weights of a vision encoder, or of CLIP's, into the model."""
+    vision_model = model.valor.vision_model
+    pretrained = AutoModel.from_pretrained(checkpoint, config=vision_model.config)
+    vision_model.load_state_dict(pretrained.state_dict(), strict=False)
+
+
+def build_sources(args: DataArguments, training: ValorTrainingArguments, task: str | None) -> list[Source]:
+    """The sources of the mixture, read but not decoded."""
+    from ..data.readers import load_samples
+
+    entries = args.sources
+    if entries is None:
+        if args.dataset is None:
+            raise ValueError("Give `dataset`, or `sources` in a recipe.")
+        entries = [{"name": args.dataset, "epochs": training.num_train_epochs}]
+    return [
+        build_source(
+            {**_shared(args), "task": task, "batch_size": training.per_device_train_batch_size, **entry}, load_samples
+        )
+        for entry in entries
+    ]
+
+
+def _shared(args: DataArguments) -> dict[str, Any]:
+    names = (
+        "dataset",
+        "media",
+        "annotations",
+        "modalities",
+        "num_frames",
+        "num_audio_clips",
+        "max_length",
+        "cache_dir",
+    )
+    return {**{name: getattr(args, name) for name in names}, "split": args.train_split}
+
+
+def build_source(entry: dict[str, Any], load_samples) -> Source:
+    """A source from one mapping: where its samples are, and the fields of `Source` and `LoadingOptions`."""
+    entry = dict(entry)
+    where = {name: entry.pop(name, None) for name in ("dataset", "split", "media", "annotations")}
+    option_names = {option.name for option in fields(LoadingOptions)}
+    source_names = {option.name for option in fields(Source)} - {"samples", "options"}
+    reading = {name: entry.pop(name) for name in list(entry) if name not in option_names | source_names}
+    options = LoadingOptions(**{name: entry.pop(name) for name in list(entry) if name in option_names})
+    entry.setdefault("name", where["dataset"])
+    return Source(samples=load_samples(**where, **reading), options=options, **entry)
+
+
+def run(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: ValorTrainingArguments,
+    task: str | None,
+    trainer_class: type[ValorTrainer] = ValorTrainer,
+    **trainer_options,
+) -> dict[str, float]:
+    """Trains (`do_train`) and measures (`do_eval`) as the arguments say; gives the last figures.
+
+    Training goes on from `resume_from_checkpoint`, or by itself from the last checkpoint in `output_dir`.
+    """
+    set_seed(args.seed)
+    model, processor = build_model(model_args, task)
+    mixture = None
+    if args.do_train:
+        sources = build_sources(data_args, args, task or "pretraining")
+        mixture = Mixture(sources, processor, model.config, seed=args.data_seed or args.seed)
+    evaluations = build_evaluations(data_args, args, processor, task)
+    trainer = trainer_class(
+        model,
+        args,
+        train_dataset=mixture,
+        evaluations=evaluations,
+        processing_class=processor,
+        **trainer_options,
+    )
+    if args.do_train:
+        checkpoint = args.resume_from_checkpoint
+        if checkpoint is None and os.path.isdir(args.output_dir):
+            checkpoint = get_last_checkpoint(args.output_dir)
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model()
+        trainer.log_metrics("train", result.metrics)
+        trainer.save_metrics("train", result.metrics)
+        trainer.save_state()
+    if not args.do_eval:
+        return {}
+    metrics = trainer.evaluate()
+    trainer.log_metrics("eval", metrics)
+    trainer.save_metrics("eval", metrics)
+    return metrics
+
+
+def build_evaluations(data_args, args, processor, task):
+    return {}
