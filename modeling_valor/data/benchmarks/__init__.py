@@ -1,0 +1,121 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The paper's public benchmarks by name, from their authors' annotation files and whatever media are at hand.
+
+Reads from `table` (what there is) over `formats` (one function for each kind of annotations) to `rows` and `places`.
+"""
+
+import os
+
+from transformers.utils import logging
+
+from ..samples import Sample
+from .formats import Entry
+from .places import MediaFolder, find_annotations
+from .table import BENCHMARKS, Benchmark, Settings
+
+
+__all__ = ["BENCHMARKS", "Benchmark", "Settings", "load_benchmark"]
+
+logger = logging.get_logger(__name__)
+
+
+def load_benchmark(
+    name: str,
+    split: str,
+    annotations: str | os.PathLike | None = None,
+    media: str | os.PathLike | None = None,
+    paragraph: bool | None = None,
+) -> list[Sample]:
+    """One split of a benchmark: a sample for each clip, in the order of the annotations.
+
+    Clips whose media are not there are left out with one warning, as public videos vanish; so are clips without any text.
+    Texts are as annotated, not cleaned (`modeling_valor.data.text`).
+
+    Args:
+        name: one of `BENCHMARKS`.
+        split: one of its splits.
+        annotations: the folder that has the annotation files under their authors' names (or under `annotations/`), or
+            the file itself where the split has one only. Default: `media`.
+        media: the folder that has the media, named as the clips: videos, or folders of extracted frames and sound files,
+            in the folder itself or in subfolders with usual names (`places.CONTAINERS`), such as `frames_fps4/video0/` and
+            `audio_22050hz/video0.wav` of the 2023 layout. What was extracted goes before the video that it comes from.
+            `None`: annotations only; samples have neither video nor audio.
+        paragraph: whether the captions of a clip are joined into one. Default: as the benchmark is used.
+
+    Raises:
+        ValueError: there is no such benchmark or split, or a line cannot be read; the error names the file and the line.
+        FileNotFoundError: an annotation file is not there, or no media file at all.
+    """
+    benchmark = _look_up("benchmark", name, BENCHMARKS)
+    part = _look_up(f"split of {benchmark.title}", split, benchmark.splits)
+    annotations = media if annotations is None else annotations
+    if annotations is None:
+        raise ValueError(f"{benchmark.title} needs its annotations, which come from {benchmark.source}.")
+    found = find_annotations(part.files, annotations, f"The split {split!r} of {benchmark.title}", benchmark.source)
+    clips: dict[str, list[Entry]] = {}
+    for entry in part.read(found):
+        clips.setdefault(entry.id, []).append(entry)
+    paragraph = benchmark.paragraph if paragraph is None else paragraph
+    files = None if media is None else MediaFolder(media)
+    samples = [_sample(entries, benchmark, files, paragraph) for entries in clips.values()]
+    told = [sample for sample in samples if sample.captions or sample.questions]
+    if not told:
+        raise ValueError(f"{found['annotations'][0]} has no texts of the split {split!r} of {benchmark.title}.")
+    if len(told) < len(samples):
+        blank = len(samples) - len(told)
+        logger.warning(f"{benchmark.title}, {split!r}: {blank} of {len(samples)} clips have no text and are left out.")
+    return told if files is None else _present(told, benchmark, split, files, clips)
+
+
+def _sample(entries: list[Entry], benchmark: Benchmark, files: MediaFolder | None, paragraph: bool) -> Sample:
+    first = entries[0]
+    captions = tuple(caption for entry in entries for caption in entry.captions)
+    if paragraph and captions:
+        captions = (" ".join(caption.strip() for caption in captions),)
+    video = audio = None
+    if files is not None:
+        names = tuple(dict.fromkeys(name for entry in entries for name in entry.names))
+        video, audio = _media(files, benchmark.media, names, first.subfolders)
+    questions = tuple(question for entry in entries for question in entry.questions)
+    return Sample(first.id, video, audio, captions, questions)
+
+
+def _media(
+    files: MediaFolder, media: str, names: tuple[str, ...], subfolders: tuple[str, ...]
+) -> tuple[str | None, str | None]:
+    """Where sight and sound of a clip are."""
+    if media == "image":
+        return files.find(names, "image", subfolders=subfolders), None
+    whole = files.find(names, "video", subfolders=subfolders)
+    return (
+        files.find(names, "frames", subfolders=subfolders) or whole,
+        files.find(names, "audio", subfolders=subfolders) or whole,
+    )
+
+
+def _present(
+    samples: list[Sample], benchmark: Benchmark, split: str, files: MediaFolder, clips: dict[str, list[Entry]]
+) -> list[Sample]:
+    """Those that have what the benchmark is about."""
+    wanted = "audio" if benchmark.media == "audio" else "video"
+    present = [sample for sample in samples if getattr(sample, wanted) is not None]
+    if not present:
+        names = clips[samples[0].id][0].names
+        raise FileNotFoundError(
+            f"{files.root} has no {benchmark.media} of the {len(samples)} clips in {benchmark.title}, {split!r}. Files must "
+            f"be named as the clips, such as {names[0]!r} with a usual suffix, in the folder itself or in one of its "
+            "subfolders with a usual name, such as videos, frames or audio."
+        )
+    if len(present) < len(samples):
+        absent = next(sample.id for sample in samples if getattr(sample, wanted) is None)
+        logger.warning(
+            f"{benchmark.title}, {split!r}: {len(samples) - len(present)} of {len(samples)} clips are left out, as "
+            f"{files.root} has no {benchmark.media} of theirs, such as {absent!r}."
+        )
+    return present
+
+
+def _look_up(what: str, name: str, table: dict):
+    if name not in table:
+        raise ValueError(f"There is no {what} called {name!r}; there are {', '.join(table)}.")
+    return table[name]

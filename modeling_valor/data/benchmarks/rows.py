@@ -1,0 +1,209 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Annotation files to rows that know where they stand, so that an error can say it."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from ..records import media_kind
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry of an annotation file.
+
+    Args:
+        values: what it says, by column.
+        place: the file and the line or item, as an error names it.
+    """
+
+    values: Mapping[str, Any]
+    place: str
+
+    def value(self, *columns: str) -> Any:
+        """The value of the first of `columns` that has one.
+
+        Raises:
+            ValueError: none of them does.
+        """
+        for column in columns:
+            if self.values.get(column) is not None:
+                return self.values[column]
+        known = ", ".join(repr(column) for column in self.values)
+        raise ValueError(f"{self.place}: there is no {' or '.join(map(repr, columns))}, only {known or 'nothing'}.")
+
+    def text(self, *columns: str) -> str:
+        """The same as text; numbers are written out.
+
+        Raises:
+            ValueError: there is no value, or it is blank or neither a text nor a number.
+        """
+        value = self.value(*columns)
+        if isinstance(value, (str, int, float)) and str(value).strip():
+            return str(value)
+        raise ValueError(f"{self.place}: {' or '.join(map(repr, columns))} must be a text, got {value!r:.80}.")
+
+    def texts(self, *columns: str) -> tuple[str, ...]:
+        """A list of texts, or one text as a list of one; blank ones are left out.
+
+        Raises:
+            ValueError: there is no value, or it holds anything but texts.
+        """
+        value = self.value(*columns)
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{self.place}: {' or '.join(map(repr, columns))} must be texts, got {value!r:.80}.")
+        return tuple(text for text in texts if text.strip())
+
+    def number(self, column: str) -> int:
+        """A whole number.
+
+        Raises:
+            ValueError: there is none.
+        """
+        value = self.value(column)
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{self.place}: {column!r} must be a whole number, got {value!r:.80}.") from None
+
+    def within(self, column: str) -> list["Row"]:
+        """The rows in a list of objects.
+
+        Raises:
+            ValueError: there is no such list.
+        """
+        return list(_objects(self.value(column), f"{self.place}, {column!r}"))
+
+
+def read_rows(path: Path, *keys: str, columns: Sequence[str] | None = None, delimiter: str = ",") -> Iterator[Row]:
+    """The rows of a `.json`, `.jsonl`, or else a delimited file.
+
+    Args:
+        keys: in JSON, the way from the top to the list of rows. An object of objects is a list, too, whose rows have
+            the key as `key`.
+        columns: names of the columns of a delimited file without a header.
+        delimiter: "," has the quotation rules of CSV; with a tab, quotation marks are letters like others.
+
+    Raises:
+        ValueError: the file is not of this kind, or a line has another number of columns.
+    """
+    if path.suffix == ".json":
+        yield from _json_rows(path, keys)
+    elif path.suffix == ".jsonl":
+        for number, line in read_lines(path):
+            yield Row(_decoded(line, f"{path}, line {number}"), f"{path}, line {number}")
+    elif delimiter == ",":
+        yield from _csv_rows(path)
+    else:
+        yield from _split_rows(path, columns, delimiter)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbers and texts of the lines that are not blank.
+
+    Raises:
+        ValueError: the file is not text in UTF-8.
+    """
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: this is not JSON: {error.msg}.") from error
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids of a split: a CSV file with a column `video_id`, a JSON list, or a text with one in each line.
+
+    Raises:
+        ValueError: the file is not of this kind.
+    """
+    if path.suffix == ".csv":
+        found = [row.text("video_id") for row in read_rows(path)]
+    elif path.suffix == ".json":
+        found = read_json(path)
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise ValueError(f"{path} must hold a JSON list of ids.")
+    else:
+        found = [line.strip() for _, line in read_lines(path)]
+    return [without_suffix(name) for name in found]
+
+
+def without_suffix(name: str) -> str:
+    """A media file's name without ".mp4", ".wav" and the like; other dots are part of the name."""
+    return name[: -len(PurePath(name).suffix)] if media_kind(name) else name
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from error
+
+
+def _json_rows(path: Path, keys: Sequence[str]) -> Iterator[Row]:
+    content, place = read_json(path), str(path)
+    for key in keys:
+        content, place = Row(content if isinstance(content, dict) else {}, place).value(key), f"{place}, {key!r}"
+    yield from _objects(content, place)
+
+
+def _objects(content: Any, place: str) -> Iterator[Row]:
+    if isinstance(content, dict):
+        items = [
+            (repr(key), {**value, "key": key} if isinstance(value, dict) else value) for key, value in content.items()
+        ]
+    elif isinstance(content, list):
+        items = [(f"item {number}", item) for number, item in enumerate(content, start=1)]
+    else:
+        raise ValueError(f"{place} must be a list of objects, got {content!r:.80}.")
+    for name, item in items:
+        if not isinstance(item, dict):
+            raise ValueError(f"{place}, {name}: this must be an object, got {item!r:.80}.")
+        yield Row(item, f"{place}, {name}")
+
+
+def _decoded(line: str, place: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: this is not JSON: {error.msg}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: this must be an object, got {line.strip():.80}.")
+    return values
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
+    for values in reader:
+        place = f"{path}, line {reader.line_num}"
+        if None in values:
+            raise ValueError(f"{place}: there are more columns than the {len(reader.fieldnames)} of the first line.")
+        yield Row(values, place)
+
+
+def _split_rows(path: Path, columns: Sequence[str] | None, delimiter: str) -> Iterator[Row]:
+    for number, line in read_lines(path):
+        place, fields = f"{path}, line {number}", line.split(delimiter)
+        if columns is None:
+            columns = fields
+        elif len(fields) != len(columns):
+            raise ValueError(
+                f"{place}: there are {len(fields)} columns instead of {len(columns)}: {', '.join(columns)}."
+            )
+        else:
+            yield Row(dict(zip(columns, fields, strict=True)), place)
