@@ -84,6 +84,18 @@ def test_first_clips_of_public_files(shared):
     assert first.questions[0] == Question("what are three people sitting on?", ("couch",), "what")
 
 
+def test_media_of_msvd_may_be_named_by_number(shared, tmp_path):
+    touch(tmp_path, "vid1.avi", "bQJQGoJF7_k_162_169.avi", "vid1970.mp4")
+    found = [
+        load_benchmark("msvd", split, shared / "annotations/msvd", tmp_path) for split in ("train", "val", "test")
+    ]
+    assert [(sample.id, Path(sample.video).name) for (sample,) in found] == [
+        ("-4wsuPCjDBc_5_15", "vid1.avi"),
+        ("bQJQGoJF7_k_162_169", "bQJQGoJF7_k_162_169.avi"),
+        ("zzit5b_-ukg_5_20", "vid1970.mp4"),
+    ]
+
+
 def test_valor32k(shared, warnings):
     """These files were put together by others and lack some captions; the whole test split has 3,500 clips."""
     samples = load_benchmark("valor32k", "test", shared / "annotations/valor32k/desc_test_from_avqa1.json")

@@ -85,11 +85,11 @@ def _media(
 ) -> tuple[str | None, str | None]:
     """Where sight and sound of a clip are."""
     if media == "image":
-        return files.find(names, "image", subfolders=subfolders), None
-    whole = files.find(names, "video", subfolders=subfolders)
+        return files.find(names, "image", subfolders), None
+    whole = files.find(names, "video", subfolders)
     return (
-        files.find(names, "frames", subfolders=subfolders) or whole,
-        files.find(names, "audio", subfolders=subfolders) or whole,
+        files.find(names, "frames", subfolders) or whole,
+        files.find(names, "audio", subfolders) or whole,
     )
 
 

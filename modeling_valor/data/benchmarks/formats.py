@@ -128,22 +128,24 @@ MSVD_SPLITS = {"train": (0, 1200), "val": (1200, 1300), "test": (1300, 1970)}
 def msvd(split: str) -> Reader:
     """`{id: [captions]}`, or the authors' text file of lines with an id and a caption, "#" in front of remarks.
 
-    Where there are no lists of ids, the file must have all 1,970 clips.
+    Where there are no lists of ids, the file must have all 1,970 clips. Media may be named by number ("vid1"), too.
     """
     first, end = MSVD_SPLITS[split]
 
     def read(files: Files) -> Iterator[Entry]:
         (path,) = files["annotations"]
         captions = _msvd_captions(path)
+        clips = sorted(captions)
         numbers = _msvd_numbers(files)
-        clips = list(captions)
+        if not numbers and len(clips) == 1970:  # `youtube_mapping.txt` numbers them in this order
+            numbers = {clip: (f"vid{number}",) for number, clip in enumerate(clips, start=1)}
         if "ids" not in files:
             if len(clips) != 1970:
                 raise ValueError(
                     f"{path} has captions of {len(clips)} clips instead of 1,970, so that the split cannot be told from "
                     f"their order: put a list {split}_list.txt beside it."
                 )
-            clips = sorted(clips)[first:end]
+            clips = clips[first:end]
         for clip in clips:
             yield Entry(clip, (clip, *numbers.get(clip, ())), tuple(captions[clip]))
 

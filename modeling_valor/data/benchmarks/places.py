@@ -95,22 +95,21 @@ class MediaFolder:
         self.folders = [self.root, *_containers(self.root, depth=2)]
         self.listings: dict[str, dict[tuple[str, str], str]] = {}
 
-    def find(self, names: Sequence[str], *kinds: str, subfolders: Sequence[str] = ()) -> str | None:
+    def find(self, names: Sequence[str], kind: str, subfolders: Sequence[str] = ()) -> str | None:
         """Path of the first media file, or None.
 
         Args:
             names: file names without suffix, the likeliest first.
-            kinds: "video", "image", "audio", or "frames" for a folder of this name; the first that is found counts.
+            kind: "video", "image", "audio", or "frames" for a folder of this name.
             subfolders: more folders to look in, relative to each of those that are searched anyway.
         """
-        for kind in kinds:
-            for name in names:
-                for folder in self._places(subfolders):
-                    found = self._listing(folder).get((kind, unicodedata.normalize("NFC", name)))
-                    if found is not None:
-                        path = os.path.join(folder, found)
-                        if kind != "frames" or os.path.isdir(path):
-                            return path
+        for name in names:
+            for folder in self._places(subfolders):
+                found = self._listing(folder).get((kind, unicodedata.normalize("NFC", name)))
+                if found is not None:
+                    path = os.path.join(folder, found)
+                    if kind != "frames" or os.path.isdir(path):
+                        return path
         return None
 
     def _places(self, subfolders: Sequence[str]) -> Iterator[str]:

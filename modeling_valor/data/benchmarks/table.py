@@ -103,7 +103,14 @@ def _splits(read: Reader, *names: str, splits: tuple[str, ...] = ("train", "val"
 
 
 def _settings(
-    train: str, test: str, groups: str, frames, clips, learning_rate: float, epochs: int, **more
+    train: str,
+    test: str,
+    groups: str,
+    frames: tuple[int, int] | None,
+    clips: tuple[int, int] | None,
+    learning_rate: float,
+    epochs: int,
+    **more,
 ) -> Settings:
     """Frames and clips are pairs: those of training and those of evaluation."""
     return Settings(
