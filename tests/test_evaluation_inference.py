@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from evaluation_world import OPTIONS, evaluate_all, read_world
-from modeling_valor.data.text import clean_caption
 from test_processing_valor import write_clip
 from tiny import tiny_model
 
@@ -22,6 +21,7 @@ from modeling_valor import (
     ValorProcessor,
 )
 from modeling_valor.data.samples import Sample
+from modeling_valor.data.text import clean_caption, clean_question
 from modeling_valor.data.world import write_world
 from modeling_valor.evaluation import caption_metrics, retrieval_metrics
 from modeling_valor.evaluation.inference import (
@@ -132,7 +132,7 @@ def test_answers_are_those_of_generate_one_by_one(model, processor, samples):
     head = with_head(model, ValorForQuestionAnswering)
     asked = [(sample, question) for sample in samples for question in sample.questions]
     for entry, (sample, question) in zip(result.predictions, asked, strict=True):
-        inputs = processor(videos=sample.video, question=question.text, **ONE)
+        inputs = processor(videos=sample.video, question=clean_question(question.text), **ONE)
         expected = processor.post_process_generation(head.generate(**inputs, max_new_tokens=4))
         assert (entry["prediction"], entry["question"], entry["type"]) == (expected[0], question.text, question.type)
     types = {f"accuracy/{question.type}" for _, question in asked}
@@ -190,6 +190,14 @@ def test_workers_decode_the_same(model, processor, samples):
     alone = evaluate_retrieval(model, processor, samples, **options)
     workers = evaluate_retrieval(model, processor, samples, num_workers=2, **options)
     assert torch.equal(alone.similarity["t-av"], workers.similarity["t-av"])
+
+
+def test_a_media_cache_saves_decoding(model, processor, samples, tmp_path):
+    expected = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
+    evaluate_retrieval(model, processor, samples, media_cache=tmp_path, **OPTIONS)
+    gone = [dataclasses.replace(sample, video="gone.mp4", audio="gone.mp4") for sample in samples]
+    cached = evaluate_retrieval(model, processor, gone, media_cache=tmp_path, **OPTIONS).similarity["t-av"]
+    torch.testing.assert_close(cached, expected, atol=1e-2, rtol=0)
 
 
 @pytest.mark.parametrize("change", [{}, {"padded_similarity": "zero"}, {"alignment": "coarse"}])

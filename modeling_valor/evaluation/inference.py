@@ -5,6 +5,7 @@ The one way to do so, in training and in `valor evaluate`. Every function runs i
 share the work; figures are computed by the main process and the same in all of them.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from transformers.initialization import no_init_weights
 from ..configuration_valor import ALIGNMENT_GROUPS
 from ..data.loading import Failure
 from ..data.samples import Question, Sample
-from ..data.text import clean_caption
+from ..data.text import clean_caption, clean_question
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
 from ..modeling_valor_text import ValorConditions
@@ -409,6 +410,7 @@ def evaluate_retrieval(
     num_frames: int | None = None,
     num_audio_clips: int | None = None,
     num_workers: int = 0,
+    media_cache: str | os.PathLike | None = None,
     batch_size: int = 16,
     max_length: int = TEXT_LENGTH,
     paragraph: bool = False,
@@ -423,11 +425,11 @@ def evaluate_retrieval(
 
     Args:
         groups: "t-av", "t-v", "t-a", "v-a"; by default the one of `modalities`.
-        modalities, num_frames, num_audio_clips, num_workers: see [`MediaOptions`].
+        modalities, num_frames, num_audio_clips, num_workers, media_cache: see [`MediaOptions`].
         batch_size, max_length, paragraph, clean_text, dtype, caches: see [`embed`].
         dual_softmax: see [`retrieve`].
     """
-    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers)
+    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
     groups = [GROUP_OF[modalities]] if groups is None else list(groups)
     embeddings, failures = embed(
         model, processor, samples, media, batch_size, max_length, paragraph, clean_text, dtype, caches, progress
@@ -484,6 +486,7 @@ def answer(
     media: MediaOptions | None = None,
     batch_size: int = 16,
     max_question_length: int = TEXT_LENGTH,
+    clean_text: bool = True,
     cache: ResultCache | None = None,
     progress: bool = False,
     **generate_kwargs,
@@ -499,7 +502,9 @@ def answer(
         results: dict[int, dict[str, Any]] = {index: failed(failure) for index, failure in batch.failures.items()}
         results.update((index, {"answers": []}) for index in batch.indices)
         asked = [
-            (row, question.text) for row, index in enumerate(batch.indices) for question in samples[index].questions
+            (row, clean_question(question.text) if clean_text else question.text)
+            for row, index in enumerate(batch.indices)
+            for question in samples[index].questions
         ]
         conditions = head.valor.encode_conditions(**_on_device(batch.inputs, head.valor)) if asked else None
         for start in range(0, len(asked), batch_size):
@@ -536,9 +541,10 @@ def evaluate_captioning(
     num_frames: int | None = None,
     num_audio_clips: int | None = None,
     num_workers: int = 0,
+    media_cache: str | os.PathLike | None = None,
     batch_size: int = 16,
     num_beams: int = 1,
-    max_new_tokens: int = 30,
+    max_new_tokens: int | None = None,
     metrics: Sequence[str] = CAPTION_METRICS,
     cache: ResultCache | None = None,
     progress: bool = False,
@@ -550,13 +556,15 @@ def evaluate_captioning(
     Samples without captions get one too, as test sets with hidden captions need; they are in no figure.
 
     Args:
-        modalities, num_frames, num_audio_clips, num_workers: see [`MediaOptions`].
+        modalities, num_frames, num_audio_clips, num_workers, media_cache: see [`MediaOptions`].
         num_beams: the paper's is 3 (section 5.1.2).
-        max_new_tokens: of a caption; and other arguments of `generate`.
+        max_new_tokens: of a caption; `None`: the checkpoint's number. Other arguments of `generate` may follow.
         metrics: of `CAPTION_METRICS`.
     """
-    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers)
-    generate_kwargs.update(num_beams=num_beams, max_new_tokens=max_new_tokens)
+    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
+    if max_new_tokens is not None:
+        generate_kwargs["max_new_tokens"] = max_new_tokens
+    generate_kwargs["num_beams"] = num_beams
     results = caption(model, processor, samples, media, batch_size, cache, progress, **generate_kwargs)
     predictions = []
 
@@ -586,10 +594,12 @@ def evaluate_question_answering(
     num_frames: int | None = None,
     num_audio_clips: int | None = None,
     num_workers: int = 0,
+    media_cache: str | os.PathLike | None = None,
     batch_size: int = 16,
     num_beams: int = 1,
     max_new_tokens: int = 10,
     max_question_length: int = TEXT_LENGTH,
+    clean_text: bool = True,
     cache: ResultCache | None = None,
     progress: bool = False,
     **generate_kwargs,
@@ -601,14 +611,24 @@ def evaluate_question_answering(
     "Audio/Counting" counts for "Audio" as well.
 
     Args:
-        modalities, num_frames, num_audio_clips, num_workers: see [`MediaOptions`].
+        modalities, num_frames, num_audio_clips, num_workers, media_cache: see [`MediaOptions`].
         num_beams: the paper answers greedily (section 5.1.2).
-        max_new_tokens, max_question_length: of an answer and of a question; and other arguments of `generate`.
+        max_new_tokens, max_question_length: of an answer and of a question. Other arguments of `generate` may follow.
+        clean_text: clean questions as training does (and the 2023 code did).
     """
-    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers)
+    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
     generate_kwargs.update(num_beams=num_beams, max_new_tokens=max_new_tokens)
     results = answer(
-        model, processor, samples, media, batch_size, max_question_length, cache, progress, **generate_kwargs
+        model,
+        processor,
+        samples,
+        media,
+        batch_size,
+        max_question_length,
+        clean_text,
+        cache,
+        progress,
+        **generate_kwargs,
     )
     predictions = []
 

@@ -1,14 +1,15 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Samples to batches of frames and sound for evaluation: in order, nothing drawn by chance, broken files set aside."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.loading import Failure, load_media
+from ..data.loading import Failure, LoadingOptions, cache_folder, load_media
 from ..data.samples import Sample
 from ..media import MediaError
 from ..processing_valor import ValorProcessor
@@ -16,28 +17,35 @@ from ..processing_valor import ValorProcessor
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How much of each clip is seen and heard.
+    """How much of each clip is seen and heard, and how it gets here.
 
     Args:
         modalities: what of each clip is read, "av", "v" or "a".
         num_frames, num_audio_clips: of each clip; None: the processor's own numbers.
         num_workers: processes that decode; 0: this one.
+        cache: folder in which decoded clips are kept in half precision, for a model that is measured again and again
+            while it is trained (`data.loading.cache_folder`); None: they are decoded every time.
     """
 
     modalities: Literal["av", "v", "a"] = "av"
     num_frames: int | None = None
     num_audio_clips: int | None = None
     num_workers: int = 0
+    cache: str | os.PathLike | None = None
 
     def __post_init__(self):
         if self.modalities not in ("av", "v", "a"):
             raise ValueError(f'`modalities` must be "av", "v" or "a", got {self.modalities!r}.')
 
     @property
-    def processor_options(self) -> dict[str, Any]:
-        """Arguments of the processor."""
-        numbers = {"num_frames": self.num_frames, "num_audio_clips": self.num_audio_clips}
-        return {"modalities": self.modalities, **{name: value for name, value in numbers.items() if value is not None}}
+    def loading(self) -> LoadingOptions:
+        """The same for `data.loading`; nothing is left to chance."""
+        return LoadingOptions(
+            modalities=self.modalities,
+            num_frames=self.num_frames,
+            num_audio_clips=self.num_audio_clips,
+            sampling="center",
+        )
 
 
 @dataclass
@@ -77,7 +85,8 @@ def media_batches(
 
 class _Clips(Dataset):
     def __init__(self, samples: Sequence[Sample], processor: ValorProcessor, options: MediaOptions):
-        self.samples, self.processor, self.options = samples, processor, options
+        self.samples, self.processor, self.options = samples, processor, options.loading.media_options
+        self.cache = None if options.cache is None else cache_folder(options.cache, processor, options.loading)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -85,7 +94,7 @@ class _Clips(Dataset):
     def __getitem__(self, index: int) -> tuple[int, dict[str, torch.Tensor] | Failure]:
         sample = self.samples[index]
         try:
-            return index, load_media(sample, self.processor, **self.options.processor_options)
+            return index, load_media(sample, self.processor, cache=self.cache, **self.options)
         except MediaError as error:
             return index, Failure(sample.id, str(error))
 
