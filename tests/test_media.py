@@ -27,6 +27,7 @@ from modeling_valor.media import (
     MediaError,
     NoVideoError,
     audio_info,
+    iterate_frames,
     list_frame_files,
     open_source,
     read_audio,
@@ -623,6 +624,42 @@ def test_backend_that_fails_hands_over_to_the_next(video, monkeypatch):
         read_frames(video, 4)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "h264", "gif", "folder"])
+@pytest.mark.parametrize("decord_too", [True, False])
+def test_frames_one_by_one_are_those_read_at_once(kind, decord_too, tmp_path, monkeypatch):
+    if not decord_too:
+        monkeypatch.setattr(media_backends, "BACKENDS", {"pyav": media_backends.read_with_pyav})
+    path = str(tmp_path / f"video.{kind}")
+    if kind == "folder":
+        os.mkdir(path)
+        for number in range(9):
+            Image.fromarray(picture(number)).save(f"{path}/{number}.png")
+    elif kind == "gif":
+        images = [Image.fromarray(picture(number)) for number in range(9)]
+        images[0].save(path, save_all=True, append_images=images[1:], duration=40)
+    else:
+        write_video(path, count=50)
+    seen = []
+
+    def count(available, duration):
+        seen.append((available, duration))
+        return 7
+
+    frames = list(iterate_frames(path, count, max_bytes=2 * 64 * 48 * 3))
+    expected = read_frames(path, 7)
+    assert seen == [(expected.num_available, pytest.approx(expected.duration))]
+    assert torch.equal(torch.stack(frames), expected.frames)
+    everything = torch.stack(list(iterate_frames(path, lambda available, _: 10**6)))
+    assert torch.equal(everything, read_frames(path, expected.num_available).frames)
+
+
+def test_frames_one_by_one_of_what_has_one_or_none(tmp_path):
+    Image.fromarray(picture(3)).save(tmp_path / "still.png")
+    assert numbers(torch.stack(list(iterate_frames(tmp_path / "still.png", lambda available, _: 5)))) == [3]
+    with pytest.raises(NoVideoError):
+        next(iterate_frames(write_wav(tmp_path / "sound.wav"), lambda available, _: available))
+
+
 def test_unknown_backend_is_refused(video):
     with pytest.raises(ValueError, match="decord, torchcodec, pyav"):
         read_frames(video, 4, backend="opencv")
@@ -669,6 +706,20 @@ def test_workers_of_a_data_loader_read_on_their_own(video):
 # ---------------------------------------------------------------------------------------------------------------------
 # Sound
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_plain_wave_file_gives_the_same_sound_without_a_decoder(channels, tmp_path, monkeypatch):
+    path = write_wav(tmp_path / "plain.wav", seconds=2.0, channels=channels)
+    windows = [(0.0, 0.5), (1.9, 3.0), (5.0, 6.0), (0.25, 0.25)]
+    plain = read_audio(path), read_audio(path, windows=windows), read_audio(path, max_seconds=0.3), audio_info(path)
+    monkeypatch.setattr(media, "_open_wave", lambda path: None)
+    decoded = read_audio(path), read_audio(path, windows=windows), read_audio(path, max_seconds=0.3), audio_info(path)
+    assert plain[3] == decoded[3]
+    for one, other in zip(plain[:3], decoded[:3], strict=True):
+        assert (one.sampling_rate, one.duration) == (other.sampling_rate, other.duration)
+        pieces = [audio.waveform if isinstance(audio.waveform, list) else [audio.waveform] for audio in (one, other)]
+        assert all(torch.equal(*pair) for pair in zip(*pieces, strict=True))
 
 
 @pytest.mark.parametrize("channels", [1, 2])

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "caption": "describe video and sound files, or answer a question about them",
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
+    "extract": "decode the frames and the sound of a dataset once, for training that reads them often",
+    "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
     "world": "write a small world of rendered, labelled audio-visual clips",
 }
 """Commands and their line of help. The module `modeling_valor.cli.COMMAND` has `main(argv) -> int`, its exit status."""

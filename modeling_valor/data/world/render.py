@@ -2,17 +2,14 @@
 """Scenes to files: H.264 and AAC in mp4, and the metadata that makes a folder of them a dataset."""
 
 import json
-import multiprocessing
 import os
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import av
 from tqdm.auto import tqdm
 
+from ..files import appearing, end_with_parent
 from .drawing import FRAME_RATE, FRAME_SIZE, render_frames
 from .language import describe, questions
 from .scenes import Scene, sample_scene
@@ -30,7 +27,7 @@ def write_clip(scene: Scene, path: str | os.PathLike) -> None:
     complete, never before. Takes about 0.1 s.
     """
     samples, sampling_rate = render_audio(scene)
-    with _appearing(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with appearing(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast", "crf": "20"})
         video.width = video.height = FRAME_SIZE
         video.pix_fmt = "yuv420p"
@@ -85,34 +82,16 @@ def write_world(
             for _ in map(write_clip, *jobs):
                 bar.update()
         else:
-            with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
+            with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
                 for _ in pool.map(write_clip, *jobs, chunksize=8):
                     bar.update()
-    with _appearing(directory / METADATA) as partial, partial.open("w", encoding="utf-8") as file:
+    with appearing(directory / METADATA) as partial, partial.open("w", encoding="utf-8") as file:
         for name, scene in zip(names, scenes, strict=True):
             row = {"file_name": name, "captions": describe(scene), "qa": questions(scene)}
             file.write(json.dumps(row) + "\n")
     for leftover in directory.glob(".*.partial"):  # of runs that were killed
         leftover.unlink(missing_ok=True)
     return len(missing)
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A hidden file of this process beside `path` to write to, which takes its name when the block ends well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield partial
-    os.replace(partial, path)
-
-
-def _end_with_parent() -> None:
-    """Lets a worker process end when the program is killed; by itself it would wait for work forever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _claim(directory: Path, origin: dict) -> None:
@@ -125,5 +104,5 @@ def _claim(directory: Path, origin: dict) -> None:
     elif any(directory.glob("*.mp4")):
         raise ValueError(f"{directory} holds clips that are not of this world: choose an empty directory.")
     else:
-        with _appearing(note) as partial:
+        with appearing(note) as partial:
             partial.write_text(json.dumps(origin), encoding="utf-8")

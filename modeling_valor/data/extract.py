@@ -1,0 +1,408 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Clips decoded once: frames as small JPEG files and sound as 22,050 Hz wave files, which are read back in a fraction
+of the time that the videos take."""
+
+import functools
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import urllib.parse
+import warnings
+import wave
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..feature_extraction_valor import MAX_SAMPLING_RATE, resample
+from ..media import (
+    MediaError,
+    NoVideoError,
+    audio_info,
+    iterate_frames,
+    open_source,
+    read_audio,
+    read_image,
+    segment_indices,
+)
+from .files import appearing, end_with_parent
+from .readers import METADATA_FILES
+from .samples import Sample, SampleStream
+
+
+CLIPS, SOUND, NOTE, FAILURES = "clips", "audio.wav", ".extract.json", "failures.jsonl"
+
+SAMPLING_RATE = 22_050
+"""Rate of the extracted sound in Hz: the one that every feature extractor of VALOR works at."""
+
+JPEG_QUALITY = 92
+_LONGEST_SIDE = 65_500  # of a JPEG file
+_SECONDS_AT_ONCE = 600  # of sound; a whole number, where the samples of any two rates meet
+
+
+class ExtractionError(RuntimeError):
+    """More clips than are tolerated could not be read."""
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """What is kept of a clip.
+
+    Args:
+        frames_per_second: how many frames of a video, at its own rate at the most.
+        num_frames: instead, how many frames of every video. Folders of frames, whose rate is not known, are thinned out
+            only by this.
+        short_side: larger frames are made smaller, to this many pixels of their shorter side.
+    """
+
+    frames_per_second: float = 2.0
+    num_frames: int | None = None
+    short_side: int = 256
+
+    def __post_init__(self):
+        if min(self.frames_per_second, self.short_side, 1 if self.num_frames is None else self.num_frames) <= 0:
+            raise ValueError(f"frames_per_second, num_frames and short_side must be positive, got {self}.")
+
+    def count(self, available: int, duration: float) -> int:
+        """How many frames to take of so many in so many seconds."""
+        return round(duration * self.frames_per_second) if self.num_frames is None else self.num_frames
+
+
+@dataclass
+class Extraction:
+    """What became of the clips.
+
+    Args:
+        clips: how many are in the folder now, and in its metadata.
+        extracted: how many of them were decoded by this run.
+        failures: ids of those that could not be read, and why.
+        damaged: ids of those that could be read in part, and why.
+    """
+
+    directory: str
+    clips: int = 0
+    extracted: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    def check(self, max_failures: float, total: int) -> None:
+        """Raises `ExtractionError` where more than this share of all clips has failed."""
+        if len(self.failures) > max_failures * total:
+            examples = "; ".join(list(self.failures.values())[:5])
+            raise ExtractionError(
+                f"{len(self.failures)} of {total} clips could not be read, more than the {max_failures:.0%} that are "
+                f"tolerated: {examples}"
+            )
+
+
+def extract(
+    samples: Sequence[Sample] | SampleStream,
+    directory: str | os.PathLike,
+    options: ExtractOptions | None = None,
+    *,
+    workers: int | None = None,
+    max_failures: float = 0.05,
+    progress: bool = False,
+    origin: str | None = None,
+) -> Extraction:
+    """Writes frames, sound and texts of clips to a folder that `readers.read_folder` reads.
+
+    `directory/clips/NAME/` holds `frame_0001.jpg` and so on and `audio.wav` (mono, 16 bits), what there is of them, and
+    appears when it is complete; `metadata.jsonl` is written at the end. What is there is kept, so a run that was killed
+    goes on where it stopped. A clip that cannot be read is left out, and listed in `failures.jsonl`; the next run tries
+    it again.
+
+    Samples with the same id are questions or captions of one clip, which is decoded once.
+
+    Args:
+        workers: processes, by default one for each core; 1 works in this process, where a file that makes a decoder
+            crash ends it.
+        max_failures: the tolerated share of clips that cannot be read.
+        progress: show a progress bar, where there is a terminal.
+        origin: what the samples are; a folder holds those of one origin.
+
+    Raises:
+        ExtractionError: more clips than are tolerated cannot be read. What was decoded is kept.
+        ValueError: the folder holds clips of another origin or with other options, or two clips have the same id.
+    """
+    workers = os.cpu_count() or 1 if workers is None else workers
+    if workers < 1 or not 0 <= max_failures <= 1:
+        raise ValueError(f"workers must be at least 1 and max_failures from 0 to 1, got {workers} and {max_failures}.")
+    options = options or ExtractOptions()
+    directory = Path(directory)
+    clips = directory / CLIPS
+    directory.mkdir(parents=True, exist_ok=True)
+    _claim(directory, {"origin": origin, **asdict(options)})
+    clips.mkdir(exist_ok=True)
+
+    known = None if isinstance(samples, SampleStream) else len(samples)
+    result, names = Extraction(str(directory)), {}
+    draft = directory / f".draft.{os.getpid()}.partial"
+    work = functools.partial(_extract_clip, options=options)
+    with (
+        draft.open("w", encoding="utf-8") as rows,
+        tqdm(total=known, unit="clip", disable=None if progress else True) as bar,
+    ):
+        jobs = _jobs(samples, clips, names, rows, bar)
+        with closing(_run(jobs, work, workers)) as outcomes:
+            for outcome in outcomes:
+                bar.update()
+                if outcome.failure is None:
+                    result.extracted += 1
+                else:
+                    result.failures[outcome.id] = outcome.failure
+                    bar.set_postfix(failed=len(result.failures))
+                if outcome.damage is not None:
+                    result.damaged[outcome.id] = outcome.damage
+                if known is not None:
+                    result.check(max_failures, known)
+    result.clips = len(names) - len(result.failures)
+    with appearing(directory / FAILURES) as partial, partial.open("w", encoding="utf-8") as file:
+        for identity, why in result.failures.items():
+            file.write(json.dumps({"id": identity, "failure": why}, ensure_ascii=False) + "\n")
+    result.check(max_failures, len(names))
+    with appearing(directory / METADATA_FILES[0]) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(_metadata(draft, directory))
+    for leftover in itertools.chain(directory.glob(".*.partial"), clips.glob(".*.partial")):  # of killed runs, too
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    return result
+
+
+def _claim(directory: Path, origin: dict[str, Any]) -> None:
+    """Notes what a folder holds, and refuses one that holds anything else."""
+    note = directory / NOTE
+    if note.exists():
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if found != origin:
+            raise ValueError(f"{directory} holds clips of {found}, not of {origin}: choose another folder.")
+    elif any((directory / name).exists() for name in (*METADATA_FILES, CLIPS)):
+        raise ValueError(f"{directory} holds a dataset that was not extracted: choose an empty folder.")
+    else:
+        with appearing(note) as partial:
+            partial.write_text(json.dumps(origin), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One clip and the folder that it goes to."""
+
+    id: str
+    folder: str
+    video: Any
+    audio: Any
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Why a clip could not be read, or what of it could not."""
+
+    id: str
+    failure: str | None = None
+    damage: str | None = None
+
+
+def _jobs(
+    samples: Sequence[Sample] | SampleStream, clips: Path, names: dict[str, Any], draft: TextIO, bar: tqdm
+) -> Iterator[_Job]:
+    """The clips that are not there yet. Writes the texts of all samples to `draft`, and notes all clips in `names`."""
+    there = set(os.listdir(clips))
+    for sample in samples.samples(0, 1, epoch=0, seed=0) if isinstance(samples, SampleStream) else samples:
+        name, files = _folder_name(sample.id), _identity([sample.video, sample.audio])
+        qa = [
+            {"question": q.text, "answer": q.answers[0] if len(q.answers) == 1 else q.answers or None}
+            | ({} if q.type is None else {"about": q.type})
+            | ({} if q.id is None else {"question_id": q.id})
+            for q in sample.questions
+        ]
+        row = {"id": sample.id, "clip": name, "captions": sample.captions, "qa": qa}
+        draft.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if names.setdefault(name, files) != files:
+            raise ValueError(f"two clips have the id {sample.id!r}: give each its own.")
+        if name in there:
+            bar.update()
+        else:
+            there.add(name)
+            yield _Job(sample.id, str(clips / name), sample.video, sample.audio)
+
+
+def _folder_name(identity: str) -> str:
+    """A name that any file system takes, another one for each id."""
+    name = urllib.parse.quote(identity, safe=" ,()+=@")
+    name = f"%2E{name[1:]}" if name.startswith(".") else name
+    return name if len(name) <= 200 else f"{name[:160]}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+
+
+def _identity(source: Any) -> Any:
+    """What two samples of one clip have in common."""
+    if isinstance(source, (list, tuple)):
+        return tuple(map(_identity, source))
+    return hash(source) if isinstance(source, (str, bytes, os.PathLike)) else getattr(source, "name", None)
+
+
+def _metadata(draft: Path, directory: Path) -> Iterator[str]:
+    """Lines of `metadata.jsonl` for the clips that are there."""
+    with draft.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            clip = f"{CLIPS}/{row.pop('clip')}"
+            frames = (directory / clip / _frame_name(1)).exists()
+            sound = (directory / clip / SOUND).exists()
+            if frames or sound:
+                media = {
+                    "file_name": clip if frames else None,
+                    "audio_file_name": f"{clip}/{SOUND}" if sound else None,
+                }
+                yield json.dumps({"id": row["id"], **media, **row}, ensure_ascii=False) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Processes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _run(jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int) -> Iterator[_Outcome]:
+    """Outcomes in the order in which they come. A clip that makes its process crash is a clip that cannot be read."""
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    while crashed := (yield from _run_pool(jobs, work, workers)):
+        # One of these did it: alone, it will show
+        for job in crashed:
+            if (yield from _run_pool(iter([job]), work, workers=1)):
+                yield _Outcome(job.id, failure=f"{job.id}: decoding it made the process crash.")
+
+
+def _run_pool(
+    jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int
+) -> Generator[_Outcome, None, list[_Job]]:
+    """Works on a few jobs at a time, as they may carry their media with them; gives those that a crash left behind."""
+    pool, running = ProcessPoolExecutor(workers, initializer=_start_worker), {}
+    try:
+        while True:
+            for job in itertools.islice(jobs, 4 * workers - len(running)):
+                running[pool.submit(work, job)] = job
+            if not running:
+                return []
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                outcome = future.result()
+                del running[future]
+                yield outcome
+    except BrokenProcessPool:
+        return list(running.values())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One clip
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
+    """Writes the folder of a clip, all of it or nothing."""
+    folder, failure = Path(job.folder), None
+    if folder.exists():
+        return _Outcome(job.id)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with appearing(folder) as partial:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                _write_clip(job, partial, options)
+        except MediaError as error:
+            failure = f"{job.id}: {error}"
+            shutil.rmtree(partial)
+    damage = next(
+        (str(warning.message) for warning in caught if "used as far as it goes" in str(warning.message)), None
+    )
+    return _Outcome(job.id, failure, damage)
+
+
+def _write_clip(job: _Job, folder: Path, options: ExtractOptions) -> None:
+    # A file that serves frames and sound and is not a local one is fetched once
+    shared = job.audio is not None and job.audio is job.video
+    with open_source(job.video) if shared else nullcontext(job.video) as video:
+        audio = video if shared else job.audio
+        found = video is not None and _write_frames(video, folder, options)
+        found = (audio is not None and _write_sound(audio, folder / SOUND)) or found
+    if not found:
+        raise MediaError("there are neither frames nor sound.")
+
+
+def _frame_name(number: int) -> str:
+    return f"frame_{number:04d}.jpg"
+
+
+def _write_frames(video: Any, folder: Path, options: ExtractOptions) -> bool:
+    """Whether there are frames; a file of sound only has none."""
+    try:
+        for number, frame in enumerate(_frames(video, options), start=1):
+            image = Image.fromarray(frame.permute(1, 2, 0).numpy())
+            scale = options.short_side / min(image.size)
+            if scale < 1:
+                size = [max(1, round(side * scale)) for side in image.size]
+                image = image.resize(size, Image.Resampling.BICUBIC)
+            if max(image.size) > _LONGEST_SIDE:
+                raise MediaError(f"frames of {image.width} x {image.height} pixels cannot be JPEG files.")
+            image.save(folder / _frame_name(number), quality=JPEG_QUALITY)
+    except NoVideoError:
+        return False
+    return True
+
+
+def _frames(video: Any, options: ExtractOptions) -> Iterator[Tensor]:
+    if isinstance(video, (list, tuple)):
+        wanted = min(options.num_frames or len(video), len(video))
+        return (read_image(video[index]) for index in segment_indices(len(video), wanted))
+    if isinstance(video, (str, os.PathLike)) and os.path.isdir(video):
+        return iterate_frames(video, lambda available, _: options.num_frames or available)
+    return iterate_frames(video, options.count)
+
+
+def _write_sound(audio: Any, path: Path) -> bool:
+    """Whether there is sound; a video without an audio track has none."""
+    with open_source(audio) as source:
+        info = audio_info(source)
+        if info is None:
+            return False
+        if info.sampling_rate > MAX_SAMPLING_RATE:
+            raise MediaError(f"{source} states a sampling rate of {info.sampling_rate:,} Hz, which no sound has.")
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLING_RATE)
+            for piece in _sound(source, info.sampling_rate, info.duration):
+                if not piece.isfinite().all():
+                    raise MediaError(f"{source} has sound with NaN or infinite values.")
+                samples = (piece * 2**15).round().clamp(-(2**15), 2**15 - 1)
+                file.writeframes(samples.numpy().astype("<i2").tobytes())
+    return True
+
+
+def _sound(source: str, rate: int, duration: float) -> Iterator[Tensor]:
+    """The resampled waveform, in pieces where it is long: the same numbers, as a second on both sides is read with it."""
+    if duration <= _SECONDS_AT_ONCE:
+        yield resample(read_audio(source).waveform, rate, SAMPLING_RATE)
+        return
+    for start in range(0, math.ceil(duration), _SECONDS_AT_ONCE):
+        begin = max(0, start - 1)
+        (window,) = read_audio(source, windows=[(begin, start + _SECONDS_AT_ONCE + 1)]).waveform
+        first = (start - begin) * SAMPLING_RATE
+        yield resample(window, rate, SAMPLING_RATE)[first : first + _SECONDS_AT_ONCE * SAMPLING_RATE]

@@ -1,0 +1,315 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Tar shards in the convention of WebDataset to samples, read as a stream from disks, http(s) addresses and the Hub."""
+
+import contextlib
+import functools
+import glob
+import itertools
+import json
+import os
+import random
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ..media import MediaError, download
+from ..media_backends import reason
+from .records import MEDIA_SUFFIXES, captions_of, questions_of
+from .samples import Sample, SampleStream
+
+
+TEXT_SUFFIXES = (".txt", ".text", ".caption", ".cap")
+
+_TAR = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_MOST_SHARDS = 10**6
+_LONGEST_HEADER = 2**20  # bytes of a header with a long name or further fields, which tarfile reads at once
+
+
+def is_shard_pattern(name: str) -> bool:
+    """Whether a string names tar shards: all of its parts, which "::" separates, end in .tar, .tar.gz or .tgz."""
+    return not os.path.isdir(name) and all(_TAR.search(part) for part in name.split("::"))
+
+
+def expand_shards(shards: str | os.PathLike | Iterable[str | os.PathLike]) -> list[str]:
+    """Every shard that a pattern, or a list of patterns, stands for, in order.
+
+    `{000..123}` counts, with leading zeros where the bounds have them; `{a,b}` lists; several patterns are separated by
+    "::". On local paths `*`, `?` and `[...]` match existing files.
+
+    Raises:
+        ValueError: a local file is absent, nothing matches, or an address is of another kind than http(s) and hf.
+    """
+    if isinstance(shards, (str, os.PathLike)):
+        shards = os.fspath(shards).split("::")
+    found = []
+    for name in itertools.chain.from_iterable(_braces(os.fspath(pattern)) for pattern in shards):
+        if scheme := _ADDRESS.match(name):
+            if scheme[1].lower() not in ("http", "https", "hf"):
+                raise ValueError(f"{name} cannot be read: shards are local files or have http(s) or hf addresses.")
+            found.append(name)
+        elif os.path.isfile(name):
+            found.append(name)
+        else:
+            matches = sorted(path for path in glob.glob(name) if os.path.isfile(path))
+            if not matches:
+                raise ValueError(f"there is no shard {name}.")
+            found += matches
+        if len(found) > _MOST_SHARDS:
+            raise ValueError(f"more than {_MOST_SHARDS:,} shards are given, which must be a mistake.")
+    if not found:
+        raise ValueError("no shards are given.")
+    return found
+
+
+def _braces(pattern: str) -> Iterator[str]:
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        yield pattern
+        return
+    if bounds := re.fullmatch(r"(\d+)\.\.(\d+)", match[1]):
+        width = len(bounds[1]) if bounds[1].startswith("0") else 0
+        choices: Iterable[str] = (f"{n:0{width}d}" for n in range(int(bounds[1]), int(bounds[2]) + 1))
+    else:
+        choices = match[1].split(",")
+    for choice in choices:
+        yield from _braces(pattern[: match.start()] + choice + pattern[match.end() :])
+
+
+class ShardStream(SampleStream):
+    """The samples of tar shards.
+
+    The members of a sample follow one another and have one name up to the first dot, which is its id unless its JSON
+    has another; what comes after the last dot says what they are: a video (mp4, webm, mkv, ...), one or several images
+    (jpg, png, webp, ...: the frames, by the numbers in their names), sound (wav, flac, mp3, ...), captions (txt, one per
+    line), or `json` with `captions`, `qa` and the like as in a row of metadata (`records`). A video without a file of
+    sound brings its own. All other members are passed over; nothing is written to disk, no link is followed, and
+    nothing is ever unpickled.
+
+    Where there are as many shards as partitions, each partition reads shards of its own; otherwise all read all shards
+    and take every n-th sample. Shards and samples are shuffled by seed and epoch.
+
+    What cannot be read - a shard that is absent or ends early, JSON that is none, a sample that is too large - becomes
+    a sample whose id says so and whose media raise `MediaError`, so that it is counted among the broken files and
+    reading goes on with the next shard. What stood before it has been given; the sample in which a shard ends is left out.
+
+    Args:
+        shards: patterns, see `expand_shards`.
+        shuffle_buffer: samples to draw from; 0: shards and samples stay in order.
+        max_buffer_bytes: media that this buffer holds at the most, whatever their number.
+        max_sample_bytes: the largest sample that is accepted.
+        timeout: seconds to wait for a connection and for each piece of a download.
+    """
+
+    def __init__(
+        self,
+        shards: str | os.PathLike | Iterable[str | os.PathLike],
+        *,
+        shuffle_buffer: int = 1000,
+        max_buffer_bytes: int = 2**28,
+        max_sample_bytes: int = 2**28,
+        timeout: float = 60.0,
+    ):
+        self.shards = expand_shards(shards)
+        self.shuffle_buffer = shuffle_buffer
+        self.max_buffer_bytes = max_buffer_bytes
+        self.max_sample_bytes = max_sample_bytes
+        self.timeout = timeout
+
+    def samples(self, partition: int, partitions: int, epoch: int, seed: int) -> Iterator[Sample]:
+        shards = list(self.shards)
+        if self.shuffle_buffer:
+            random.Random(f"shards {seed} {epoch}").shuffle(shards)
+        whole = len(shards) >= partitions
+        if whole:
+            shards = shards[partition::partitions]
+        numbers = itertools.count()
+
+        def is_mine() -> bool:
+            return whole or next(numbers) % partitions == partition
+
+        found = itertools.chain.from_iterable(self._read(shard, is_mine) for shard in shards)
+        return self._shuffled(found, random.Random(f"samples {seed} {epoch} {partition}"))
+
+    def _shuffled(self, samples: Iterator[tuple[Sample, int]], rng: random.Random) -> Iterator[Sample]:
+        """Samples in random order, each with its size in bytes, through a buffer of bounded size."""
+        buffer: list[tuple[Sample, int]] = []
+        held = 0
+        for sample, size in samples:
+            buffer.append((sample, size))
+            held += size
+            while len(buffer) > self.shuffle_buffer or (held > self.max_buffer_bytes and len(buffer) > 1):
+                place = rng.randrange(len(buffer))
+                buffer[place], buffer[-1] = buffer[-1], buffer[place]
+                given, freed = buffer.pop()
+                held -= freed
+                yield given
+        rng.shuffle(buffer)
+        yield from (sample for sample, _ in buffer)
+
+    def _read(self, shard: str, is_mine: Callable[[], bool]) -> Iterator[tuple[Sample, int]]:
+        """The samples of a shard and their sizes, those for which `is_mine` holds; others are passed over."""
+        try:
+            with _open(shard, self.timeout) as file:
+                for key, members in itertools.groupby(_members(file, shard), key=lambda member: member.key):
+                    if is_mine():
+                        yield self._sample(key, members)
+        except (OSError, EOFError, tarfile.TarError, zlib.error, MediaError) as error:
+            if is_mine():
+                yield _unreadable(f"{shard} (cannot be read to its end: {reason(error)})"), 0
+
+    def _sample(self, key: str, members: Iterator["_Member"]) -> tuple[Sample, int]:
+        fields: dict[str, bytes] = {}
+        size = 0
+        for member in members:
+            size += member.size
+            if size <= self.max_sample_bytes:
+                fields[member.field] = member.read()
+        if size > self.max_sample_bytes:
+            return _unreadable(f"{key} (larger than the limit of {self.max_sample_bytes:,} bytes)"), 0
+        try:
+            return _sample_of_fields(key, fields), size
+        except ValueError as error:
+            return _unreadable(f"{key} (its annotations cannot be used: {error})"), 0
+
+
+class UnreadableFile:
+    """In place of media that cannot be had: whoever reads it gets a `MediaError` with the reason."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def read(self, size: int = -1) -> bytes:
+        raise MediaError(f"{self.name} cannot be read.")
+
+
+def _unreadable(message: str) -> Sample:
+    return Sample(message, UnreadableFile(message))
+
+
+def _sample_of_fields(key: str, fields: dict[str, bytes]) -> Sample:
+    """A sample of members, by what comes after the first dot of their names.
+
+    Raises:
+        ValueError: JSON that is none, or annotations of another form.
+    """
+    record, captions, media = {}, [], {"video": [], "image": [], "audio": []}
+    for field in sorted(fields, key=_natural):
+        kind, data = _kind(field), fields[field]
+        if kind == "json":
+            record = json.loads(data)
+            if not isinstance(record, dict):
+                raise ValueError("JSON must be an object")
+        elif kind == "text":
+            captions += data.decode("utf-8", errors="replace").splitlines()
+        else:
+            media[kind].append(data)
+    video = next(iter(media["video"]), None)
+    if video is None and media["image"]:
+        video = media["image"] if len(media["image"]) > 1 else media["image"][0]
+    name = record.get("id")
+    return Sample(
+        id=key if name is None else str(name),
+        video=video,
+        audio=next(iter([*media["audio"], *media["video"]]), None),
+        captions=captions_of(record) or captions_of({"captions": captions}),
+        questions=questions_of(record),
+    )
+
+
+def _natural(name: str) -> list[str | int]:
+    """For sorting names with numbers: `2.jpg` before `10.jpg`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+
+
+def _kind(field: str) -> str | None:
+    """What a member is, by what comes after the last dot; None for what is passed over."""
+    suffix = f".{field.rpartition('.')[2].lower()}"
+    if suffix == ".json":
+        return "json"
+    if suffix in TEXT_SUFFIXES:
+        return "text"
+    return next((kind for kind, suffixes in MEDIA_SUFFIXES.items() if suffix in suffixes), None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tar files as streams
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file in a tar shard, which can be read until the next one is asked for."""
+
+    key: str
+    field: str
+    size: int
+    read: Callable[[], bytes]
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is sound. `tarfile` takes a damaged or missing one for the end of the archive, and reads long names
+    and further fields of whatever length at once."""
+
+    @classmethod
+    def frombuf(cls, *args, **kwargs) -> "_Header":
+        header = super().frombuf(*args, **kwargs)
+        if header.size < 0 or (header.size > _LONGEST_HEADER and header.type not in (*tarfile.REGULAR_TYPES,)):
+            raise tarfile.ReadError(f"a header states a size of {header.size} bytes")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"it is cut off or damaged ({error})") from error
+
+
+def _members(file: BinaryIO, shard: str) -> Iterator[_Member]:
+    mode = "r|gz" if shard.lower().endswith("gz") else "r|"
+    with tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive:
+        for header in archive:
+            archive.members = []  # which would grow with every file
+            folder, _, name = header.name.removeprefix("./").rpartition("/")
+            stem, _, field = name.partition(".")
+            if header.isreg() and stem and _kind(field) is not None:
+                key = f"{folder}/{stem}" if folder else stem
+                yield _Member(key, field, header.size, functools.partial(_read_member, archive, header))
+
+
+def _read_member(archive: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
+    with archive.extractfile(header) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _open(shard: str, timeout: float) -> Iterator[BinaryIO]:
+    """A shard as a stream of bytes."""
+    scheme = _ADDRESS.match(shard)
+    if scheme is None:
+        with open(shard, "rb") as file:
+            yield file
+    elif scheme[1].lower() == "hf":
+        import fsspec
+
+        with fsspec.open(shard, "rb") as file:
+            yield file
+    else:
+        with contextlib.closing(download(shard, timeout)) as chunks:
+            yield _Chunks(chunks)
+
+
+class _Chunks:
+    """Pieces of a download as the file that `tarfile` reads, which takes pieces of any size."""
+
+    def __init__(self, chunks: Iterator[bytes]):
+        self.chunks = chunks
+
+    def read(self, size: int) -> bytes:
+        return next(self.chunks, b"")
