@@ -3,7 +3,9 @@
 
 import io
 import json
+import os
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,10 +15,10 @@ import torch
 from PIL import Image
 
 from modeling_valor.data.columns import RemoteFile, samples_from_dataset, stream_from_dataset
-from modeling_valor.data.readers import read_folder
+from modeling_valor.data.readers import load_samples, read_folder, read_valor_2023
 from modeling_valor.data.records import RecordError, SampleTable, captions_of, media_kind, questions_of
-from modeling_valor.data.samples import Question, Sample
-from modeling_valor.media import MediaError, read_image
+from modeling_valor.data.samples import Question, Sample, SampleStream
+from modeling_valor.media import MediaError, read_frames, read_image
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "media"
@@ -360,3 +362,164 @@ def test_a_file_in_an_archive_is_read_as_a_stream(tmp_path):
         video.seek(3)
     with pytest.raises(MediaError, match=r"blue\.png"):
         read_image(RemoteFile(f"zip://a/blue.png::{archive}"))
+
+
+# --- The 2023 layout --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layout(tmp_path) -> Path:
+    """Two splits of four clips: frames of all, raw videos, sound of all but one."""
+    names = [f"video{n}" for n in range(4)]
+    (tmp_path / "standardsplit_train_id.json").write_text(json.dumps(names[:3]))
+    (tmp_path / "standardsplit_test_id.json").write_text(json.dumps(names[3:]))
+    texts = {name: [f"a man {name}", f"he {name}"] for name in names} | {"video3": "a bird"}
+    (tmp_path / "txt_mapper.json").write_text(json.dumps(texts))
+    asked = {name: [{"question": "who?", "answer": "man"}, {"question": "is it?", "answer": "yes"}] for name in names}
+    (tmp_path / "txt_mapper_vqa.json").write_text(json.dumps(asked))
+    references = [{"video_id": name, "caption": f"{name} {n}"} for n in range(3) for name in names]
+    (tmp_path / "caption_annotation.json").write_text(json.dumps(references))
+    for name in names:
+        folder = tmp_path / "frames_fps4" / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (4, 4), (100 * number, 0, 0)).save(folder / f"frame_000{number}.jpg")
+    (tmp_path / "raw_videos").mkdir()
+    (tmp_path / "audio_22050hz").mkdir()
+    for name in names[1:]:
+        (tmp_path / "raw_videos" / f"{name}.mp4").touch()
+        (tmp_path / "audio_22050hz" / f"{name}.wav").touch()
+    return tmp_path
+
+
+def test_the_2023_layout_gives_frames_sound_and_captions(layout):
+    samples = read_valor_2023(layout, "train")
+    frames, sounds = layout / "frames_fps4", layout / "audio_22050hz"
+    assert list(samples) == [
+        Sample("video0", str(frames / "video0"), None, ("a man video0", "he video0")),
+        Sample("video1", str(frames / "video1"), str(sounds / "video1.wav"), ("a man video1", "he video1")),
+        Sample("video2", str(frames / "video2"), str(sounds / "video2.wav"), ("a man video2", "he video2")),
+    ]
+    assert read_valor_2023(layout, "standardsplit_test")[0].captions == ("a bird",)
+    assert read_frames(samples[0].video, 3).frames[:, 0].float().mean((1, 2)).diff().gt(50).all()
+
+
+def test_the_2023_layout_with_questions_and_references(layout):
+    (asked,) = read_valor_2023(layout, "test", texts="txt_mapper_vqa.json")
+    assert asked.captions == () and asked.questions == (Question("who?", ("man",)), Question("is it?", ("yes",)))
+    both = read_valor_2023(layout, "test", texts=["txt_mapper.json", "txt_mapper_vqa.json"])[0]
+    assert both.captions == ("a bird",) and both.questions == asked.questions
+    told = read_valor_2023(layout, "test", annotations="caption_annotation.json")[0]
+    assert told.captions == ("video3 0", "video3 1", "video3 2")
+    coco = {"annotations": [{"id": n, "image_id": 3, "caption": f"{n}"} for n in range(2)]}
+    (layout / "coco.json").write_text(json.dumps(coco))
+    (layout / "number_id.json").write_text("[3]")
+    (layout / "txt_mapper.json").unlink()
+    (layout / "txt_mapper_vqa.json").unlink()
+    assert read_valor_2023(layout, "number", annotations="coco.json")[0].captions == ("0", "1")
+
+
+def test_the_2023_layout_with_raw_videos_images_and_their_own_sound(layout):
+    for sounds in (layout / "audio_22050hz").iterdir():
+        sounds.unlink()
+    (layout / "audio_22050hz").rmdir()
+    silent, *others = read_valor_2023(layout, "train", media="raw_videos")
+    assert silent.video == str(layout / "raw_videos" / "video0")  # is absent: told when it is loaded
+    assert all(sample.video == sample.audio == str(layout / "raw_videos" / f"{sample.id}.mp4") for sample in others)
+    (layout / "coco").mkdir()
+    (layout / "coco" / "COCO_1.jpg").touch()
+    (layout / "coco_id.txt").write_text("COCO_1.jpg\n\nCOCO_1\n")
+    (layout / "texts.json").write_text('{"COCO_1": ["a dog"], "COCO_1.jpg": "a cat"}')
+    images = read_valor_2023(layout, "coco", texts="texts.json", media="coco")
+    assert [(sample.video, sample.audio) for sample in images] == [(str(layout / "coco" / "COCO_1.jpg"), None)] * 2
+
+
+def test_what_is_absent_or_ambiguous_in_the_2023_layout_is_told(layout):
+    with pytest.raises(ValueError, match=r"has no val_id\.json"):
+        read_valor_2023(layout, "val")
+    (layout / "1KAsplit_train_id.json").write_text('["video9"]')
+    with pytest.raises(
+        ValueError, match=r"choose one of 1KAsplit_train_id\.json, standardsplit_train_id\.json as `ids`"
+    ):
+        read_valor_2023(layout, "train")
+    with pytest.raises(ValueError, match=r"1 of the 1 clips of .* have no text, such as video9"):
+        read_valor_2023(layout, "train", ids="1KAsplit_train_id.json")
+    with pytest.raises(ValueError, match=r"speech, given as `sound`, does not exist"):
+        read_valor_2023(layout, "test", sound="speech")
+    (layout / "frames_fps1").mkdir()
+    with pytest.raises(ValueError, match="choose one of frames_fps1, frames_fps4 as `media`"):
+        read_valor_2023(layout, "test")
+    for content, message in (
+        ("[", "is not JSON"),
+        ("[]", "must be an object"),
+        ('{"video3": [3]}', "'video3': captions"),
+    ):
+        (layout / "bad.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_valor_2023(layout, "test", texts="bad.json")
+    (layout / "bad_id.json").write_text("[]")
+    with pytest.raises(ValueError, match="must be a list of the clips' names"):
+        read_valor_2023(layout, "bad")
+
+
+# --- One string -------------------------------------------------------------------------------------------------------
+
+
+def test_a_string_says_what_it_names(layout, tmp_path_factory, monkeypatch):
+    tmp_path = tmp_path_factory.mktemp("anything")
+    assert [sample.id for sample in load_samples(str(EXAMPLES))] == ["clip-00000", "clip-00001"]
+    assert len(load_samples(EXAMPLES / "metadata.jsonl", "test")) == 2
+    moved = load_samples(EXAMPLES, media="elsewhere", annotations=str(EXAMPLES / "metadata.jsonl"))
+    assert moved[0].video == os.path.join("elsewhere", "clip-00000.mp4")
+    assert len(load_samples(layout, "train")) == 3
+    assert load_samples(layout, "test", annotations="caption_annotation.json")[0].captions[0] == "video3 0"
+    clips_dataset().save_to_disk(tmp_path / "saved")
+    assert load_samples(tmp_path / "saved")[1].captions == ("a cat",)
+    datasets.DatasetDict(train=clips_dataset()).save_to_disk(tmp_path / "splits")
+    assert len(load_samples(tmp_path / "splits", "train", columns={"video": "image"})) == 2
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(EXAMPLES / "clip-00000.mp4", "clip.mp4")
+    stream = load_samples(str(tmp_path / "{a,a}.tar"), shuffle_buffer=0)
+    assert isinstance(stream, SampleStream) and [s.id for s in stream.samples(0, 1, 0, 0)] == ["clip", "clip"]
+
+    asked = []
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or clips_dataset()
+    )
+    assert load_samples("owner/name", "train", columns={"audio": None})[0].audio is None
+    assert asked == [(("owner/name",), {"split": "train"})]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: numbered_stream(2))
+    assert isinstance(load_samples("owner/name", "train", streaming=True, shuffle_buffer=0), SampleStream)
+
+
+def test_a_benchmark_goes_by_its_name(monkeypatch):
+    from modeling_valor.data import benchmarks
+
+    name = next(iter(benchmarks.BENCHMARKS))
+    monkeypatch.setattr(benchmarks, "load_benchmark", lambda *args, **kwargs: (args, kwargs))
+    assert load_samples(name, "test", media="m", annotations="a") == (
+        (name, "test"),
+        {"media": "m", "annotations": "a"},
+    )
+
+
+def test_other_strings_are_told_what_is_accepted(layout, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("nothing here", "a/b/c", "/absent/folder"):
+        with pytest.raises(ValueError, match=r"is none of these\. Accepted are a benchmark \(.*, a folder with"):
+            load_samples(name, "train")
+    with pytest.raises(ValueError, match="is a folder without any of these"):
+        load_samples(tmp_path / "empty", "train")
+    with pytest.raises(ValueError, match="say which split"):
+        load_samples(layout)
+    with pytest.raises(ValueError, match="say which, such as 'train'"):
+        load_samples("owner/name")
+
+
+def test_real_columns_of_captions(shared, tmp_path):
+    rows = [json.loads(line) for line in (shared / "data" / "flickr1k_manifest.jsonl").read_text().splitlines()]
+    (tmp_path / "metadata.jsonl").write_text(
+        "".join(json.dumps({**row, "file_name": row["file"]}) + "\n" for row in rows)
+    )
+    samples = read_folder(tmp_path)
+    assert len(samples) == 1000 and all(len(sample.captions) == 5 for sample in samples)

@@ -258,7 +258,7 @@ def test_bad_annotations_and_large_samples_are_named_and_the_next_are_given(tmp_
 def test_a_header_of_enormous_length_is_not_read(tmp_path):
     header = tarfile.TarInfo("././@PaxHeader")
     header.type, header.size = tarfile.XHDTYPE, 2**40
-    (tmp_path / "a.tar").write_bytes(tar_bytes(numbered([0, 1]))[: 4 * 1024] + header.tobuf())
+    (tmp_path / "a.tar").write_bytes(tar_bytes(numbered([0, 1]))[: 4 * 1024] + header.tobuf(tarfile.GNU_FORMAT))
     first, damaged = read(tmp_path / "a.tar")
     assert first.id == "0000" and "states a size of 1099511627776 bytes" in damaged.id
 

@@ -257,7 +257,7 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, *args, **kwargs) -> "_Header":
         header = super().frombuf(*args, **kwargs)
-        if header.size < 0 or (header.size > _LONGEST_HEADER and header.type not in (*tarfile.REGULAR_TYPES,)):
+        if header.size < 0 or (header.size > _LONGEST_HEADER and header.type not in tarfile.REGULAR_TYPES):
             raise tarfile.ReadError(f"a header states a size of {header.size} bytes")
         return header
 
