@@ -1,0 +1,107 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`valor evaluate`: measure a checkpoint on a task of a benchmark, or of any annotated folder."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+TASKS = ("retrieval", "captioning", "qa")
+
+EPILOG = """
+Frames, audio clips, text length, beams and split are those of the paper's setting of a benchmark, unless they are given.
+Run by several processes (`accelerate launch -m modeling_valor.cli.main evaluate ...`, `torchrun -m ...`), they share the
+work and give the same figures. An evaluation that was killed goes on where it stopped, if started again with the same
+arguments.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `valor evaluate` with the arguments `argv` and gives the exit status, 1 for what cannot be measured."""
+    parser = argparse.ArgumentParser(prog="valor evaluate", description=__doc__, epilog=EPILOG)
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument(
+        "--dataset", required=True, help="a benchmark's name, a folder with metadata.jsonl, shards, ..."
+    )
+    parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
+    parser.add_argument("--split", help="which part of the dataset (default: the one that the paper reports)")
+    parser.add_argument("--media", help="folder of a benchmark's videos, images or sounds")
+    parser.add_argument("--annotations", help="folder of a benchmark's annotations (default: that of the media)")
+    parser.add_argument("--modalities", choices=("av", "v", "a"), help="what to use of each clip")
+    parser.add_argument("--num-frames", type=int, help="frames of each video")
+    parser.add_argument("--num-audio-clips", type=int, help="5.12 s clips of each sound")
+    parser.add_argument("--groups", help="modality groups of retrieval, such as t-av,t-v (default: of the modalities)")
+    parser.add_argument("--paragraph", action="store_true", default=None, help="captions of a clip are one text")
+    parser.add_argument("--max-length", type=int, help="tokens of a text in retrieval, or of a question")
+    parser.add_argument("--beams", type=int, help="beams of captions and answers")
+    parser.add_argument("--max-new-tokens", type=int, help="longest caption or answer in tokens")
+    parser.add_argument("--metrics", help="metrics of captioning, such as BLEU-4,CIDEr (default: all)")
+    parser.add_argument("--dual-softmax", action="store_true", default=None, help="retrieval with that, too")
+    parser.add_argument("--limit", type=int, help="only so many samples, the first ones")
+    parser.add_argument("--batch-size", type=int, default=16, help="clips at a time (default: 16)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: 0, this one)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU of this process, if there is one)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the checkpoint's")
+    parser.add_argument("--output", default="evaluations", help="folder for results and caches (default: evaluations)")
+    parser.add_argument("--no-cache", action="store_true", help="keep no features and predictions, and use none")
+    parser.add_argument("--model-card", help="README.md whose metadata gets the figures, too")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, without a progress bar")
+    args = parser.parse_args(argv)
+
+    import torch
+    from accelerate import PartialState
+
+    from ..evaluation import outputs
+    from ..evaluation.recipes import TASKS as TASK_NAMES
+    from ..evaluation.recipes import recipe_for
+    from ..evaluation.runner import run
+
+    state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
+    try:
+        recipe = recipe_for(
+            TASK_NAMES[args.task],
+            args.dataset,
+            split=args.split,
+            modalities=args.modalities,
+            num_frames=args.num_frames,
+            num_audio_clips=args.num_audio_clips,
+            groups=tuple(args.groups.split(",")) if args.groups else None,
+            paragraph=args.paragraph,
+            max_length=args.max_length,
+            num_beams=args.beams,
+            max_new_tokens=args.max_new_tokens,
+            metrics=tuple(args.metrics.split(",")) if args.metrics else None,
+            dual_softmax=args.dual_softmax,
+            limit=args.limit,
+        )
+        report = run(
+            recipe,
+            args.model,
+            media=args.media,
+            annotations=args.annotations,
+            device=args.device or state.device,
+            dtype=getattr(torch, args.dtype) if args.dtype else None,
+            batch_size=args.batch_size,
+            num_workers=args.workers,
+            cache=None if args.no_cache else Path(args.output, "cache"),
+            progress=not args.json,
+        )
+        if not state.is_main_process:
+            return 0
+        name = f"{args.task}-{Path(recipe.dataset).name}-{recipe.split or 'all'}-{Path(args.model).name}"
+        files = outputs.save(report, Path(args.output, name))
+        if args.model_card:
+            outputs.update_model_card(Path(args.model_card), report)
+    except (ValueError, OSError) as error:
+        print(f"valor evaluate: {error}", file=sys.stderr)
+        return 1
+    finally:
+        state.destroy_process_group()
+    if args.json:
+        print(json.dumps(report.to_dict()))
+    else:
+        print(outputs.markdown(report))
+        print("Written: " + ", ".join(map(str, files)))
+    return 0

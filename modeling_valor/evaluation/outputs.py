@@ -1,0 +1,235 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""What becomes of a finished evaluation: JSON, a Markdown table, files for submission, entries of a model card."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+from huggingface_hub.repocard import metadata_load, metadata_save
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+
+from ..data.benchmarks import BENCHMARKS
+from .inference import reverse
+from .paper import PAPER_FIGURES
+from .runner import Report
+
+
+CARD_TASKS = {
+    "retrieval": ("audiovisual-retrieval", "Text-to-Audiovisual Retrieval"),
+    "captioning": ("audiovisual-captioning", "Audiovisual Captioning"),
+    "question_answering": ("audiovisual-question-answering", "Audiovisual Question Answering"),
+}
+"""Task of a model card's entries: type and name."""
+
+_RETRIEVAL_COLUMNS = ("R@1", "R@5", "R@10", "MedianR", "MeanR")
+
+
+def scale(task: str) -> int:
+    """What figures are multiplied by to be read as the paper's: captioning metrics are fractions."""
+    return 100 if task == "captioning" else 1
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
+
+
+def headline(report: Report) -> str:
+    """What the figures are of, in one line."""
+    recipe, counts = report.recipe, report.evaluation.counts
+    split = "all" if recipe.split is None else recipe.split
+    part = "" if recipe.limit is None else f", first {recipe.limit:,} samples only"
+    numbers = ", ".join(
+        f"{counts[name]:,} {name}" for name in ("clips", "texts", "references", "questions") if name in counts
+    )
+    looked_at = [f"modalities {recipe.modalities}"]
+    for letter, number, what in (("v", recipe.num_frames, "frame"), ("a", recipe.num_audio_clips, "audio clip")):
+        if letter in recipe.modalities:
+            known = f"{number} {what}{'s' * (number != 1)}" if number else f"the checkpoint's number of {what}s"
+            looked_at.append(known)
+    if recipe.task != "retrieval":
+        looked_at.append(f"{recipe.num_beams} beams" if recipe.num_beams > 1 else "greedy search")
+    name = recipe.task.replace("_", " ")
+    return (
+        f"{recipe.title}, {name}, split {split}{part}: N = {numbers}. Checkpoint {report.checkpoint.name} "
+        f"({report.checkpoint.version[:12]}), {', '.join(looked_at)}."
+    )
+
+
+def markdown(report: Report) -> str:
+    """The headline and a table of the figures, with the paper's in the rows below."""
+    recipe, metrics, counts = report.recipe, report.evaluation.metrics, report.evaluation.counts
+    if recipe.task == "retrieval":
+        columns, rows = list(_RETRIEVAL_COLUMNS), []
+        for group in recipe.groups:
+            for direction in (group, reverse(group)):
+                size = counts[f"{group}/{'queries' if direction == group else 'candidates'}"]
+                for prefix, what in (("", ""), ("DSL/", ", dual softmax")):
+                    names = [f"{direction}/{prefix}{column}" for column in columns]
+                    if names[0] in metrics:
+                        rows.append((f"{_direction(direction)}{what}", f"{size:,}", [metrics[name] for name in names]))
+    else:
+        columns = list(metrics)
+        size = counts["clips" if recipe.task == "captioning" else "questions"]
+        rows = (
+            [("this checkpoint", f"{size:,}", [scale(recipe.task) * value for value in metrics.values()])]
+            if metrics
+            else []
+        )
+    for row in PAPER_FIGURES.get((recipe.task, recipe.dataset), ()):
+        rows.append((f"{row.model}, paper, {row.table}", "", [row.metrics.get(column) for column in columns]))
+    lines = [headline(report), ""]
+    if metrics:
+        lines += [_line(["", "N", *columns]), _line(["---", *["---:"] * (len(columns) + 1)])]
+        lines += [
+            _line([name, size, *("" if value is None else f"{value:.1f}" for value in values)])
+            for name, size, values in rows
+        ]
+    else:
+        lines.append("The split has nothing to compare with; predictions were written.")
+    if scale(recipe.task) != 1 and metrics:
+        lines += ["", "Captioning metrics are multiplied by 100, as in the paper."]
+    if (recipe.task, recipe.dataset) in PAPER_FIGURES:
+        lines += ["", "The paper's figures are of models that were fine-tuned on the benchmark."]
+    if report.evaluation.failures:
+        lines += ["", f"{len(report.evaluation.failures)} samples could not be read and are in no figure:"]
+        lines += [f"- {failure.id}: {failure.reason}" for failure in report.evaluation.failures[:10]]
+        if len(report.evaluation.failures) > 10:
+            lines.append(f"- and {len(report.evaluation.failures) - 10} more, in results.json")
+    return "\n".join(lines) + "\n"
+
+
+def _direction(group: str) -> str:
+    """ "t-av" -> "text to clip (t-av)"."""
+    letters = {"t": "text", "v": "video", "a": "sound", "av": "video with sound"}
+    query, candidate = group.split("-")
+    return f"{letters[query]} to {letters[candidate]} ({group})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+# --- Submissions ------------------------------------------------------------------------------------------------------
+
+
+def _captions_by_clip(predictions: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """VATEX: {"videoID": caption}."""
+    return {entry["id"]: entry["prediction"] for entry in predictions}
+
+
+def _captions_of_images(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """COCO: [{"image_id": 391895, "caption": "..."}]; the number ends the image's name."""
+    return [{"image_id": _number(entry["id"]), "caption": entry["prediction"]} for entry in predictions]
+
+
+def _answers_by_question(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """VQAv2: [{"question_id": 458752000, "answer": "..."}]."""
+    return [{"question_id": _number(entry["question_id"]), "answer": entry["prediction"]} for entry in predictions]
+
+
+def _number(name: str | None) -> int:
+    digits = re.search(r"\d+$", name or "")
+    if digits is None:
+        raise ValueError(f"The submission needs a number for each entry, but {name!r} does not end with one.")
+    return int(digits[0])
+
+
+SUBMISSIONS: dict[tuple[str, str], Callable[[Sequence[dict[str, Any]]], Any]] = {
+    ("captioning", "vatex"): _captions_by_clip,
+    ("captioning", "coco"): _captions_of_images,
+    ("question_answering", "vqav2"): _answers_by_question,
+}
+"""(task, benchmark) -> content of the JSON file that the benchmark's server takes."""
+
+
+def submission(report: Report) -> Any | None:
+    """What the benchmark's server takes, as JSON has it; `None` for benchmarks without one."""
+    form = SUBMISSIONS.get((report.recipe.task, report.recipe.dataset))
+    return None if form is None else form(report.evaluation.predictions)
+
+
+# --- Model card -------------------------------------------------------------------------------------------------------
+
+
+def eval_results(report: Report) -> list[EvalResult]:
+    """The main figures of an evaluation as entries of a model card, with everything that they depend on."""
+    recipe = report.recipe
+    task_type, task_name = CARD_TASKS[recipe.task]
+    named = recipe.dataset in BENCHMARKS
+    settings = {
+        "modalities": recipe.modalities,
+        "num_frames": recipe.num_frames,
+        "num_audio_clips": recipe.num_audio_clips,
+        "num_beams": None if recipe.task == "retrieval" else recipe.num_beams,
+        "limit": recipe.limit,
+        **report.evaluation.counts,
+    }
+    wanted = {
+        "retrieval": lambda name: name.rpartition("/")[2].startswith("R@"),
+        "captioning": lambda name: True,
+        "question_answering": lambda name: name == "accuracy",
+    }[recipe.task]
+    return [
+        EvalResult(
+            task_type=task_type,
+            task_name=task_name,
+            dataset_type=recipe.dataset if named else Path(recipe.dataset).name,
+            dataset_name=recipe.title if named else Path(recipe.dataset).name,
+            dataset_split=recipe.split,
+            dataset_args={name: value for name, value in settings.items() if value is not None},
+            metric_type=name.lower().replace("@", "_at_").replace("/", "_"),
+            metric_name=name,
+            metric_value=round(scale(recipe.task) * value, 2),
+        )
+        for name, value in report.evaluation.metrics.items()
+        if wanted(name)
+    ]
+
+
+def model_index(report: Report) -> list[dict[str, Any]]:
+    """`model-index` of a model card's metadata with these entries."""
+    return eval_results_to_model_index(Path(report.checkpoint.name).name, eval_results(report))
+
+
+def update_model_card(path: Path, report: Report) -> None:
+    """Adds the figures to the metadata of a model card (README.md), in place of earlier ones of the same kind."""
+    metadata = (metadata_load(path) if path.exists() else None) or {}
+    name, known = Path(report.checkpoint.name).name, []
+    if "model-index" in metadata:
+        name, known = model_index_to_eval_results(metadata["model-index"])
+    new = eval_results(report)
+
+    def kind(entry: EvalResult) -> tuple:
+        return entry.task_type, entry.dataset_type, entry.dataset_split, entry.metric_type
+
+    replaced = {kind(entry) for entry in new}
+    entries = [entry for entry in known if kind(entry) not in replaced] + new
+    metadata["model-index"] = eval_results_to_model_index(name, entries)
+    metadata_save(path, metadata)
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def save(report: Report, folder: Path) -> list[Path]:
+    """Writes results.json, results.md, model-index.json and, where there are any, predictions.jsonl and submission.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "results.json": _json(report.to_dict()),
+        "results.md": markdown(report),
+        "model-index.json": _json(model_index(report)),
+    }
+    if report.evaluation.predictions:
+        lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in report.evaluation.predictions)
+        contents["predictions.jsonl"] = "".join(lines)
+        if (submitted := submission(report)) is not None:
+            contents["submission.json"] = json.dumps(submitted, ensure_ascii=False)
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,110 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""What `valor evaluate` does on a dataset unless it is told otherwise: the paper's settings of each benchmark."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.benchmarks import BENCHMARKS
+from .captioning import CAPTION_METRICS
+from .inference import GROUP_OF, TEXT_LENGTH
+
+
+TASKS = {"retrieval": "retrieval", "captioning": "captioning", "qa": "question_answering"}
+"""Tasks as the command calls them, and as the rest of the package does."""
+
+_MODALITIES_OF = {"t-av": "av", "t-v": "v", "t-a": "a"}
+_ANSWER_TOKENS = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about an evaluation that its figures depend on, besides the checkpoint and the files.
+
+    Args:
+        task: a value of `TASKS`.
+        dataset: a benchmark's name, or what else `data.readers.load_samples` takes.
+        split: which part; None: all of a dataset that has no parts.
+        modalities: what of each clip is used.
+        num_frames, num_audio_clips: of each clip; None: the checkpoint's numbers.
+        groups: of retrieval, the first one is the main one.
+        paragraph: captions of a clip are one text. Benchmarks that want this are read so already.
+        max_length: tokens of a text in retrieval, or of a question.
+        num_beams, max_new_tokens: of captions and answers; `max_new_tokens=None`: the checkpoint's number.
+        metrics: of captioning.
+        dual_softmax: give the figures of retrieval with that post-processing, too.
+        limit: how many of the samples, the first ones; None: all.
+    """
+
+    task: str
+    dataset: str
+    split: str | None = None
+    modalities: str = "av"
+    num_frames: int | None = None
+    num_audio_clips: int | None = None
+    groups: tuple[str, ...] = ("t-av",)
+    paragraph: bool = False
+    max_length: int = TEXT_LENGTH
+    num_beams: int = 1
+    max_new_tokens: int | None = None
+    metrics: tuple[str, ...] = CAPTION_METRICS
+    dual_softmax: bool = False
+    limit: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The dataset's name in the paper, or as it was given."""
+        return BENCHMARKS[self.dataset].title if self.dataset in BENCHMARKS else self.dataset
+
+
+def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
+    """
+    The paper's settings for a task of a benchmark, or defaults for any other dataset, with `changes` (not `None`) made.
+
+    Without other modalities a benchmark's own are used: sight and sound for VALOR-32K, sound for AudioCaps.
+
+    Raises:
+        ValueError: the task is unknown, or the paper does not evaluate it on the benchmark.
+    """
+    if task not in TASKS.values():
+        raise ValueError(f"`task` must be one of {', '.join(TASKS.values())}, got {task!r}.")
+    changes = {name: value for name, value in changes.items() if value is not None}
+    recipe = Recipe(task, dataset, num_beams=3 if task == "captioning" else 1)
+    if task == "question_answering":
+        recipe = dataclasses.replace(recipe, max_new_tokens=_ANSWER_TOKENS)
+    if dataset in BENCHMARKS:
+        recipe = _of_benchmark(recipe)
+    if "modalities" in changes and "groups" not in changes:
+        changes["groups"] = (GROUP_OF.get(changes["modalities"], "t-av"),)
+    return dataclasses.replace(recipe, **changes)
+
+
+def _of_benchmark(recipe: Recipe) -> Recipe:
+    benchmark = BENCHMARKS[recipe.dataset]
+    if recipe.task not in benchmark.settings:
+        raise ValueError(
+            f"{benchmark.title} is for {' and '.join(benchmark.tasks)}, not for {recipe.task}; to measure that anyway give "
+            "the folder of the data as the dataset."
+        )
+    settings = benchmark.settings[recipe.task]
+    max_length = settings.max_question_length if recipe.task == "question_answering" else settings.max_length
+    return dataclasses.replace(
+        recipe,
+        split=settings.test_split,
+        modalities=_MODALITIES_OF[settings.groups[0]],
+        groups=settings.groups[:1],
+        num_frames=settings.num_frames,
+        num_audio_clips=settings.num_audio_clips,
+        max_length=max_length or TEXT_LENGTH,
+        num_beams=settings.num_beams,
+    )
+
+
+def main_figures(recipe: Recipe) -> Sequence[str]:
+    """Names of the figures that stand in the paper's tables, without those that were not asked for."""
+    if recipe.task == "retrieval":
+        return [f"{recipe.groups[0]}/R@{rank}" for rank in (1, 5, 10)]
+    if recipe.task == "captioning":
+        return [name for name in ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE") if name in recipe.metrics]
+    return ["accuracy"]

@@ -1,0 +1,203 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""One evaluation from a checkpoint's name to its figures: `valor evaluate` without the command line."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .. import __version__
+from ..data.readers import load_samples
+from ..data.samples import Sample, SampleStream
+from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
+from ..processing_valor import ValorProcessor
+from .inference import Evaluation, evaluate_captioning, evaluate_question_answering, evaluate_retrieval
+from .recipes import Recipe
+from .work import TensorCache, TextCache, from_main, key_of
+
+
+HEADS: dict[str, type[PreTrainedModel]] = {
+    "retrieval": ValorForRetrieval,
+    "captioning": ValorForCaptioning,
+    "question_answering": ValorForQuestionAnswering,
+}
+
+_WEIGHTS_AND_SETTINGS = (".safetensors", ".json", ".txt", ".model")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model to be measured.
+
+    Args:
+        name: folder, or name on the Hub.
+        version: commit on the Hub; of a folder, what tells its present content from any other.
+        model, processor: ready to run.
+    """
+
+    name: str
+    version: str
+    model: PreTrainedModel
+    processor: ValorProcessor
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished evaluation."""
+
+    recipe: Recipe
+    checkpoint: Checkpoint
+    evaluation: Evaluation
+    samples: Sequence[Sample]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures, and everything that they depend on, as JSON has it."""
+        return {
+            "task": self.recipe.task,
+            "dataset": self.recipe.title,
+            "split": self.recipe.split,
+            "checkpoint": self.checkpoint.name,
+            "checkpoint_version": self.checkpoint.version,
+            "modalities": self.recipe.modalities,
+            "counts": self.evaluation.counts,
+            "metrics": self.evaluation.metrics,
+            "settings": dataclasses.asdict(self.recipe),
+            "failures": [dataclasses.asdict(failure) for failure in self.evaluation.failures],
+            "package_version": __version__,
+        }
+
+
+def load_checkpoint(
+    name: str, task: str, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
+) -> Checkpoint:
+    """
+    The head for a task, and its processor.
+
+    Raises:
+        ValueError: the checkpoint has no decoder, and the task is to write text.
+    """
+    options = {} if dtype is None else {"dtype": dtype}
+    model, info = HEADS[task].from_pretrained(name, output_loading_info=True, **options)
+    if any(key.startswith("lm_head.") for key in info["missing_keys"]):
+        raise ValueError(
+            f"{name} has no decoder head (lm_head), so it cannot write text: it was saved from a model for retrieval. "
+            "Measure retrieval, or give a checkpoint of pretraining, captioning or question answering."
+        )
+    processor = ValorProcessor.from_pretrained(name)
+    return Checkpoint(name, version_of(name, model), model.to(device).eval(), processor)
+
+
+def version_of(name: str, model: PreTrainedModel) -> str:
+    """The commit of a model from the Hub; for a folder a digest of its path and its files' names, sizes and times."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return getattr(model.config, "_commit_hash", None) or name
+    files = sorted(file for file in folder.iterdir() if file.suffix in _WEIGHTS_AND_SETTINGS)
+    return key_of(str(folder.resolve()), [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def read_samples(recipe: Recipe, media: str | None = None, annotations: str | None = None) -> Sequence[Sample]:
+    """The samples of a recipe, the first `limit` of them. Of a stream all are kept in memory, undecoded."""
+    samples = load_samples(recipe.dataset, recipe.split, media, annotations)
+    if isinstance(samples, SampleStream):
+        samples = list(itertools.islice(samples.samples(0, 1, epoch=0, seed=0), recipe.limit))
+    samples = samples[: recipe.limit]
+    if not len(samples):
+        raise ValueError(f"{recipe.title} has no samples in the split {recipe.split!r}.")
+    return samples
+
+
+def evaluate(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    samples: Sequence[Sample],
+    *,
+    batch_size: int = 16,
+    num_workers: int = 0,
+    cache: str | os.PathLike | None = None,
+    source: Sequence[str | None] = (),
+    progress: bool = False,
+) -> Report:
+    """
+    Measures a checkpoint on samples. All processes of a distributed job call it, and get the same figures.
+
+    Args:
+        cache: folder where features (retrieval) and predictions are kept batch by batch, so that the same evaluation
+            goes on where it was killed, and starts from the features where only the groups or the post-processing
+            change. What is found there was made by the same version of the checkpoint with the same settings.
+        source: what else tells the samples' files from others of the same names, such as the folder of the media.
+        batch_size: clips that go through the model together. It changes no figure but for rounding.
+    """
+    dataset = Path(recipe.dataset)
+    made_from = [__version__, checkpoint.version, str(checkpoint.model.dtype), *source]
+    made_from += [str(dataset.resolve()) if dataset.exists() else recipe.dataset, recipe.split]
+    made_from += [recipe.modalities, recipe.num_frames, recipe.num_audio_clips]
+    options = {
+        "modalities": recipe.modalities,
+        "num_frames": recipe.num_frames,
+        "num_audio_clips": recipe.num_audio_clips,
+        "num_workers": num_workers,
+        "batch_size": batch_size,
+        "progress": progress,
+    }
+
+    def folder(kind: str, *more: Any) -> Path:
+        return Path(cache, f"{kind}-{key_of(*made_from, *more)}")
+
+    model, processor = checkpoint.model, checkpoint.processor
+    if recipe.task == "retrieval":
+        caches = None
+        if cache is not None:
+            caches = {
+                "clips": TensorCache(folder("clips")),
+                "texts": TensorCache(folder("texts", recipe.max_length)),
+            }
+        evaluation = evaluate_retrieval(
+            model,
+            processor,
+            samples,
+            recipe.groups,
+            max_length=recipe.max_length,
+            paragraph=recipe.paragraph,
+            dual_softmax=recipe.dual_softmax,
+            caches=caches,
+            **options,
+        )
+        return Report(recipe, checkpoint, evaluation, samples)
+    options.update(num_beams=recipe.num_beams, max_new_tokens=recipe.max_new_tokens)
+    written = (recipe.num_beams, recipe.max_new_tokens)
+    if recipe.task == "captioning":
+        text_cache = None if cache is None else TextCache(folder("captions", *written))
+        evaluation = evaluate_captioning(
+            model, processor, samples, metrics=recipe.metrics, cache=text_cache, **options
+        )
+    else:
+        text_cache = None if cache is None else TextCache(folder("answers", recipe.max_length, *written))
+        evaluation = evaluate_question_answering(
+            model, processor, samples, max_question_length=recipe.max_length, cache=text_cache, **options
+        )
+    return Report(recipe, checkpoint, evaluation, samples)
+
+
+def run(
+    recipe: Recipe,
+    model: str,
+    *,
+    media: str | None = None,
+    annotations: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    **options: Any,
+) -> Report:
+    """Loads, measures and reports; `options` are those of [`evaluate`]. See `outputs` for what may become of the report."""
+    samples = read_samples(recipe, media, annotations)
+    checkpoint = load_checkpoint(model, recipe.task, device, dtype)
+    # Files may be seen with other times by other machines: all processes take the main one's word
+    checkpoint = dataclasses.replace(checkpoint, version=from_main(lambda: checkpoint.version))
+    return evaluate(recipe, checkpoint, samples, source=(media, annotations), **options)

@@ -1,0 +1,277 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+from test_processing_valor import write_clip
+
+from modeling_valor import ValorForPreTraining, ValorForRetrieval, ValorProcessor
+from modeling_valor.cli.main import main
+from modeling_valor.data.benchmarks import BENCHMARKS
+from modeling_valor.data.loading import Failure
+from modeling_valor.data.readers import load_samples
+from modeling_valor.data.world import write_world
+from modeling_valor.evaluation import (
+    Evaluation,
+    evaluate_captioning,
+    evaluate_question_answering,
+    evaluate_retrieval,
+)
+from modeling_valor.evaluation.outputs import eval_results, markdown, submission, update_model_card
+from modeling_valor.evaluation.paper import PAPER_FIGURES
+from modeling_valor.evaluation.recipes import recipe_for
+from modeling_valor.evaluation.runner import Checkpoint, Report
+
+
+TASKS = ("retrieval", "captioning", "qa")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, "test", 5, seed=0, workers=1)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(converted):
+    return str(converted("clip-vision-bert-shared"))
+
+
+def arguments(task, world, checkpoint, output, *more):
+    sizes = ["--num-frames", "2", "--num-audio-clips", "1", "--batch-size", "2", "--max-new-tokens", "5"]
+    where = ["--dataset", world, "--split", "test", "--model", checkpoint, "--output", str(output)]
+    return ["evaluate", "--task", task, *where, *sizes, "--metrics", "BLEU-1,CIDEr", "--json", *more]
+
+
+def printed(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def figures(world, checkpoint):
+    """Figures of all three tasks, computed without the runner."""
+    model, processor = ValorForPreTraining.from_pretrained(checkpoint), ValorProcessor.from_pretrained(checkpoint)
+    samples = load_samples(world, "test")
+    options = {"num_frames": 2, "num_audio_clips": 1, "batch_size": 2}
+    written = {"max_new_tokens": 5, **options}
+    captions = evaluate_captioning(model, processor, samples, num_beams=3, metrics=["BLEU-1", "CIDEr"], **written)
+    return {
+        "retrieval": evaluate_retrieval(model, processor, samples, **options).metrics,
+        "captioning": captions.metrics,
+        "qa": evaluate_question_answering(model, processor, samples, **written).metrics,
+    }
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_command_gives_the_figures_and_says_what_they_are_of(task, world, checkpoint, figures, tmp_path, capsys):
+    assert main(arguments(task, world, checkpoint, tmp_path, "--no-cache")) == 0
+    result = printed(capsys)
+    assert result["metrics"] == figures[task]
+    assert (result["split"], result["checkpoint"], result["modalities"]) == ("test", checkpoint, "av")
+    assert result["counts"]["clips"] == 5
+    (folder,) = tmp_path.iterdir()
+    assert json.loads((folder / "results.json").read_text()) == result
+    table = (folder / "results.md").read_text()
+    assert "split test: N = 5 clips" in table and checkpoint in table and "modalities av" in table
+    assert (folder / "predictions.jsonl").exists() == (task != "retrieval")
+
+
+KILLED = """
+import os, signal, sys
+from modeling_valor.cli.main import main
+from modeling_valor.evaluation import work
+
+for task in sys.argv[1].split(","):
+    child = os.fork()
+    if child == 0:
+        for cache in (work.TensorCache, work.TextCache):
+            def add(self, results, keep=cache.add):
+                keep(self, results)
+                os.kill(os.getpid(), signal.SIGKILL)
+            cache.add = add
+        os._exit(main([part.replace("TASK", task) for part in sys.argv[2:]]))
+    _, status = os.waitpid(child, 0)
+    print(os.WTERMSIG(status))
+"""
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_figures(world, checkpoint, figures, tmp_path, capsys):
+    command = arguments("TASK", world, checkpoint, tmp_path)
+    killed = [sys.executable, "-c", KILLED, ",".join(TASKS), *command]
+    output = subprocess.run(killed, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert output.split() == [str(int(signal.SIGKILL))] * 3
+    # One batch of clips of each task was kept
+    assert sorted(folder.name.split("-")[0] for folder in (tmp_path / "cache").iterdir()) == [
+        "answers",
+        "captions",
+        "clips",
+    ]
+    for task in TASKS:
+        assert main(arguments(task, world, checkpoint, tmp_path)) == 0
+        assert printed(capsys)["metrics"] == figures[task]
+
+
+def test_a_finished_evaluation_is_read_from_its_cache(world, checkpoint, tmp_path, capsys, monkeypatch):
+    assert main(arguments("retrieval", world, checkpoint, tmp_path)) == 0
+    first = printed(capsys)
+    for name in ("get_video_features", "get_audio_features", "get_text_features"):
+        monkeypatch.delattr(f"modeling_valor.modeling_valor.ValorModel.{name}")
+    assert main(arguments("retrieval", world, checkpoint, tmp_path)) == 0
+    assert printed(capsys) == first
+    # The same features serve other groups, and part of the samples
+    assert main(arguments("retrieval", world, checkpoint, tmp_path, "--groups", "t-v", "--limit", "3")) == 0
+    assert printed(capsys)["counts"]["clips"] == 3
+
+
+def test_two_processes_of_torchrun_give_the_figures_of_one(world, checkpoint, figures, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = arguments("qa", world, checkpoint, tmp_path, "--device", "cpu")
+    run = [*launch, "-m", "modeling_valor.cli.main", *command]
+    output = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout
+    (line,) = [line for line in output.splitlines() if line.startswith("{")]
+    assert json.loads(line)["metrics"] == figures["qa"]
+
+
+def test_broken_files_are_named_in_the_results(checkpoint, tmp_path, capsys):
+    write_clip(tmp_path / "whole.mp4")
+    (tmp_path / "broken.mp4").write_text("no video")
+    rows = [{"file_name": name, "captions": ["a bar"]} for name in ("whole.mp4", "broken.mp4")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    where = ["--dataset", str(tmp_path), "--model", checkpoint, "--output", str(tmp_path / "out")]
+    assert main(["evaluate", "--task", "captioning", *where, "--metrics", "BLEU-1", "--max-new-tokens", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "N = 1 clips" in text and "1 samples could not be read" in text and "- broken: " in text
+
+
+def test_what_cannot_be_measured_is_said_in_a_sentence(world, checkpoint, tmp_path, capsys):
+    ValorForRetrieval.from_pretrained(checkpoint).save_pretrained(tmp_path / "retrieval")
+    ValorProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / "retrieval")
+    assert main(arguments("captioning", world, str(tmp_path / "retrieval"), tmp_path)) == 1
+    assert "no decoder head" in capsys.readouterr().err
+    assert main(arguments("qa", "clotho", checkpoint, tmp_path)) == 1
+    assert "Clotho is for retrieval and captioning" in capsys.readouterr().err
+    assert main(arguments("qa", "nowhere", checkpoint, tmp_path)) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_benchmark_of_images_is_captioned_for_its_server(checkpoint, tmp_path, capsys):
+    images = []
+    for number in (391895, 184613):
+        name = f"COCO_val2014_{number:012d}.jpg"
+        Image.new("RGB", (40, 30), (number % 256, 90, 30)).save(tmp_path / name)
+        images.append({"filename": name, "split": "test", "sentences": [{"raw": "A red square."}]})
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    where = ["--dataset", "coco", "--media", str(tmp_path), "--model", checkpoint, "--output", str(tmp_path / "out")]
+    assert main(["evaluate", "--task", "captioning", *where, "--metrics", "CIDEr", "--max-new-tokens", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "MSCOCO, captioning, split test: N = 2 clips" in text and "modalities v, 1 frame, 3 beams" in text
+    assert "| VALOR-L, paper, Table 7 |  | 152.5 |" in text
+    (file,) = (tmp_path / "out").glob("*/submission.json")
+    entries = json.loads(file.read_text())
+    assert [entry["image_id"] for entry in entries] == [391895, 184613]
+    assert all(entry.keys() == {"image_id", "caption"} for entry in entries)
+
+
+# ----------------------------------------------------------------------------- recipes
+
+
+def test_every_benchmark_has_a_recipe_and_the_papers_figures():
+    tasks = {(task, name) for name, benchmark in BENCHMARKS.items() for task in benchmark.tasks}
+    without_figures = {("retrieval", "msvd")}  # not in the paper
+    assert set(PAPER_FIGURES) == tasks - without_figures
+    for task, name in tasks:
+        recipe = recipe_for(task, name)
+        assert recipe.split in BENCHMARKS[name].splits
+        assert ("v" in recipe.modalities) <= (recipe.num_frames is not None)
+        assert recipe.num_beams == (3 if task == "captioning" else 1)
+
+
+def test_recipes_take_other_modalities_with_their_group():
+    assert recipe_for("retrieval", "valor32k").groups == ("t-av",)
+    assert recipe_for("retrieval", "valor32k", modalities="a").groups == ("t-a",)
+    assert recipe_for("retrieval", "folder", modalities="v", num_frames=3).num_frames == 3
+    assert recipe_for("retrieval", "didemo").max_length > 60 and BENCHMARKS["didemo"].paragraph
+    with pytest.raises(ValueError, match="must be one of retrieval"):
+        recipe_for("dancing", "folder")
+
+
+def test_paper_figures_stand_in_the_paper(shared):
+    """Each row of figures is one line of the paper's tables; the text has lost the slashes between recalls."""
+    lines = [re.sub(r"[\s*]", "", line) for line in (shared / "paper.txt").read_text().splitlines()]
+    for (task, name), rows in PAPER_FIGURES.items():
+        for row in rows:
+            model = "VALOR" + ("L" if "VALOR-L" in row.model else "B") + ("DSL" if "DSL" in row.model else "")
+            figures = "".join(f"{value:.2f}" if name == "vqav2" else f"{value:.1f}" for value in row.metrics.values())
+            found = [line for line in lines if line.startswith(model) and figures in line]
+            assert found, (task, name, row)
+
+
+# ----------------------------------------------------------------------------- outputs
+
+
+def report_of(task, dataset, metrics, predictions=(), **counts):
+    evaluation = Evaluation(metrics, {"clips": 2, **counts}, [Failure("x", "gone")], list(predictions))
+    return Report(recipe_for(task, dataset), Checkpoint("models/mine", "c0ffee", None, None), evaluation, [])
+
+
+RETRIEVAL = {
+    f"{group}/{name}": 50.0 for group in ("t-av", "av-t") for name in ("R@1", "R@5", "R@10", "MedianR", "MeanR")
+}
+SIZES = {"texts": 4, "t-av/queries": 4, "t-av/candidates": 2}
+
+
+def test_tables_have_the_papers_figures_below(capsys):
+    lines = markdown(report_of("retrieval", "valor32k", RETRIEVAL, **SIZES)).splitlines()
+    assert lines[0] == (
+        "VALOR-32K, retrieval, split test: N = 2 clips, 4 texts. Checkpoint models/mine (c0ffee), modalities av, "
+        "8 frames, 2 audio clips."
+    )
+    assert "| text to video with sound (t-av) | 4 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
+    assert "| video with sound to text (av-t) | 2 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
+    assert "| VALOR-B, paper, Table 3 |  | 67.9 | 89.7 | 94.4 |  |  |" in lines
+    captions = markdown(report_of("captioning", "audiocaps", {"BLEU-4": 0.25, "CIDEr": 0.7}))
+    assert "| this checkpoint | 2 | 25.0 | 70.0 |" in captions and "| 27.0 | 74.1 |" in captions
+
+
+def test_submissions_have_the_form_of_their_servers():
+    captions = [{"id": "abc_000001_000011", "prediction": "a dog"}]
+    assert submission(report_of("captioning", "vatex", {}, captions)) == {"abc_000001_000011": "a dog"}
+    answers = [{"id": "COCO_test2015_000000262144", "question_id": "262144000", "prediction": "two"}]
+    assert submission(report_of("question_answering", "vqav2", {}, answers)) == [
+        {"question_id": 262144000, "answer": "two"}
+    ]
+    assert submission(report_of("captioning", "msvd", {}, captions)) is None
+    with pytest.raises(ValueError, match="does not end with one"):
+        submission(report_of("captioning", "coco", {}, [{"id": "first", "prediction": "a dog"}]))
+
+
+def test_a_model_card_gets_figures_in_place_of_earlier_ones(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("---\nlicense: mit\n---\n# Mine\n")
+    for value in (0.5, 0.75):
+        update_model_card(path, report_of("captioning", "audiocaps", {"CIDEr": value}))
+    update_model_card(path, report_of("retrieval", "valor32k", RETRIEVAL, **SIZES))
+    card = ModelCard.load(path)
+    assert card.data.license == "mit" and card.text.strip() == "# Mine"
+    found = {(entry.dataset_name, entry.metric_name): entry.metric_value for entry in card.data.eval_results}
+    assert found[("AudioCaps", "CIDEr")] == 75.0 and found[("VALOR-32K", "t-av/R@1")] == 50.0
+    assert len(found) == len(card.data.eval_results) == 7
+    assert {entry.dataset_split for entry in card.data.eval_results} == {"test"}
+
+
+def test_entries_of_model_cards_say_what_was_seen_and_heard():
+    (entry,) = eval_results(report_of("question_answering", "music_avqa", {"accuracy": 76.6, "accuracy/Audio": 1.0}))
+    assert entry.task_type == "audiovisual-question-answering" and entry.metric_value == 76.6
+    assert entry.dataset_args == {
+        "modalities": "av",
+        "num_frames": 8,
+        "num_audio_clips": 8,
+        "num_beams": 1,
+        "clips": 2,
+    }
