@@ -274,7 +274,12 @@ def _metadata(draft: Path, directory: Path) -> Iterator[str]:
 def _run(jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int) -> Iterator[_Outcome]:
     """Outcomes in the order in which they come. A clip that makes its process crash is a clip that cannot be read."""
     if workers == 1:
-        yield from map(work, jobs)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # what is done to one frame is too little to share
+        try:
+            yield from map(work, jobs)
+        finally:
+            torch.set_num_threads(threads)
         return
     while crashed := (yield from _run_pool(jobs, work, workers)):
         # One of these did it: alone, it will show
