@@ -28,7 +28,7 @@ from ..processing_valor import ValorProcessor
 from .answers import answer_accuracy
 from .captioning import CAPTION_METRICS, caption_metrics
 from .loader import MediaBatch, MediaOptions, media_batches
-from .retrieval import retrieval_metrics
+from .retrieval import retrieval_metrics_in_blocks
 from .work import Result, ResultCache, failed, from_main, key_of, work_through
 
 
@@ -351,13 +351,13 @@ def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tens
         fixed.update(arguments(name, slice(None)))
     if not fixed:
         raise ValueError(f"Group {group!r} compares {query} with {' and '.join(candidates)}, which no clip has.")
+    count = len(embeddings.text) if query == "text" else len(embeddings.ids)
+    scores = torch.empty(count, len(embeddings.ids))
     with evaluating(valor):
-        count = len(embeddings.text) if query == "text" else len(embeddings.ids)
-        blocks = [
-            valor.compute_similarity(**arguments(query, slice(start, start + _SCORED_TEXTS)), **fixed, group=group)
-            for start in range(0, count, _SCORED_TEXTS)
-        ]
-        return torch.cat([block.to("cpu", torch.float32) for block in blocks])
+        for start in range(0, count, _SCORED_TEXTS):
+            rows = slice(start, start + _SCORED_TEXTS)
+            scores[rows] = valor.compute_similarity(**arguments(query, rows), **fixed, group=group)
+    return scores
 
 
 def reverse(group: str) -> str:
@@ -385,18 +385,19 @@ def retrieve(
         else:
             clips &= embeddings.clips_with([query])
             right = torch.arange(len(embeddings.ids))
-        rows = clips[right]
-        column_of_clip = clips.cumsum(dim=0) - 1
-        scores, right = scores[rows][:, clips], column_of_clip[right[rows]]
-        backwards = [[] for _ in range(scores.shape[1])]
-        for row, column in enumerate(right.tolist()):
-            backwards[column].append(row)
-        counts[f"{group}/queries"], counts[f"{group}/candidates"] = scores.shape
-        for suffix, post_process in (("", False), ("DSL/", True))[: 1 + dual_softmax]:
-            forth = retrieval_metrics(scores, right[:, None].tolist(), post_process)
-            back = retrieval_metrics(scores.mT, backwards, post_process)
-            metrics.update({f"{group}/{suffix}{name}": value for name, value in forth.items()})
-            metrics.update({f"{reverse(group)}/{suffix}{name}": value for name, value in back.items()})
+        rows = clips[right].nonzero().squeeze(1)
+        positives = (clips.cumsum(dim=0) - 1)[right[rows]].unsqueeze(1).tolist()
+
+        def blocks(scores: Tensor = scores, rows: Tensor = rows, clips: Tensor = clips) -> Iterator[Tensor]:
+            if clips.all():
+                return iter(scores[rows[0] : rows[-1] + 1].split(_SCORED_TEXTS))
+            return (scores[block][:, clips] for block in rows.split(_SCORED_TEXTS))
+
+        counts[f"{group}/queries"], counts[f"{group}/candidates"] = len(rows), int(clips.sum())
+        for prefix, post_process in (("", False), ("DSL/", True))[: 1 + dual_softmax]:
+            both = retrieval_metrics_in_blocks(blocks, positives, post_process)
+            for direction, figures in zip((group, reverse(group)), both, strict=True):
+                metrics.update({f"{direction}/{prefix}{name}": value for name, value in figures.items()})
     return metrics, counts, similarity
 
 

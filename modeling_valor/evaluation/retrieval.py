@@ -72,14 +72,18 @@ def retrieval_metrics_in_blocks(
         if start != len(positives):
             raise ValueError(f"The similarity matrix has {start} rows, but `positives` has {len(positives)} queries.")
 
-    query_ranks, best_of_items = [], None
+    # Ranks are written into one tensor: small ones kept from each block would keep the allocator from reusing its memory
+    query_ranks, best_of_items, start = torch.empty(len(positives), dtype=torch.long), None, 0
     for right, for_queries, for_items in scored():
-        query_ranks.append(_ranks(for_queries, right, _best(for_queries, right, dim=1), dim=1).cpu())
+        stop = start + len(right)
+        if stop <= len(positives):
+            query_ranks[start:stop] = _ranks(for_queries, right, _best(for_queries, right, dim=1), dim=1)
+        start = stop
         best = _best(for_items, right, dim=0)
         best_of_items = best if best_of_items is None else torch.maximum(best_of_items, best)
     wrong_before = sum(_ranks(for_items, right, best_of_items, dim=0) - 1 for right, _, for_items in scored())
     item_ranks = wrong_before.cpu() + 1
-    return _metrics(torch.cat(query_ranks)[pairs.queries]), _metrics(item_ranks[pairs.items])
+    return _metrics(query_ranks[pairs.queries]), _metrics(item_ranks[pairs.items])
 
 
 class _Pairs:

@@ -134,7 +134,7 @@ def work_through(
         compute: takes this process's batches of item indices, and gives for each batch, in their order, the results of its
             items. It is called once in every process, also for no batches at all.
         cache: where results are looked for and kept. Failures are not kept, so that they are tried again next time.
-        description: of a progress bar, which counts the main process's share; `None`: there is none.
+        description: of a progress bar, which takes other processes to be as far as the main one; `None`: there is none.
 
     Memory: results travel to the main process at the end; there they all exist once, plus those of one other process.
     """
@@ -148,13 +148,13 @@ def work_through(
     mine = pending[rank::processes]
 
     results = {keys[item]: known[keys[item]] for item in range(len(keys)) if keys[item] in known}
-    with tqdm(total=sum(map(len, mine)), desc=description, disable=description is None or rank > 0) as bar:
-        for batch in compute(mine):
+    with tqdm(total=sum(map(len, pending)), desc=description, disable=description is None or rank > 0) as bar:
+        for number, batch in enumerate(compute(mine)):
             by_key = {keys[item]: result for item, result in batch.items()}
             results.update(by_key)
             if cache is not None:
                 cache.add({key: result for key, result in by_key.items() if "failure" not in result})
-            bar.update(len(batch))
+            bar.update(sum(map(len, pending[number * processes : (number + 1) * processes])))
     if processes > 1:
         gathered = [None] * processes if rank == 0 else None
         dist.gather_object(results, gathered, dst=0)
