@@ -84,7 +84,7 @@ def with_head(model: nn.Module, head_class: type[PreTrainedModel]) -> PreTrained
     The model as a `head_class`, such as `ValorForCaptioning` for a `ValorForPreTraining` that is being trained.
 
     It is made of the model's own `valor` and `lm_head`: nothing is copied or moved, so it follows every later change of
-    the weights. Takes the time to build the modules on the meta device once, about a second for VALOR-L.
+    the weights. Takes some milliseconds, as the head's own modules are made on the meta device.
 
     Raises:
         ValueError: the model has no `lm_head`.

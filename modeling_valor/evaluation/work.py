@@ -111,7 +111,7 @@ class TextCache(ResultCache):
 
     def add(self, results: Mapping[str, Result]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / f"{process()[0]:05d}.jsonl", "a", encoding="utf-8") as file:
+        with open(self.folder / f"{process()[0]:05d}-{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
             # A line break first: the last line may have been cut off
             file.writelines("\n" + json.dumps({"key": key, "result": value}) for key, value in results.items())
             file.write("\n")
