@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", default="evaluations", help="folder for results and caches (default: evaluations)")
     parser.add_argument("--no-cache", action="store_true", help="keep no features and predictions, and use none")
     parser.add_argument("--model-card", help="README.md whose metadata gets the figures, too")
+    parser.add_argument("--report", help="HTML page to write: table, charts, and examples to look at and to listen to")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, without a progress bar")
     args = parser.parse_args(argv)
 
@@ -54,6 +55,7 @@ def main(argv: Sequence[str]) -> int:
     from accelerate import PartialState
 
     from ..evaluation import outputs
+    from ..evaluation.html_report import write_html
     from ..evaluation.recipes import TASKS as TASK_NAMES
     from ..evaluation.recipes import recipe_for
     from ..evaluation.runner import run
@@ -92,6 +94,9 @@ def main(argv: Sequence[str]) -> int:
             return 0
         name = f"{args.task}-{Path(recipe.dataset).name}-{recipe.split or 'all'}-{Path(args.model).name}"
         files = outputs.save(report, Path(args.output, name))
+        if args.report:
+            write_html(report, Path(args.report))
+            files.append(Path(args.report))
         if args.model_card:
             outputs.update_model_card(Path(args.model_card), report)
     except (ValueError, OSError) as error:

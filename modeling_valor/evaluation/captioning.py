@@ -142,29 +142,29 @@ def _common_subsequence_length(first: Sequence[str], second: Sequence[str]) -> i
     return len(first) - row.bit_count()
 
 
-def _cider(candidates: list[str], references: list[list[str]]) -> list[float]:
-    """Mean CIDEr-D (Vedantam et al., 2015): clipped tf-idf cosine over n-grams, with a penalty on the length."""
+class CiderScorer:
+    """
+    CIDEr-D (Vedantam et al., 2015): clipped tf-idf cosine over n-grams, with a penalty on the length.
+
+    Args:
+        references: tokenized captions of each sample of a corpus, from which n-grams get their rarity.
+    """
+
     sigma = 6.0
-    counted = [[_ngrams(caption) for caption in captions] for captions in references]
-    documents = Counter(chain.from_iterable(set().union(*captions) for captions in counted))
-    log_samples = math.log(len(references))
-    rarity = {ngram: log_samples - math.log(count) for ngram, count in documents.items()}
 
-    def weigh(counts: Counter[tuple[str, ...]]) -> tuple[dict[tuple[str, ...], float], list[float], int]:
-        """tf-idf of each n-gram, their norm for each length of n-gram, and the number of pairs of words."""
-        weights = {ngram: count * rarity.get(ngram, log_samples) for ngram, count in counts.items()}
-        squares = [0.0] * _LONGEST_NGRAM
-        for ngram, weight in weights.items():
-            squares[len(ngram) - 1] += weight * weight
-        pairs = sum(count for ngram, count in counts.items() if len(ngram) == 2)
-        return weights, [math.sqrt(square) for square in squares], pairs
+    def __init__(self, references: Sequence[Sequence[str]]):
+        documents = Counter(
+            chain.from_iterable(set().union(*(_ngrams(caption) for caption in captions)) for captions in references)
+        )
+        self.log_samples = math.log(len(references))
+        self.rarity = {ngram: self.log_samples - math.log(count) for ngram, count in documents.items()}
 
-    total = 0.0
-    for candidate, captions in zip(candidates, counted, strict=True):
-        weights, norms, pairs = weigh(_ngrams(candidate))
+    def score(self, candidate: str, references: Sequence[str]) -> float:
+        """CIDEr-D of one tokenized caption, between 0 and 10."""
+        weights, norms, pairs = self._weigh(_ngrams(candidate))
         score = 0.0
-        for caption in captions:
-            reference_weights, reference_norms, reference_pairs = weigh(caption)
+        for reference in references:
+            reference_weights, reference_norms, reference_pairs = self._weigh(_ngrams(reference))
             products = [0.0] * _LONGEST_NGRAM
             for ngram, weight in weights.items():
                 if other := reference_weights.get(ngram):
@@ -174,9 +174,24 @@ def _cider(candidates: list[str], references: list[list[str]]) -> list[float]:
                 for product, norm, other in zip(products, norms, reference_norms, strict=True)
                 if norm and other
             )
-            score += cosines * math.exp(-((pairs - reference_pairs) ** 2) / (2 * sigma**2))
-        total += score / len(captions)
-    return [10 * total / _LONGEST_NGRAM / len(candidates)]
+            score += cosines * math.exp(-((pairs - reference_pairs) ** 2) / (2 * self.sigma**2))
+        return 10 * score / len(references) / _LONGEST_NGRAM
+
+    def _weigh(self, counts: Counter[tuple[str, ...]]) -> tuple[dict[tuple[str, ...], float], list[float], int]:
+        """tf-idf of each n-gram, their norm for each length of n-gram, and the number of pairs of words."""
+        weights = {ngram: count * self.rarity.get(ngram, self.log_samples) for ngram, count in counts.items()}
+        squares = [0.0] * _LONGEST_NGRAM
+        for ngram, weight in weights.items():
+            squares[len(ngram) - 1] += weight * weight
+        pairs = sum(count for ngram, count in counts.items() if len(ngram) == 2)
+        return weights, [math.sqrt(square) for square in squares], pairs
+
+
+def _cider(candidates: list[str], references: list[list[str]]) -> list[float]:
+    """Mean CIDEr-D of the corpus."""
+    scorer = CiderScorer(references)
+    scores = [scorer.score(*pair) for pair in zip(candidates, references, strict=True)]
+    return [sum(scores) / len(scores)]
 
 
 def _java_files(*names: str) -> list[Path]:

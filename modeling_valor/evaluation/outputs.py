@@ -4,6 +4,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,20 @@ def headline(report: Report) -> str:
     )
 
 
-def markdown(report: Report) -> str:
-    """The headline and a table of the figures, with the paper's in the rows below."""
+@dataclass(frozen=True)
+class FigureRow:
+    """A line of the table of figures: what it is of, on how many queries, clips or questions, and a value per column."""
+
+    name: str
+    size: int | None
+    values: list[float | None]
+
+
+def figure_table(report: Report) -> tuple[list[str], list[FigureRow]]:
+    """Columns and rows of the figures, scaled as the paper's, which are the rows below; no rows without figures."""
     recipe, metrics, counts = report.recipe, report.evaluation.metrics, report.evaluation.counts
+    if not metrics:
+        return [], []
     if recipe.task == "retrieval":
         columns, rows = list(_RETRIEVAL_COLUMNS), []
         for group in recipe.groups:
@@ -68,39 +80,57 @@ def markdown(report: Report) -> str:
                 for prefix, what in (("", ""), ("DSL/", ", dual softmax")):
                     names = [f"{direction}/{prefix}{column}" for column in columns]
                     if names[0] in metrics:
-                        rows.append((f"{_direction(direction)}{what}", f"{size:,}", [metrics[name] for name in names]))
+                        name = f"{direction_name(direction)}{what}"
+                        rows.append(FigureRow(name, size, [metrics[name] for name in names]))
     else:
         columns = list(metrics)
         size = counts["clips" if recipe.task == "captioning" else "questions"]
-        rows = (
-            [("this checkpoint", f"{size:,}", [scale(recipe.task) * value for value in metrics.values()])]
-            if metrics
-            else []
-        )
+        rows = [FigureRow("this checkpoint", size, [scale(recipe.task) * value for value in metrics.values()])]
     for row in PAPER_FIGURES.get((recipe.task, recipe.dataset), ()):
-        rows.append((f"{row.model}, paper, {row.table}", "", [row.metrics.get(column) for column in columns]))
-    lines = [headline(report), ""]
-    if metrics:
-        lines += [_line(["", "N", *columns]), _line(["---", *["---:"] * (len(columns) + 1)])]
-        lines += [
-            _line([name, size, *("" if value is None else f"{value:.1f}" for value in values)])
-            for name, size, values in rows
-        ]
-    else:
+        values = [row.metrics.get(column) for column in columns]
+        rows.append(FigureRow(f"{row.model}, paper, {row.table}", None, values))
+    return columns, rows
+
+
+def notes(report: Report) -> list[str]:
+    """Sentences that belong below the table."""
+    recipe, failures = report.recipe, report.evaluation.failures
+    lines = []
+    if not report.evaluation.metrics:
         lines.append("The split has nothing to compare with; predictions were written.")
-    if scale(recipe.task) != 1 and metrics:
-        lines += ["", "Captioning metrics are multiplied by 100, as in the paper."]
+    elif scale(recipe.task) != 1:
+        lines.append("Captioning metrics are multiplied by 100, as in the paper.")
     if (recipe.task, recipe.dataset) in PAPER_FIGURES:
-        lines += ["", "The paper's figures are of models that were fine-tuned on the benchmark."]
-    if report.evaluation.failures:
-        lines += ["", f"{len(report.evaluation.failures)} samples could not be read and are in no figure:"]
-        lines += [f"- {failure.id}: {failure.reason}" for failure in report.evaluation.failures[:10]]
-        if len(report.evaluation.failures) > 10:
-            lines.append(f"- and {len(report.evaluation.failures) - 10} more, in results.json")
+        lines.append("The paper's figures are of models that were fine-tuned on the benchmark.")
+    if failures:
+        lines.append(f"Samples that could not be read, and are in no figure: {len(failures)}.")
+    return lines
+
+
+def markdown(report: Report) -> str:
+    """The headline and a table of the figures, with the paper's in the rows below."""
+    columns, rows = figure_table(report)
+    lines = [headline(report), ""]
+    if rows:
+        lines += [_line(["", "N", *columns]), _line(["---", *["---:"] * (len(columns) + 1)])]
+        lines += [_line([row.name, *cells(row)]) for row in rows]
+    for note in notes(report):
+        lines += ["", note]
+    failures = report.evaluation.failures
+    if failures:
+        lines += ["", *(f"- {failure.id}: {failure.reason}" for failure in failures[:10])]
+        if len(failures) > 10:
+            lines.append(f"- and {len(failures) - 10} more, in results.json")
     return "\n".join(lines) + "\n"
 
 
-def _direction(group: str) -> str:
+def cells(row: FigureRow) -> list[str]:
+    """Size and values of a row as text."""
+    values = ("" if value is None else f"{value:.1f}" for value in row.values)
+    return ["" if row.size is None else f"{row.size:,}", *values]
+
+
+def direction_name(group: str) -> str:
     """ "t-av" -> "text to clip (t-av)"."""
     letters = {"t": "text", "v": "video", "a": "sound", "av": "video with sound"}
     query, candidate = group.split("-")
