@@ -10,8 +10,7 @@ from modeling_valor.training.recipes import parse_arguments, run
 
 
 def main() -> None:
-    model_args, data_args, training_args = parse_arguments()
-    run(model_args, data_args, training_args, task=None)
+    run(*parse_arguments(), task=None)
 
 
 if __name__ == "__main__":

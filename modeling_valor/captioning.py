@@ -60,6 +60,35 @@ def next_word_labels(input_ids: torch.LongTensor, attention_mask: torch.Tensor |
     return labels
 
 
+def step_queries(
+    sequences: torch.LongTensor, mask_token_id: int
+) -> tuple[torch.LongTensor, torch.LongTensor, torch.BoolTensor]:
+    """
+    Input of one decoder pass that predicts every word of finished texts as decoding would have predicted it.
+
+    Decoding reads [CLS] y_1 .. y_(t-1) [MASK] to predict y_t (section 4.3). Here the text is followed by one [MASK] for each
+    step t, at position t, which sees the text before t and itself; the text sees no [MASK].
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(batch_size, 1 + steps)`): texts that begin with [CLS].
+
+    Returns:
+        Ids of shape `(batch_size, 2 * steps)`; their positions, `(2 * steps,)`; which attends to which, a bool mask of shape
+        `(batch_size, 1, 2 * steps, 2 * steps)`. The last `steps` rows of the output predict `sequences[:, 1:]`.
+    """
+    rows, steps = sequences.shape[0], sequences.shape[1] - 1
+    queries = torch.full_like(sequences[:, 1:], mask_token_id)
+    order = torch.arange(steps, device=sequences.device)
+    before = order[:, None] >= order
+    itself = torch.eye(2 * steps, dtype=torch.bool, device=sequences.device)[:, steps:]
+    attends = torch.cat([before.repeat(2, 1), itself], dim=1)
+    return (
+        torch.cat([sequences[:, :-1], queries], dim=1),
+        torch.cat([order, order + 1]),
+        attends.expand(rows, 1, -1, -1),
+    )
+
+
 def captioning_loss(logits: torch.Tensor, labels: torch.LongTensor, label_smoothing: float = 0.0) -> torch.Tensor:
     """
     Cross-entropy at the labelled positions, averaged over all of them (eq. 5).

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -365,6 +366,9 @@ class ValorTextModel(ValorTextPreTrainedModel):
         r"""
         input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
             The text. With a filled cache only its new tokens; `attention_mask` then covers the cached ones as well.
+        attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
+            0 or False for padding. A bool mask of shape `(batch_size, 1, length, length)` says which token attends to
+            which, in place of the causal or bidirectional order; a prompt is seen by all, and does not see the text.
         prompt_input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`, *optional*):
             A task prompt or a question. Needed at every step of decoding, if only for its length.
         conditions (`ValorConditions`, *optional*):
@@ -400,12 +404,12 @@ class ValorTextModel(ValorTextPreTrainedModel):
         )
         cached_text = max(past_length - prefix_length, 0)
         if position_ids is None:
+            if cached_text + text_length > self.config.max_position_embeddings:
+                raise ValueError(
+                    f"The text has {cached_text + text_length} tokens, but the model has only "
+                    f"{self.config.max_position_embeddings} positions. Truncate it."
+                )
             position_ids = torch.arange(cached_text, cached_text + text_length, device=self.device)
-        if cached_text + text_length > self.config.max_position_embeddings:
-            raise ValueError(
-                f"The text has {cached_text + text_length} tokens, but the model has only "
-                f"{self.config.max_position_embeddings} positions. Truncate it."
-            )
         hidden_states = self.embeddings(input_ids, position_ids, inputs_embeds).repeat(len(groups), 1, 1)
         if past_length == 0 and prefix_length > 0:
             prefix = self.prefix_embeddings(prompt_input_ids, conditions if merge else None, len(groups), rows)
@@ -494,6 +498,8 @@ class ValorTextModel(ValorTextPreTrainedModel):
         """Mask over [prefix; text]: the prefix is bidirectional and sees no text, the text is causal in a decoder."""
         rows, length = hidden_states.shape[:2]
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if attention_mask is not None and attention_mask.ndim == 4:
+            return self.explicit_mask(hidden_states, attention_mask.repeat(num_groups, 1, 1, 1), prefix_mask)
         if attention_mask is not None or prefix_mask is not None:
             if attention_mask is None:
                 attention_mask = torch.ones(
@@ -514,14 +520,26 @@ class ValorTextModel(ValorTextPreTrainedModel):
                 )
             positions = torch.arange(length, device=hidden_states.device)
             block_sequence_ids = torch.where(positions < prefix_length, 0, -1).expand(rows, -1)
-        create_mask = create_causal_mask if is_causal else create_bidirectional_mask
-        return create_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            **({"block_sequence_ids": block_sequence_ids} if is_causal else {}),
+        if not is_causal:
+            return create_bidirectional_mask(self.config, hidden_states, attention_mask)
+        return create_causal_mask(
+            self.config, hidden_states, attention_mask, past_key_values, block_sequence_ids=block_sequence_ids
         )
+
+    @staticmethod
+    def explicit_mask(
+        hidden_states: torch.Tensor, allowed: torch.BoolTensor, prefix_mask: torch.BoolTensor | None
+    ) -> torch.Tensor:
+        """Additive mask over [prefix; text] from the pairs of text tokens, (rows, 1, L, L), that may attend."""
+        rows, length = hidden_states.shape[:2]
+        prefix_length = length - allowed.shape[-1]
+        if prefix_length > 0:
+            allowed = F.pad(allowed, (0, 0, prefix_length, 0))
+            if prefix_mask is None:
+                prefix_mask = allowed.new_ones(rows, prefix_length)
+            allowed = torch.cat([prefix_mask[:, None, None].expand(-1, -1, length, -1), allowed], dim=-1)
+        mask = torch.zeros(allowed.shape, dtype=hidden_states.dtype, device=hidden_states.device)
+        return mask.masked_fill(~allowed, torch.finfo(mask.dtype).min)
 
     def plan_cross_attention(
         self, conditions: ValorConditions, groups: Sequence[Sequence[str]], hidden_states: torch.Tensor

@@ -32,7 +32,8 @@ class ValorCollator:
             Frames and sound of B samples; and
             - retrieval: `input_ids`, `attention_mask`;
             - pretraining: the same, and `decoder_input_ids`, `decoder_attention_mask`, `labels` for MGC;
-            - captioning: masked `input_ids` (k * B, L), `attention_mask` and `labels`, for k captions of each sample;
+            - captioning: masked `input_ids` (k * B, L), `attention_mask` and `labels`, for k captions of each sample; with
+              the option `references`, all captions of each as lists of strings;
             - question answering: `question_input_ids` (k * B, Q), and the answers as masked `input_ids` and `labels`.
         """
         batch = dict(self.processor.pad([sample.media for sample in samples]))
@@ -47,6 +48,8 @@ class ValorCollator:
         text = self.tokenize([text for sample in samples for text in sample.captions], options.max_length)
         if options.task == "captioning":
             batch.update(self.caption_targets(**text, generator=generator))
+            if options.references:
+                batch["references"] = [sample.references for sample in samples]
             return batch
         batch.update(text)
         if options.task == "pretraining":

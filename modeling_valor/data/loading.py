@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers.utils import logging
 
 from ..media import MediaError
@@ -25,6 +26,9 @@ logger = logging.get_logger(__name__)
 
 TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
 """What a model can be trained for: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
+
+
+_INPUTS = {"v": ("pixel_values_videos", "frame_mask"), "a": ("input_features", "audio_mask")}
 
 
 class TooManyFailures(RuntimeError):
@@ -89,6 +93,7 @@ class LoadingOptions:
         max_length, max_question_length: tokens of a caption or answer, and of a question, at the most.
         captions_per_sample, questions_per_sample: texts for one reading of a clip, drawn with as little repetition as
             possible. Encoders run once for all of them. Alignment takes one caption.
+        references: give all captions of each sample beside the drawn ones, to score generated captions against.
         clean_text: clean texts as the 2023 code does (lower case, no punctuation).
         sampling: which frame and which block of sound is taken of each segment.
         transforms: more arguments of the video processor, such as `{"do_flip": True}`.
@@ -102,6 +107,7 @@ class LoadingOptions:
     max_question_length: int = 40
     captions_per_sample: int = 1
     questions_per_sample: int = 1
+    references: bool = False
     clean_text: bool = True
     sampling: Literal["center", "random"] = "random"
     transforms: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +137,7 @@ class LoadedSample:
     captions: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
 
 
 def load_sample(
@@ -151,7 +158,10 @@ def load_sample(
             loaded.answers.append(clean_answer(answer) if options.clean_text else answer)
     else:
         captions = _draw(rng, sample.captions, options.captions_per_sample, sample, "caption")
-        loaded.captions = [clean_caption(text) if options.clean_text else text for text in captions]
+        clean = clean_caption if options.clean_text else str
+        loaded.captions = [clean(text) for text in captions]
+        if options.references:
+            loaded.references = [clean(text) for text in sample.captions]
     # One generator for both modalities: sound and sight differ in their numbers of segments anyway
     generator = torch.Generator().manual_seed(seed)
     loaded.media = load_media(sample, processor, cache=cache, generator=generator, **options.media_options)
@@ -165,7 +175,7 @@ def load_media(
 
     Args:
         cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It
-            serves one set of `options`, without anything random in them.
+            serves one set of `options`, without anything random in them, and all modalities.
 
     Raises:
         MediaError: a file cannot be read, or nothing of `modalities` is there.
@@ -175,14 +185,19 @@ def load_media(
     digest = hashlib.sha256(sample.id.encode()).hexdigest()
     path = cache / digest[:2] / f"{digest}.safetensors"
     if not path.exists():
-        media = _read_media(sample, processor, modalities, options)
+        media = _read_media(sample, processor, "av", options)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         save_file(
             {name: value.half() if value.is_floating_point() else value for name, value in media.items()}, partial
         )
         os.replace(partial, path)
-    return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+    wanted = [name for key, names in _INPUTS.items() if key in modalities for name in names]
+    with safe_open(path, "pt") as file:
+        media = {name: file.get_tensor(name) for name in set(file.keys()) & set(wanted)}
+    if not media:
+        raise MediaError(f'{sample.id} has nothing of `modalities="{modalities}"`.')
+    return {name: value.float() if value.is_floating_point() else value for name, value in media.items()}
 
 
 def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: LoadingOptions) -> Path:
@@ -196,7 +211,8 @@ def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: Lo
             'A cache keeps what is always the same: use `sampling="center"` and no random transforms with it.'
         )
     parts = [part.to_json_string() for part in (processor.video_processor, processor.feature_extractor)]
-    settings = json.dumps([*parts, options.media_options], sort_keys=True)
+    media_options = {name: value for name, value in options.media_options.items() if name != "modalities"}
+    settings = json.dumps([*parts, media_options], sort_keys=True)
     return Path(root) / hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 

@@ -4,12 +4,15 @@
 from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
 from .multitask import HEADS, ValorForMultitask
+from .self_critical import CiderReward, SelfCriticalTrainer
 from .trainer import Evaluation, ValorTrainer
 
 
 __all__ = [
     "HEADS",
+    "CiderReward",
     "Evaluation",
+    "SelfCriticalTrainer",
     "ValorForMultitask",
     "ValorTrainer",
     "ValorTrainingArguments",

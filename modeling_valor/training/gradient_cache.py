@@ -100,7 +100,7 @@ def gradient_cached_step(
             with precision():
                 outputs = forward(**chunk, alignment_groups=[])
             loss = sum(
-                (getattr(outputs, name).float() * pieces[index].float()).sum()
+                (getattr(outputs, name) * pieces[index]).sum()
                 for name, pieces in zip(EMBEDS, grads, strict=True)
                 if pieces is not None
             )

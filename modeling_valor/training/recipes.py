@@ -9,7 +9,7 @@ A recipe is a YAML file of the same arguments as the command line's, which overr
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import yaml
@@ -20,11 +20,15 @@ from transformers.utils import logging
 from ..configuration_valor import ValorConfig
 from ..data.loading import LoadingOptions
 from ..data.mixture import Mixture, Source
+from ..data.readers import load_samples
+from ..data.text import clean_caption
+from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
 from ..modeling_valor import ValorPreTrainedModel
 from ..processing_valor import ValorProcessor
 from .arguments import ValorTrainingArguments
 from .multitask import HEADS, ValorForMultitask
-from .trainer import ValorTrainer
+from .self_critical import CiderReward, SelfCriticalTrainer
+from .trainer import Evaluation, ValorTrainer
 
 
 logger = logging.get_logger(__name__)
@@ -143,19 +147,15 @@ def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
 
 def build_sources(args: DataArguments, training: ValorTrainingArguments, task: str | None) -> list[Source]:
     """The sources of the mixture, read but not decoded."""
-    from ..data.readers import load_samples
-
     entries = args.sources
     if entries is None:
         if args.dataset is None:
             raise ValueError("Give `dataset`, or `sources` in a recipe.")
         entries = [{"name": args.dataset, "epochs": training.num_train_epochs}]
-    return [
-        build_source(
-            {**_shared(args), "task": task, "batch_size": training.per_device_train_batch_size, **entry}, load_samples
-        )
-        for entry in entries
-    ]
+    shared = {**_shared(args), "batch_size": training.per_device_train_batch_size}
+    if task is not None:
+        shared["task"] = task
+    return [build_source({**shared, **entry}) for entry in entries]
 
 
 def _shared(args: DataArguments) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _shared(args: DataArguments) -> dict[str, Any]:
     return {**{name: getattr(args, name) for name in names}, "split": args.train_split}
 
 
-def build_source(entry: dict[str, Any], load_samples) -> Source:
+def build_source(entry: dict[str, Any]) -> Source:
     """A source from one mapping: where its samples are, and the fields of `Source` and `LoadingOptions`."""
     entry = dict(entry)
     where = {name: entry.pop(name, None) for name in ("dataset", "split", "media", "annotations")}
@@ -189,27 +189,43 @@ def run(
     data_args: DataArguments,
     args: ValorTrainingArguments,
     task: str | None,
-    trainer_class: type[ValorTrainer] = ValorTrainer,
-    **trainer_options,
+    num_sampled_captions: int | None = None,
 ) -> dict[str, float]:
     """Trains (`do_train`) and measures (`do_eval`) as the arguments say; gives the last figures.
 
     Training goes on from `resume_from_checkpoint`, or by itself from the last checkpoint in `output_dir`.
+
+    Args:
+        task: the scripts' task; None: those of the sources, on one set of weights.
+        num_sampled_captions: train on the CIDEr of so many sampled captions of each clip ([`SelfCriticalTrainer`]).
     """
     set_seed(args.seed)
     model, processor = build_model(model_args, task)
-    mixture = None
+    mixture, trainer_class, options = None, ValorTrainer, {}
     if args.do_train:
-        sources = build_sources(data_args, args, task or "pretraining")
-        mixture = Mixture(sources, processor, model.config, seed=args.data_seed or args.seed)
-    evaluations = build_evaluations(data_args, args, processor, task)
+        sources = build_sources(data_args, args, task)
+        if num_sampled_captions is not None:
+            for source in sources:
+                source.options = replace(source.options, references=True)
+            corpus = [
+                [clean_caption(text) for text in sample.captions] for source in sources for sample in source.samples
+            ]
+            trainer_class = SelfCriticalTrainer
+            options = {
+                "reward": CiderReward(corpus),
+                "num_samples": num_sampled_captions,
+                "max_new_tokens": data_args.max_new_tokens,
+            }
+        mixture = Mixture(
+            sources, processor, model.config, seed=args.seed if args.data_seed is None else args.data_seed
+        )
     trainer = trainer_class(
         model,
         args,
         train_dataset=mixture,
-        evaluations=evaluations,
+        evaluations=build_evaluations(data_args, args, processor, task),
         processing_class=processor,
-        **trainer_options,
+        **options,
     )
     if args.do_train:
         checkpoint = args.resume_from_checkpoint
@@ -228,5 +244,55 @@ def run(
     return metrics
 
 
-def build_evaluations(data_args, args, processor, task):
-    return {}
+def build_evaluations(
+    args: DataArguments, training: ValorTrainingArguments, processor: ValorProcessor, task: str | None
+) -> dict[str, Evaluation]:
+    """What `do_eval` and `eval_steps` measure: the recipe's `evaluations`, or the script's task on `eval_split`."""
+    if not (training.do_eval or training.eval_strategy != "no"):
+        return {}
+    entries = args.evaluations
+    if entries is None:
+        tasks = ["retrieval", "captioning"] if task in (None, "pretraining") else [task]
+        entries = [{"task": name} for name in tasks] if args.dataset else []
+    return {
+        entry.get("name", entry["task"]): build_evaluation({**_shared_evaluation(args, training), **entry}, processor)
+        for entry in entries
+    }
+
+
+def _shared_evaluation(args: DataArguments, training: ValorTrainingArguments) -> dict[str, Any]:
+    names = ("dataset", "media", "annotations", "modalities", "max_length", "num_beams", "max_new_tokens")
+    return {
+        **{name: getattr(args, name) for name in names},
+        "num_frames": args.eval_num_frames or args.num_frames,
+        "num_audio_clips": args.eval_num_audio_clips or args.num_audio_clips,
+        "split": args.eval_split,
+        "batch_size": training.per_device_eval_batch_size,
+        "num_workers": training.dataloader_num_workers,
+        "limit": args.max_eval_samples,
+    }
+
+
+EVALUATIONS = {
+    "retrieval": (evaluate_retrieval, ("num_beams", "max_new_tokens")),
+    "captioning": (evaluate_captioning, ("max_length",)),
+    "question_answering": (evaluate_question_answering, ("max_length",)),
+}
+"""What measures each task, and the shared options that it has no use for."""
+
+
+def build_evaluation(entry: dict[str, Any], processor: ValorProcessor) -> Evaluation:
+    """One evaluation from one mapping: `task`, where its samples are, and the arguments of `evaluation.evaluate_...`.
+
+    Raises:
+        ValueError: the task is not one that can be measured.
+    """
+    entry = {name: value for name, value in entry.items() if name != "name"}
+    task, limit = entry.pop("task"), entry.pop("limit", None)
+    if task not in EVALUATIONS:
+        raise ValueError(f"`task` of an evaluation must be one of {', '.join(EVALUATIONS)}, got {task!r}.")
+    measure, unused = EVALUATIONS[task]
+    where = {name: entry.pop(name, None) for name in ("dataset", "split", "media", "annotations")}
+    samples = load_samples(**where)[:limit]
+    options = {name: value for name, value in entry.items() if name not in unused}
+    return lambda model: measure(model, processor, samples, **options).metrics

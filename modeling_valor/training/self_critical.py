@@ -1,0 +1,130 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Self-critical training: captions that score better than the greedy one become more likely, others less."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..captioning import step_queries
+from ..evaluation.captioning import CiderScorer
+from ..evaluation.inference import evaluating
+from ..modeling_valor_heads import ValorForCaptioning
+from ..modeling_valor_text import ValorConditions
+from .trainer import ValorTrainer
+
+
+Reward = Callable[[list[str], Sequence[Sequence[str]]], list[float]]
+"""Scores one caption for each sample against the sample's references."""
+
+
+class CiderReward:
+    """CIDEr-D with the document frequencies of a training set.
+
+    Args:
+        references: the cleaned captions of all its samples.
+    """
+
+    def __init__(self, references: Sequence[Sequence[str]]):
+        self.scorer = CiderScorer(references)
+
+    def __call__(self, captions: list[str], references: Sequence[Sequence[str]]) -> list[float]:
+        return [self.scorer.score(*pair) for pair in zip(captions, references, strict=True)]
+
+
+class SelfCriticalTrainer(ValorTrainer):
+    """
+    Fine-tunes a captioner on a reward of whole captions (Rennie et al., 2017), as VALOR's COCO captioner was (Table 7).
+
+    Each step has captions sampled for the batch, and the greedy one written. The loss is -(reward of the sample - reward of
+    the greedy caption) times the sample's mean log-probability. All words of all samples are scored in one decoder pass.
+
+    Args:
+        reward: scores captions; by default the training sets' CIDEr-D.
+        num_samples: captions sampled for each clip in a step.
+        max_new_tokens: their length at the most.
+    """
+
+    def __init__(
+        self,
+        model: ValorForCaptioning,
+        *args,
+        reward: Reward | None = None,
+        num_samples: int = 1,
+        max_new_tokens: int = 30,
+        **kwargs,
+    ):
+        super().__init__(model, *args, **kwargs)
+        self.reward, self.num_samples, self.max_new_tokens = reward, num_samples, max_new_tokens
+        self.rewards: list[Tensor] = []
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        references = inputs["references"]
+        media = {
+            name: inputs[name]
+            for name in ("pixel_values_videos", "frame_mask", "input_features", "audio_mask")
+            if name in inputs
+        }
+        captioner = self.accelerator.unwrap_model(model)
+        with evaluating(captioner):
+            conditions = captioner.valor.encode_conditions(**media)
+            greedy = self.write(captioner, conditions)
+            sampled = self.write(captioner, conditions, do_sample=True, top_k=0, num_return_sequences=self.num_samples)
+        baseline = self.score(greedy, references).repeat_interleave(self.num_samples)
+        rewards = self.score(sampled, [own for own in references for _ in range(self.num_samples)])
+        self.rewards.append(rewards.mean())
+
+        log_probs, valid = self.log_probabilities(model, sampled, media, inputs.get("captioning_groups"))
+        per_caption = (log_probs * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+        loss = -((rewards - baseline).to(per_caption) * per_caption).mean()
+        return (loss, {"rewards": rewards}) if return_outputs else loss
+
+    def write(self, captioner: ValorForCaptioning, conditions: ValorConditions, **options) -> torch.LongTensor:
+        """Captions as ids, (rows, length); rows of one clip are consecutive."""
+        options = {"do_sample": False, "num_beams": 1, "max_new_tokens": self.max_new_tokens, **options}
+        return captioner.generate(conditions=conditions, **options)
+
+    def score(self, sequences: torch.LongTensor, references: Sequence[Sequence[str]]) -> Tensor:
+        captions = self.processing_class.post_process_generation(sequences)
+        return torch.tensor(self.reward(captions, references), device=sequences.device)
+
+    def log_probabilities(
+        self,
+        model: nn.Module,
+        sequences: torch.LongTensor,
+        media: dict[str, Tensor],
+        groups: Sequence[str] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Log-probability of every word when it was its turn, (rows, steps), and which are words: up to the first [SEP].
+        """
+        config = self.model.config
+        steps = sequences.shape[1] - 1
+        if config.captioning_objective == "masked":
+            input_ids, position_ids, attends = step_queries(sequences, config.text_config.mask_token_id)
+            text = {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": attends}
+        else:
+            text = {"input_ids": sequences[:, :-1], "attention_mask": torch.ones_like(sequences[:, :-1])}
+        outputs = model(**text, **media, captioning_groups=groups, logits_to_keep=steps)
+        words = sequences[:, 1:]
+        log_probs = outputs.logits.float().log_softmax(dim=-1).gather(-1, words[..., None]).squeeze(-1)
+        ended = (words == config.text_config.eos_token_id).cumsum(dim=1)
+        valid = (ended == 0) | ((ended == 1) & (words == config.text_config.eos_token_id))
+        return log_probs, valid.to(log_probs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean reward of the sampled captions since the last log."""
+        if "loss" in logs and self.rewards:
+            logs["reward"] = torch.stack(self.rewards).mean().item()
+            self.rewards.clear()
+        super().log(logs, start_time)
+
+
+__all__ = ["CiderReward", "Reward", "SelfCriticalTrainer"]

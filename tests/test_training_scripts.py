@@ -1,0 +1,123 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The example scripts as programs: a few steps each, one killed and resumed, one on two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from training_world import write_checkpoint
+
+from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
+from modeling_valor.data.world import write_world
+
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, "train", 8, seed=0, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+def recipe(folder: Path, world: Path, checkpoint: Path, **kwargs) -> Path:
+    """Six steps of pretraining and question answering in turn, saved after every second one."""
+    common = {"dataset": str(world), "sampling": "random", "batch_size": 2}
+    content = {
+        "config_name": str(checkpoint),
+        "do_train": True,
+        "max_steps": 6,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "learning_rate": 1e-3,
+        "use_cpu": True,
+        "report_to": "none",
+        "sources": [
+            {"name": "world", "task": "pretraining", **common},
+            {"name": "questions", "task": "question_answering", "questions_per_sample": 2, **common},
+        ],
+        **kwargs,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run(*arguments, launcher=(sys.executable,)) -> subprocess.CompletedProcess:
+    result = subprocess.run([*launcher, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def losses(output: Path) -> list[float]:
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def test_a_run_that_was_killed_resumes_to_the_losses_of_one_that_was_not(tmp_path, world, checkpoint):
+    script, options = EXAMPLES / "run_pretraining.py", recipe(tmp_path, world, checkpoint)
+    run(script, options, "--output_dir", tmp_path / "whole")
+    program = [
+        sys.executable,
+        str(script),
+        str(options),
+        "--output_dir",
+        str(tmp_path / "killed"),
+        "--disable_tqdm",
+        "1",
+    ]
+    process = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for seen, _ in enumerate(line for line in process.stdout if "'loss'" in line):
+        if seen == 2:  # in step 3, between two checkpoints
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "trainer_state.json").exists()
+    run(script, options, "--output_dir", tmp_path / "killed")
+    whole = losses(tmp_path / "whole")
+    assert len(whole) == 6 and losses(tmp_path / "killed") == whole
+
+
+def test_two_processes_train_together(tmp_path, world, checkpoint):
+    """Retrieval, where each rank's loss is that of all ranks' samples."""
+    output = tmp_path / "output"
+    arguments = ["--config_name", checkpoint, "--dataset", world, "--output_dir", output, "--do_train", "--use_cpu"]
+    steps = ["--max_steps", 2, "--per_device_train_batch_size", 2, "--logging_steps", 1, "--report_to", "none"]
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    run(EXAMPLES / "run_retrieval.py", *arguments, *steps, launcher=launcher)
+    assert len(losses(output)) == 2
+    ValorForRetrieval.from_pretrained(output)
+
+
+@pytest.mark.parametrize(
+    ("script", "head", "figures"),
+    [
+        ("run_retrieval.py", ValorForRetrieval, ["eval_retrieval_t-av/R@1", "eval_retrieval_av-t/MedianR"]),
+        ("run_captioning.py", ValorForCaptioning, ["eval_captioning_CIDEr"]),
+        ("run_question_answering.py", ValorForQuestionAnswering, ["eval_question_answering_accuracy"]),
+    ],
+)
+def test_a_script_trains_evaluates_and_saves(tmp_path, world, checkpoint, script, head, figures):
+    output = tmp_path / "output"
+    run(
+        EXAMPLES / script,
+        *("--config_name", checkpoint, "--dataset", world, "--eval_split", "train", "--output_dir", output),
+        *("--do_train", "--do_eval", "--use_cpu", "--report_to", "none", "--max_steps", 2, "--logging_steps", 1),
+        *("--per_device_train_batch_size", 2, "--max_new_tokens", 4, "--max_eval_samples", 4),
+    )
+    metrics = json.loads((output / "all_results.json").read_text())
+    assert set(figures) <= metrics.keys() and "train_loss" in metrics
+    head.from_pretrained(output)
