@@ -267,6 +267,15 @@ def test_half_precision_models_can_be_measured(checkpoint, processor, samples):
     assert evaluate_question_answering(model, processor, samples[:2], **OPTIONS).counts["questions"] == 3
 
 
+def test_models_can_be_measured_in_mixed_precision(model, processor, samples):
+    expected = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
+        answers = evaluate_question_answering(model, processor, samples[:2], max_new_tokens=3, **OPTIONS)
+    assert answers.counts["questions"] == 3
+    torch.testing.assert_close(mixed, expected, atol=5e-2, rtol=0)
+
+
 # ----------------------------------------------------------------------------- work
 
 

@@ -94,7 +94,9 @@ class _Clips(Dataset):
     def __getitem__(self, index: int) -> tuple[int, dict[str, torch.Tensor] | Failure]:
         sample = self.samples[index]
         try:
-            return index, load_media(sample, self.processor, cache=self.cache, **self.options)
+            # The caller may run the model in lower precision; frames and sound are prepared in full
+            with torch.autocast("cpu", enabled=False):
+                return index, load_media(sample, self.processor, cache=self.cache, **self.options)
         except MediaError as error:
             return index, Failure(sample.id, str(error))
 
