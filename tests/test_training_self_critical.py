@@ -1,0 +1,106 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import pytest
+import torch
+from tiny import PROMPT, tiny_batch, tiny_model
+from training_world import small_config, small_processor, small_samples
+
+from modeling_valor import ValorForCaptioning
+from modeling_valor.captioning import step_queries
+from modeling_valor.data.loading import LoadingOptions
+from modeling_valor.data.mixture import Mixture, RequestSampler, Source
+from modeling_valor.evaluation import caption_metrics
+from modeling_valor.training import CiderReward, SelfCriticalTrainer, ValorTrainingArguments
+
+
+@pytest.mark.parametrize("prompt", [None, PROMPT])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_one_pass_over_a_finished_text_predicts_each_word_as_decoding_did(attention, prompt):
+    model = tiny_model(ValorForCaptioning, caption_prompt_ids=prompt)
+    model.set_attn_implementation(attention)
+    batch = tiny_batch()
+    media = {name: batch[name] for name in ("pixel_values_videos", "input_features")}
+    torch.manual_seed(0)
+    decoded = model.generate(
+        **media, do_sample=True, max_new_tokens=6, return_dict_in_generate=True, output_logits=True, top_k=0
+    )
+    sequences = decoded.sequences
+    input_ids, position_ids, attends = step_queries(sequences, 103)
+    steps = sequences.shape[1] - 1
+    with torch.no_grad():
+        logits = model(
+            input_ids, attends, **media, captioning_groups=["t-av"], position_ids=position_ids, logits_to_keep=steps
+        ).logits
+    ended = (sequences[:, 1:] == 102).cumsum(dim=1) - (sequences[:, 1:] == 102).long() > 0
+    for step, expected in enumerate(decoded.logits):
+        going_on = ~ended[:, step]
+        torch.testing.assert_close(logits[going_on, step], expected[going_on], rtol=0, atol=2e-5)
+
+
+def test_the_reward_is_cider_with_the_rarity_of_the_training_set():
+    references = [
+        ["a red circle rings", "a bell"],
+        ["a blue star", "a star moves up"],
+        ["a drum beats and a horn honks"],
+    ]
+    captions = ["a red bell", "a blue star moves", "a drum beats"]
+    rewards = CiderReward(references)(captions, references)
+    assert sum(rewards) / 3 == pytest.approx(
+        caption_metrics(captions, references, metrics=["CIDEr"])["CIDEr"], abs=1e-9
+    )
+    # Rarity is that of the corpus, not of the batch
+    assert CiderReward(references)(captions[:1], references[:1]) == rewards[:1]
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    processor = small_processor()
+    config = small_config(processor)
+    torch.manual_seed(0)
+    model = ValorForCaptioning(config)
+    options = LoadingOptions("captioning", references=True)
+    mixture = Mixture([Source("a", small_samples(4), options, batch_size=2)], processor, config)
+    args = ValorTrainingArguments(
+        str(tmp_path), max_steps=2, use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no"
+    )
+
+    def reward(captions, references):
+        assert len(captions) == len(references)
+        return [float(caption.split().count("bell")) for caption in captions]
+
+    return SelfCriticalTrainer(
+        model, args, train_dataset=mixture, processing_class=processor, reward=reward, num_samples=3, max_new_tokens=5
+    )
+
+
+def test_the_loss_is_the_advantage_times_the_log_probability(trainer):
+    """Against one sequence at a time, decoded step by step with the words given."""
+    model, mixture = trainer.model.eval(), trainer.train_dataset
+    batch = mixture[next(iter(RequestSampler(mixture.sources, 1)))[0]]
+    torch.manual_seed(3)
+    with torch.no_grad():
+        loss = trainer.compute_loss(model, dict(batch))
+    torch.manual_seed(3)
+    media = {name: batch[name] for name in ("pixel_values_videos", "input_features")}
+    conditions = model.valor.encode_conditions(**media)
+    greedy, sampled = trainer.write(model, conditions), None
+    sampled = trainer.write(model, conditions, do_sample=True, top_k=0, num_return_sequences=3)
+    losses = []
+    for row, sequence in enumerate(sampled):
+        own = {name: value[row // 3 : row // 3 + 1] for name, value in media.items()}
+        words = sequence[1:].tolist()
+        words = words[: words.index(3) + 1] if 3 in words else words
+        log_probs = []
+        for step, word in enumerate(words):
+            text = torch.tensor([[2, *words[:step], 4]])
+            with torch.no_grad():
+                logits = model(text, torch.ones_like(text), **own, captioning_groups=["t-av"]).logits
+            log_probs.append(logits[0, -1].log_softmax(-1)[word])
+        reward = trainer.score(sequence[None], [[]]) - trainer.score(greedy[row // 3 : row // 3 + 1], [[]])
+        losses.append(-reward * torch.stack(log_probs).mean())
+    torch.testing.assert_close(loss, torch.cat(losses).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_training_raises_the_probability_of_what_is_rewarded(trainer):
+    result = trainer.train()
+    assert result.global_step == 2
+    assert any("reward" in entry for entry in trainer.state.log_history) or trainer.rewards
