@@ -6,14 +6,15 @@ A recipe is a YAML file of the same arguments as the command line's, which overr
     python run_retrieval.py recipes/msrvtt_retrieval.yaml --model_name_or_path valor-large --learning_rate 2e-5
 """
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import yaml
-from transformers import AutoModel, HfArgumentParser, set_seed
+from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
@@ -25,8 +26,10 @@ from ..data.text import clean_caption
 from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
 from ..modeling_valor import ValorPreTrainedModel
 from ..processing_valor import ValorProcessor
+from ..video_processing_valor import ValorVideoProcessor
 from .arguments import ValorTrainingArguments
 from .multitask import HEADS, ValorForMultitask
+from .pretrained_parts import load_audio_model, load_processor, load_text_model, load_vision_model
 from .self_critical import CiderReward, SelfCriticalTrainer
 from .trainer import Evaluation, ValorTrainer
 
@@ -45,15 +48,27 @@ class ModelArguments:
     processor_name: str | None = field(
         default=None, metadata={"help": "Folder or Hub name of the processor. Default: where the model comes from."}
     )
-    vision_model: str | None = field(
-        default=None, metadata={"help": "Checkpoint whose vision encoder the new model starts with, such as CLIP's."}
+    text_model: str | None = field(
+        default=None, metadata={"help": "BERT that a new model starts with, and whose tokenizer it takes."}
     )
-    config_overrides: dict[str, Any] | None = field(
+    vision_model: str | None = field(
+        default=None, metadata={"help": "Checkpoint whose vision encoder a new model starts with, such as CLIP's."}
+    )
+    audio_model: str | None = field(default=None, metadata={"help": "AST that a new model starts with."})
+    config_overrides: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Fields of the configuration to change, as JSON."}
+    )
+    video_processor: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Fields of the video processor to change, such as its `size`, as JSON."}
     )
     attn_implementation: str | None = field(
         default=None, metadata={"help": '"eager", "sdpa", "flash_attention_2" or "flex_attention".'}
     )
+
+    def __post_init__(self):
+        for name in ("config_overrides", "video_processor"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, json.loads(getattr(self, name)))
 
 
 @dataclass
@@ -120,7 +135,7 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
     """The model for a task (None: for several), new or from a checkpoint, and its processor.
 
     Raises:
-        ValueError: neither a checkpoint nor a configuration is given.
+        ValueError: neither a checkpoint nor a configuration is given, or the video processor has no such field.
     """
     source = args.model_name_or_path or args.config_name
     if source is None:
@@ -132,17 +147,28 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
     else:
         config = ValorConfig.from_pretrained(source, **overrides)
         model = head._from_config(config, attn_implementation=args.attn_implementation)
-    if args.vision_model is not None:
-        load_vision_model(model, args.vision_model)
-    processor = ValorProcessor.from_pretrained(args.processor_name or source)
+    for load, checkpoint in (
+        (load_text_model, args.text_model),
+        (load_vision_model, args.vision_model),
+        (load_audio_model, args.audio_model),
+    ):
+        if checkpoint is not None:
+            load(model, checkpoint)
+    if args.text_model is not None and args.processor_name is None:
+        processor = load_processor(source, args.text_model)
+    else:
+        processor = ValorProcessor.from_pretrained(args.processor_name or source)
+    if args.video_processor:
+        processor.video_processor = changed_video_processor(processor.video_processor, args.video_processor)
     return model, processor
 
 
-def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
-    """Copies the weights of a vision encoder, or of CLIP's, into the model."""
-    vision_model = model.valor.vision_model
-    pretrained = AutoModel.from_pretrained(checkpoint, config=vision_model.config)
-    vision_model.load_state_dict(pretrained.state_dict(), strict=False)
+def changed_video_processor(processor: ValorVideoProcessor, changes: Mapping[str, Any]) -> ValorVideoProcessor:
+    """The same with other settings, in training, in evaluation and in the saved checkpoint."""
+    settings = processor.to_dict()
+    if unknown := sorted(set(changes) - set(settings)):
+        raise ValueError(f"The video processor has no {', '.join(unknown)}; it has {', '.join(sorted(settings))}.")
+    return ValorVideoProcessor(**{**settings, **changes})
 
 
 def build_sources(args: DataArguments, training: ValorTrainingArguments, task: str | None) -> list[Source]:
@@ -151,7 +177,7 @@ def build_sources(args: DataArguments, training: ValorTrainingArguments, task: s
     if entries is None:
         if args.dataset is None:
             raise ValueError("Give `dataset`, or `sources` in a recipe.")
-        entries = [{"name": args.dataset, "epochs": training.num_train_epochs}]
+        entries = [{"name": args.dataset}]
     shared = {**_shared(args), "batch_size": training.per_device_train_batch_size}
     if task is not None:
         shared["task"] = task

@@ -35,7 +35,8 @@ class ValorTrainer(Trainer):
 
     Args:
         model: a head whose task is that of all sources, or [`~training.ValorForMultitask`].
-        args: with `max_steps`, the number of steps; without it, `num_train_epochs` times those of the mixture.
+        args: with `max_steps`, the number of steps; without it, `num_train_epochs` times those of the mixture. To `Trainer`
+            the whole training is one epoch, so no batch comes twice.
         train_dataset: the mixture.
         evaluations: name -> what measures the model; their figures are logged as `eval_{name}_{figure}`, of which
             `metric_for_best_model` may be one.
@@ -56,6 +57,9 @@ class ValorTrainer(Trainer):
                 f"{type(model).__name__} cannot be trained for {', '.join(sorted(tasks))}: use the head of that task, or "
                 "`ValorForMultitask` for several."
             )
+        if train_dataset is not None and args.max_steps <= 0:
+            steps = sum(source.num_steps(args.world_size) for source in train_dataset.sources)
+            args.max_steps = max(1, round(args.num_train_epochs * steps / args.gradient_accumulation_steps))
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset={}, **kwargs)
         self.evaluations = evaluations or {}
         self.failure_log = FailureLog(args.max_failures)

@@ -1,0 +1,173 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Parts of a new model from BERT, CLIP, Video Swin and AST, against those models themselves."""
+
+import pytest
+import torch
+from tiny import tiny_config
+from training_world import WORDS, small_processor, write_checkpoint
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+)
+
+from modeling_valor import ValorConfig, ValorForPreTraining, ValorForRetrieval, ValorProcessor
+from modeling_valor.training.pretrained_parts import load_audio_model, load_text_model, load_vision_model
+from modeling_valor.training.recipes import ModelArguments, build_model
+
+
+SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def randomised(model):
+    """Weights of which each one matters."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture
+def bert(tmp_path):
+    config = BertConfig(vocab_size=200, hidden_size=32, max_position_embeddings=48, **SIZES)
+    model = randomised(BertForMaskedLM(config))
+    model.save_pretrained(tmp_path)
+    return model, str(tmp_path)
+
+
+def test_text_encoder_and_word_head_are_berts(bert):
+    pretrained, folder = bert
+    model = ValorForPreTraining(tiny_config()).eval()
+    before = model.valor.text_model.layers[0].cross_attention["audiovisual"].q_proj.weight.clone()
+    load_text_model(model, folder)
+    input_ids = torch.randint(104, 200, (2, 7))
+    attention_mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    expected = pretrained(input_ids, attention_mask, output_hidden_states=True)
+    hidden = model.valor.text_model(input_ids, attention_mask=attention_mask).last_hidden_state
+    valid = attention_mask.bool()
+    torch.testing.assert_close(hidden[valid], expected.hidden_states[-1][valid], atol=2e-5, rtol=0)
+    torch.testing.assert_close(model.lm_head(hidden)[valid], expected.logits[valid], atol=2e-5, rtol=0)
+    torch.testing.assert_close(model.valor.text_model.layers[0].cross_attention["audiovisual"].q_proj.weight, before)
+
+
+def test_a_model_without_a_word_head_takes_the_encoder(bert):
+    pretrained, folder = bert
+    model = ValorForRetrieval(tiny_config())
+    load_text_model(model, folder)
+    words = model.valor.text_model.embeddings.word_embeddings.weight
+    torch.testing.assert_close(words, pretrained.bert.embeddings.word_embeddings.weight)
+
+
+@pytest.mark.parametrize("image_size", [16, 24])
+def test_vision_encoder_is_clips_at_the_models_resolution(tmp_path, image_size):
+    config = CLIPVisionConfig(hidden_size=48, patch_size=8, image_size=image_size, **SIZES)
+    pretrained = randomised(CLIPVisionModel(config))
+    pretrained.save_pretrained(tmp_path)
+    model = ValorForRetrieval(tiny_config())
+    load_vision_model(model, str(tmp_path))
+    pixels = torch.randn(2, 3, 16, 16)
+    expected = pretrained.embeddings.position_embedding.weight
+    if image_size != 16:
+        # Bilinear, corners not aligned: the centres of 2 x 2 patches are at 0.25 and 1.75 of the 3 x 3
+        grid = expected[1:].unflatten(0, (3, 3))
+        blend = torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.25, 0.75]])
+        expected = torch.cat([expected[:1], torch.einsum("ai,bj,ijc->abc", blend, blend, grid).flatten(0, 1)])
+    own = model.valor.vision_model
+    torch.testing.assert_close(own.embeddings.position_embedding.weight, expected)
+    if image_size == 16:
+        hidden = pretrained.post_layernorm(pretrained(pixels).last_hidden_state)
+        torch.testing.assert_close(own(pixels).last_hidden_state, hidden, atol=2e-5, rtol=0)
+
+
+def test_audio_encoder_is_an_ast_without_its_distillation_token(tmp_path):
+    config = ASTConfig(
+        hidden_size=32,
+        patch_size=8,
+        num_mel_bins=32,
+        max_length=60,
+        frequency_stride=6,
+        time_stride=6,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        **SIZES,
+    )
+    pretrained = randomised(ASTModel(config))
+    pretrained.save_pretrained(tmp_path)
+    model = ValorForRetrieval(tiny_config()).eval()
+    load_audio_model(model, str(tmp_path))
+    own = model.valor.audio_model
+
+    positions = pretrained.embeddings.position_embeddings[0]
+    grid = positions[2:].reshape(5, 9, 32).permute(2, 0, 1)[None]  # mel x time
+    resized = torch.nn.functional.interpolate(grid, size=(2, 4), mode="bilinear")[0].flatten(1).T
+    torch.testing.assert_close(own.embeddings.position_embedding.weight, torch.cat([positions[:1], resized]))
+
+    spectrograms = torch.randn(2, 16, 32)
+    patches = torch.nn.functional.conv2d(
+        spectrograms[:, None],
+        pretrained.embeddings.patch_embeddings.projection.weight,
+        pretrained.embeddings.patch_embeddings.projection.bias,
+        stride=8,
+    )
+    hidden = torch.cat([pretrained.embeddings.cls_token.expand(2, 1, 32), patches.flatten(2).mT], dim=1)
+    hidden = hidden + torch.cat([positions[:1], resized])
+    for layer in pretrained.layers:
+        hidden = layer(hidden)
+    torch.testing.assert_close(own(spectrograms).last_hidden_state, pretrained.layernorm(hidden), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_video_swin_is_taken_from_its_authors_file(tmp_path, parity, converted, prefix):
+    recorded = parity("videoswin-bert-shared")
+    names = {key.removeprefix("video_encoder.") for key in recorded.checkpoint if key.startswith("video_encoder.")}
+    tensors = {prefix + name: recorded.checkpoint[f"video_encoder.{name}"] for name in names}
+    content = {"meta": {"epoch": 30}, "state_dict": {**tensors, "cls_head.fc_cls.weight": torch.ones(2)}}
+    torch.save(content if prefix else tensors, tmp_path / "swin.pth")
+    model = ValorForPreTraining(ValorConfig.from_pretrained(converted("videoswin-bert-shared")))
+    load_vision_model(model, str(tmp_path / "swin.pth"))
+    expected = ValorForPreTraining.from_pretrained(converted("videoswin-bert-shared")).valor.vision_model.state_dict()
+    for name, tensor in model.valor.vision_model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_kind_or_size_is_refused(tmp_path, bert):
+    _, folder = bert
+    with pytest.raises(ValueError, match=r"is of the type .bert.; .audio-spectrogram-transformer. is accepted"):
+        load_audio_model(ValorForRetrieval(tiny_config()), folder)
+    text = {**tiny_config().text_config.to_dict(), "vocab_size": 300}
+    with pytest.raises(ValueError, match=r"1 of its tensors have no place .*word_embeddings"):
+        load_text_model(ValorForRetrieval(tiny_config(text_config=text)), folder)
+    CLIPVisionModel(
+        CLIPVisionConfig(hidden_size=48, patch_size=8, image_size=16, **{**SIZES, "num_hidden_layers": 1})
+    ).save_pretrained(tmp_path / "clip")
+    with pytest.raises(ValueError, match=r"are missing, such as .*encoder.layers.1"):
+        load_vision_model(ValorForRetrieval(tiny_config()), str(tmp_path / "clip"))
+
+
+def test_a_new_model_takes_the_tokenizer_of_its_bert(tmp_path, bert):
+    pretrained, folder = bert
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(WORDS))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    processor = small_processor()
+    write_checkpoint(tmp_path / "source")
+    text = {"vocab_size": 200, "hidden_size": 32, "max_position_embeddings": 48, **SIZES}
+    arguments = ModelArguments(
+        config_name=str(tmp_path / "source"), text_model=folder, config_overrides={"text_config": text}
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "source" / name).unlink(missing_ok=True)
+    model, built = build_model(arguments, "captioning")
+    assert isinstance(built, ValorProcessor) and len(built.tokenizer) == len(words)
+    assert built.video_processor.to_dict() == processor.video_processor.to_dict()
+    words = model.valor.text_model.embeddings.word_embeddings.weight
+    torch.testing.assert_close(words, pretrained.bert.embeddings.word_embeddings.weight)
