@@ -20,8 +20,10 @@ from .configuration_valor import ALIGNMENT_GROUPS as GROUPS
 
 
 # How many row tokens and column tokens meet in one block. On a CPU such a block stays in the cache, where everything
-# but its matrix products is cheap; an accelerator wants few large kernels.
+# but its matrix products is cheap, and each of a few threads has that many row tokens; an accelerator wants few large
+# kernels.
 _CPU_BLOCK = (768, 2560)
+_CPU_THREADS = 4
 _ACCELERATOR_BLOCK = (1024, 8192)
 
 # Added to the similarities of tokens that no maximum may choose. Finite in any type, also when two of them meet, because
@@ -433,9 +435,14 @@ class _Plan:
     columns: _Side
 
     @property
-    def weight_sides(self) -> list[str]:
-        """Whose tokens each of the weights is for: "rows" or "columns"."""
-        return [side for item in self.comparisons for side in ("rows", "columns") for _ in getattr(item, side)]
+    def weight_sides(self) -> list[tuple[str, int]]:
+        """Whose tokens each of the weights is for, "rows" or "columns", and where these begin among the joined ones."""
+        return [
+            (side, getattr(self, side).slices[name].start)
+            for item in self.comparisons
+            for side in ("rows", "columns")
+            for name in getattr(item, side)
+        ]
 
     def pairs(self, similarities: Tensor) -> dict[_Pair, Tensor]:
         """Views of a block's similarities (n, N, M, q): those of each pair of sets that some comparison needs."""
@@ -449,15 +456,47 @@ class _Plan:
     def blocks(self, row_embeds: Tensor, column_embeds: Tensor, weights: Sequence[Tensor]) -> Iterator["_Block"]:
         """The blocks that together hold every row sample against every column sample."""
         dtype = torch.promote_types(row_embeds.dtype, column_embeds.dtype)
-        row_tokens, column_tokens = _CPU_BLOCK if row_embeds.device.type == "cpu" else _ACCELERATOR_BLOCK
+        row_tokens, column_tokens = _ACCELERATOR_BLOCK
+        if row_embeds.device.type == "cpu":
+            row_tokens, column_tokens = _CPU_BLOCK
+            row_tokens *= min(torch.get_num_threads(), _CPU_THREADS)
+        row_blocks = list(_row_blocks(row_embeds, self.rows, row_tokens))
         for columns in _slices(column_embeds, column_tokens):
-            right, right_bias = _load(column_embeds, self.columns, columns, dtype)
+            right, right_bias = _load(column_embeds, self.columns, columns, column_embeds.shape[1], dtype)
             right, right_bias = right.transpose(0, 1).contiguous(), None if right_bias is None else right_bias.mT
-            for rows in _slices(row_embeds, row_tokens):
-                left, left_bias = _load(row_embeds, self.rows, rows, dtype)
-                samples = {"rows": rows, "columns": columns}
-                sliced = [weight[samples[side]] for weight, side in zip(weights, self.weight_sides, strict=True)]
+            for rows, length in row_blocks:
+                left, left_bias = _load(row_embeds, self.rows, rows, length, dtype)
+                taken = {"rows": (rows, length), "columns": (columns, column_embeds.shape[1])}
+                sliced = []
+                for weight, (side, start) in zip(weights, self.weight_sides, strict=True):
+                    samples, stop = taken[side]
+                    sliced.append(weight[samples, : stop - start])
                 yield _Block(rows, columns, left, left_bias, right, right_bias, sliced)
+
+
+_Samples = slice | Tensor  # some samples of a side; as a tensor their indices
+
+
+def _row_blocks(embeds: Tensor, side: _Side, tokens: int) -> Iterator[tuple[_Samples, int]]:
+    """Row samples that make a block of so many tokens, and how many tokens of each of them it takes.
+
+    On a CPU samples of about the same length share a block, and the padding that all of them end with is left out: with
+    captions of 12 to 42 tokens that saves a third of the products. An accelerator would have to wait for the lengths.
+    """
+    count = embeds.shape[1]
+    if side.padding is None or embeds.device.type != "cpu":
+        yield from ((rows, count) for rows in _slices(embeds, tokens))
+        return
+    lengths = (torch.arange(1, count + 1) * ~side.padding).amax(dim=1)
+    # Where padding counts as 0 in the maxima, how much of it there is makes no difference, but some must be left
+    lengths += (side.padding & ~side.excluded).any(dim=1)
+    lengths, order = lengths.clamp(max(part.start for part in side.slices.values()) + 1, count).sort(descending=True)
+    start = 0
+    while start < len(order):
+        length = int(lengths[start])
+        stop = start + max(1, tokens // length)
+        yield order[start:stop], length
+        start = stop
 
 
 def _slices(embeds: Tensor, tokens: int) -> Iterator[slice]:
@@ -466,12 +505,15 @@ def _slices(embeds: Tensor, tokens: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(embeds), step))
 
 
-def _load(embeds: Tensor, side: _Side, samples: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Some samples' tokens (n, N, C), zero at padding, and what keeps tokens from the maxima when added, (n, N)."""
-    tokens = embeds[samples].to(dtype)
+def _load(
+    embeds: Tensor, side: _Side, samples: _Samples, length: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """The first tokens of some samples, (n, N, C), zero at padding; and what keeps them from the maxima if added, (n, N)."""
+    tokens = embeds[samples, :length].to(dtype)
     if side.padding is None:
         return tokens, None
-    return tokens.masked_fill(side.padding[samples, :, None], 0), side.excluded[samples].to(dtype) * _EXCLUDED
+    padding, excluded = side.padding[samples, :length], side.excluded[samples, :length]
+    return tokens.masked_fill(padding[:, :, None], 0), excluded.to(dtype) * _EXCLUDED
 
 
 @dataclass(frozen=True)
@@ -481,7 +523,7 @@ class _Block:
     Column tokens come first, so that the maxima over either side's tokens run along contiguous memory.
     """
 
-    rows: slice
+    rows: _Samples
     columns: slice
     left: Tensor
     left_bias: Tensor | None
@@ -584,10 +626,10 @@ class _BlockwiseScores(torch.autograd.Function):
             for block in plan.blocks(*tensors[:2], tensors[2:]):
                 part_grads = [grad[block.rows, block.columns] for grad in score_grads]
                 left_grad, right_grad, block_weight_grads = _block_grads(plan, block, part_grads)
-                row_grad[block.rows] += left_grad
+                row_grad[block.rows, : left_grad.shape[1]] += left_grad
                 column_grad[block.columns] += right_grad.transpose(0, 1)
-                for total, side, grad in zip(weight_grads, plan.weight_sides, block_weight_grads, strict=True):
-                    total[getattr(block, side)] += grad
+                for total, (side, _), grad in zip(weight_grads, plan.weight_sides, block_weight_grads, strict=True):
+                    total[getattr(block, side), : grad.shape[1]] += grad
         for grad, side in ((row_grad, plan.rows), (column_grad, plan.columns)):
             if side.padding is not None:
                 grad.masked_fill_(side.padding[:, :, None], 0)

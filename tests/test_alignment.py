@@ -176,6 +176,24 @@ def test_groups_share_token_similarities_in_blocks_of_bounded_size(monkeypatch):
     assert max(sizes) == 20 * 15
 
 
+@pytest.mark.parametrize(("zero_padding", "tokens"), [(False, 2 * 6 + 3 * 4 + 2 * 2), (True, 2 * 6 + 3 * 5 + 2 * 3)])
+def test_padding_at_the_end_is_left_out_of_the_products(monkeypatch, zero_padding, tokens):
+    lengths = [2, 6, 4, 4, 6, 2, 3]
+    mask = [[position < length for position in range(6)] for length in lengths]
+    text, video = token_set(7, 6, mask=mask, zero_padding=zero_padding, seed=1), token_set(4, 3, seed=2)
+    sizes, similarities = [], alignment._Block.similarities
+    monkeypatch.setattr(
+        alignment._Block,
+        "similarities",
+        lambda block: sizes.append(block.left.shape[:2].numel()) or similarities(block),
+    )
+    # Blocks of two samples of 6 tokens, of three of 4 (or 5) and of the rest
+    monkeypatch.setattr(alignment, "_CPU_BLOCK", (15, 100))
+    score = grouped_similarity(text, video, None, ["t-v"])["t-v"]
+    assert sum(sizes) == tokens
+    torch.testing.assert_close(score, reference_similarity([text], [video]))
+
+
 def test_numbers_of_queries_and_candidates_may_differ():
     tokens = batch()
     tokens["text"] = token_set(7, 6, seed=5)
