@@ -26,7 +26,7 @@ setup(
         "torch>=2.11,<2.15",
         "torchaudio>=2.11,<2.12",
         "torchvision>=0.26",
-        "transformers>=5.23,<6",
+        "transformers>=5.23,<5.24",
         "accelerate>=1.1",
         "av>=17,<19",
         "datasets>=4.0",

@@ -134,7 +134,10 @@ def build_processor(
         std=hps["audio_std"],
     )
     return ValorProcessor(
-        tokenizer=tokenizer or BertTokenizer(), video_processor=video_processor, feature_extractor=feature_extractor
+        tokenizer=tokenizer or BertTokenizer(),
+        video_processor=video_processor,
+        feature_extractor=feature_extractor,
+        clean_text=True,
     )
 
 

@@ -225,12 +225,17 @@ class ValorModel(ValorPreTrainedModel):
             )
         if audio_mask is not None and not audio_mask.all():
             audio_mask = audio_mask.bool()
-            outputs = self.audio_model(input_features[audio_mask], **kwargs)
-            tokens, clips = outputs.last_hidden_state, outputs.pooler_output
-            all_tokens = tokens.new_zeros(*audio_mask.shape, *tokens.shape[1:])
-            all_clips = clips.new_zeros(*audio_mask.shape, clips.shape[-1])
-            all_tokens[audio_mask], all_clips[audio_mask] = tokens, clips
-            return BaseModelOutputWithPooling(last_hidden_state=all_tokens, pooler_output=all_clips)
+            # As in `encode_frames`, a batch without any sound runs the encoder too, on one empty clip
+            clips = input_features[audio_mask] if audio_mask.any() else torch.zeros_like(input_features[:1, 0])
+            outputs = self.audio_model(clips, **kwargs)
+            encoded = []
+            for result in (outputs.last_hidden_state, outputs.pooler_output):
+                encoded.append(result.new_zeros(*audio_mask.shape, *result.shape[1:]))
+                if audio_mask.any():
+                    encoded[-1][audio_mask] = result
+                else:
+                    encoded[-1] = encoded[-1] + 0 * result.sum()
+            return BaseModelOutputWithPooling(last_hidden_state=encoded[0], pooler_output=encoded[1])
         outputs = self.audio_model(input_features.flatten(0, 1), **kwargs)
         shape = input_features.shape[:2]
         return BaseModelOutputWithPooling(

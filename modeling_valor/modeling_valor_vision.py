@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Vision encoders of VALOR under one call: frames in, tokens and global features out (sections 4.1, 4.2)."""
 
-import copy
 import inspect
 
 import torch
@@ -212,27 +211,10 @@ def encode_frames(
         for target, result in zip(encoded, results, strict=True):
             target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
     if encoded is None:
-        return empty_encoding(vision_model, pixel_values_videos, encoded_mask.shape)
+        # Ranks of a distributed training run the same modules, also one whose samples have no frames: of zero gradient
+        results = encode_videos(vision_model, torch.zeros_like(pixel_values_videos[:1, :1]), **kwargs)
+        encoded = [0 * result.sum() + result.new_zeros(*encoded_mask.shape, *result.shape[2:]) for result in results]
     return tuple(encoded)
-
-
-def empty_encoding(
-    vision_model: nn.Module, pixel_values_videos: torch.Tensor, shape: torch.Size
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Zeros (*shape, T, C) and (*shape, C) as [`encode_frames`] returns them for frames of this size.
-
-    T is read off one frame's pass through a copy of the encoder on the meta device, which computes shapes only.
-    """
-    config = copy.deepcopy(vision_model.config)
-    config._attn_implementation = "eager"
-    with torch.device("meta"), torch.no_grad():
-        frame = torch.empty(1, 1, *pixel_values_videos.shape[2:])
-        results = encode_videos(build_vision_model(config), frame)
-    return tuple(
-        torch.zeros(*shape, *result.shape[2:], dtype=vision_model.dtype, device=pixel_values_videos.device)
-        for result in results
-    )
 
 
 __all__ = ["ValorCLIPVisionModel", "build_vision_model", "encode_frames", "encoded_frame_mask", "vision_hidden_size"]

@@ -13,6 +13,7 @@ from transformers.processing_utils import AudioKwargs, ProcessingKwargs, Process
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
+from .data.text import clean_caption
 from .feature_extraction_valor import media_source
 from .media import NoVideoError, open_source
 from .video_processing_valor import ValorVideoProcessorKwargs
@@ -56,6 +57,10 @@ class ValorProcessor(ProcessorMixin):
     r"""
     Joins a BERT (or CLIP) tokenizer, a [`ValorVideoProcessor`] and a [`ValorFeatureExtractor`].
 
+    Args:
+        clean_text (`bool`): clean texts and questions as the 2023 code does, lower case without punctuation, for models
+            that were trained on such text; converted checkpoints have it.
+
     ```python
     >>> processor = ValorProcessor.from_pretrained("casia/valor-l")
     >>> inputs = processor(videos="clip.mp4", return_tensors="pt")  # frames and sound
@@ -67,8 +72,9 @@ class ValorProcessor(ProcessorMixin):
     load_audio_from_video = True
     modalities = "av"
 
-    def __init__(self, tokenizer, video_processor, feature_extractor):
+    def __init__(self, tokenizer, video_processor, feature_extractor, clean_text: bool = False):
         super().__init__(tokenizer, video_processor, feature_extractor)
+        self.clean_text = clean_text
 
     def __call__(
         self,
@@ -131,7 +137,7 @@ class ValorProcessor(ProcessorMixin):
         texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         if not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"`{name}` must be a string or a list of strings, got {texts!r}.")
-        encoded = self.tokenizer(texts, **kwargs)
+        encoded = self.tokenizer([clean_caption(text) for text in texts] if self.clean_text else texts, **kwargs)
         if any(encoding.overflowing for encoding in encoded.encodings or ()):
             logger.warning_once(
                 f"Text of more than {kwargs['max_length']} tokens is cut. Pass a larger `max_length` to keep all of it."

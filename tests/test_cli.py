@@ -47,3 +47,26 @@ def test_a_broken_file_is_named_and_the_others_are_described(converted, capsys, 
     assert main(["caption", str(broken), str(CLIPS[0]), *arguments]) == 1
     printed = capsys.readouterr()
     assert "text.mp4" in printed.err and printed.out.startswith(f"{CLIPS[0]}: ")
+
+
+def test_search_ranks_files_by_their_similarity(converted, capsys, tmp_path):
+    """Against the model's scores of all pairs in one batch."""
+    import torch
+
+    from modeling_valor import ValorForRetrieval, ValorProcessor
+
+    folder, text = str(converted("clip-vision-bert-shared")), "a bell rings"
+    broken = tmp_path / "text.mp4"
+    broken.write_text("this is no video")
+    arguments = ["--model", folder, "--json", "--batch-size", "1"]
+    assert main(["search", text, *map(str, CLIPS), str(broken), *arguments]) == 1
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    processor, model = ValorProcessor.from_pretrained(folder), ValorForRetrieval.from_pretrained(folder).eval()
+    inputs = processor(text=[text], videos=list(map(str, CLIPS)), return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**inputs).similarity["t-av"][0].tolist()
+    ranked = sorted(zip(map(str, CLIPS), expected, strict=True), key=lambda pair: -pair[1])
+    assert [line["file"] for line in lines] == [file for file, _ in ranked]
+    assert [line["score"] for line in lines] == pytest.approx([score for _, score in ranked], abs=2e-5)
+    assert "text.mp4" in printed.err

@@ -84,6 +84,16 @@ def test_missing_modalities_are_masked_in_the_batch(processor, collate):
     assert batch["frame_mask"].tolist() == [[True, True], [True, True], [False, False]]
 
 
+def test_a_batch_may_be_completed_with_masked_modalities_for_the_sake_of_other_ranks(processor, collate):
+    options = LoadingOptions("retrieval")
+    samples = [Sample(sample.id, sample.video, None, sample.captions) for sample in small_samples(2)]
+    loaded = [load_sample(sample, processor, options, 0) for sample in samples]
+    assert "input_features" not in collate(loaded, options, seed=0)
+    batch = collate(loaded, options, seed=0, complete=True)
+    assert batch["input_features"].shape == (2, 1, 64, 512) and not batch["audio_mask"].any()
+    assert "frame_mask" not in batch
+
+
 def test_answers_are_drawn_as_often_as_annotators_gave_them(processor):
     sample = Sample("q", small_samples(1)[0].video, None, (), (Question("a bell ?", ("red", "red", "red", "blue")),))
     options = LoadingOptions("question_answering", modalities="v")

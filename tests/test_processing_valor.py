@@ -340,3 +340,18 @@ def test_saved_processor_is_loaded_unchanged(processor, clips, tmp_path):
 
 def test_input_names_are_those_of_complete_samples(processor, clips):
     assert set(processor(text="a dog", videos=clips["both"])) == set(processor.model_input_names)
+
+
+def test_text_is_cleaned_where_the_model_was_trained_on_clean_text(processor, tmp_path):
+    """As the 2023 code does; the setting is the checkpoint's."""
+    plain = processor(text="a dog barks", question="what is it", return_tensors="pt")
+    assert not processor.clean_text
+    processor = ValorProcessor(
+        processor.tokenizer, processor.video_processor, processor.feature_extractor, clean_text=True
+    )
+    processor.save_pretrained(tmp_path)
+    cleaned = ValorProcessor.from_pretrained(tmp_path)(
+        text="A dog barks!", question="What is it?", return_tensors="pt"
+    )
+    for name, value in plain.items():
+        assert torch.equal(cleaned[name], value)

@@ -12,6 +12,8 @@ COMMANDS = {
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
     "extract": "decode the frames and the sound of a dataset once, for training that reads them often",
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
+    "search": "find videos, sounds or images by a text",
+    "statistics": "how long captions are and how much they say about sound, beside the paper's Table 1",
     "world": "write a small world of rendered, labelled audio-visual clips",
 }
 """Commands and their line of help. The module `modeling_valor.cli.COMMAND` has `main(argv) -> int`, its exit status."""

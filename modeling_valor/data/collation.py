@@ -24,9 +24,15 @@ class ValorCollator:
         self.processor = processor
         self.config = config
 
-    def __call__(self, samples: Sequence[LoadedSample], options: LoadingOptions, seed: int) -> dict[str, Any]:
+    def __call__(
+        self, samples: Sequence[LoadedSample], options: LoadingOptions, seed: int, complete: bool = False
+    ) -> dict[str, Any]:
         """
         The model's inputs. Masks are drawn anew for every `seed`.
+
+        Args:
+            complete: give frames and sound, masked, even where no sample of the batch has them, because samples of other
+                ranks may.
 
         Returns:
             Frames and sound of B samples; and
@@ -37,6 +43,8 @@ class ValorCollator:
             - question answering: `question_input_ids` (k * B, Q), and the answers as masked `input_ids` and `labels`.
         """
         batch = dict(self.processor.pad([sample.media for sample in samples]))
+        if complete:
+            batch.update(self.missing_media(batch, options, len(samples)))
         generator = torch.Generator().manual_seed(seed)
         if options.task == "question_answering":
             questions = [text for sample in samples for text in sample.questions]
@@ -60,6 +68,17 @@ class ValorCollator:
                 labels=targets["labels"],
             )
         return batch
+
+    def missing_media(self, batch: dict[str, Any], options: LoadingOptions, size: int) -> dict[str, torch.Tensor]:
+        """Zeros and masks for the modalities that a batch should have and has not."""
+        parts = {"v": self.processor.video_processor, "a": self.processor.feature_extractor}
+        sizes = {"v": {"num_frames": options.num_frames}, "a": {"num_audio_clips": options.num_audio_clips}}
+        missing = {}
+        for modality in options.modalities:
+            if parts[modality].model_input_names[0] not in batch:
+                nothing = parts[modality]([None], return_tensors="pt", **sizes[modality])
+                missing.update({name: value.repeat_interleave(size, dim=0) for name, value in nothing.items()})
+        return missing
 
     def tokenize(self, texts: list[str], max_length: int) -> dict[str, torch.Tensor]:
         return dict(self.processor(text=texts, max_length=max_length, return_tensors="pt"))

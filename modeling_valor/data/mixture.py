@@ -232,7 +232,7 @@ class Mixture(Dataset):
                     f"{len(failed)} samples in a row of {source.name!r} could not be read, such as: {reasons}"
                 )
             loaded.append(sample)
-        batch = self.collate(loaded, source.options, seed=rng.randrange(2**31))
+        batch = self.collate(loaded, source.options, rng.randrange(2**31), complete=request.world_size > 1)
         groups = {"alignment_groups": source.alignment_groups, "captioning_groups": source.captioning_groups}
         takes = {
             "pretraining": ("alignment_groups", "captioning_groups"),

@@ -1,0 +1,70 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`valor search`: the videos, sounds or images that a text describes, best first."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+
+GROUPS = {"av": "t-av", "v": "t-v", "a": "t-a"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `valor search` with the arguments `argv` and gives the exit status, 1 if any file could not be read."""
+    parser = argparse.ArgumentParser(prog="valor search", description=__doc__)
+    parser.add_argument("text", help="what to look for")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, or their URLs")
+    parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
+    parser.add_argument("--modalities", choices=tuple(GROUPS), default="av", help="what to compare of each file")
+    parser.add_argument("--num-frames", type=int, help="frames of each video (default: the checkpoint's)")
+    parser.add_argument("--num-audio-clips", type=int, help="5.12 s clips of each sound (default: the checkpoint's)")
+    parser.add_argument("--batch-size", type=int, default=8, help="files encoded together (default: 8)")
+    parser.add_argument("--top", type=int, help="how many to print (default: all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
+    args = parser.parse_args(argv)
+
+    import torch
+    from transformers.utils import logging
+
+    from .. import ValorForRetrieval, ValorProcessor
+    from ..media import MediaError
+
+    logging.disable_progress_bar()
+    model, processor = ValorForRetrieval.from_pretrained(args.model).eval(), ValorProcessor.from_pretrained(args.model)
+    options = {name: value for name in ("num_frames", "num_audio_clips") if (value := getattr(args, name)) is not None}
+    samples, found, failed = [], [], False
+    for file in args.files:
+        try:
+            samples.append(processor(videos=[file], modalities=args.modalities, return_tensors="pt", **options).data)
+            found.append(file)
+        except (MediaError, ValueError) as error:
+            print(f"valor search: {error}", file=sys.stderr)
+            failed = True
+    if not found:
+        return 1
+
+    text = processor(text=args.text, return_tensors="pt")
+    scores = []
+    with torch.no_grad():
+        query = model.get_text_features(**text)
+        for start in range(0, len(samples), args.batch_size):
+            batch = processor.pad(samples[start : start + args.batch_size])
+            video = audio = None
+            if "pixel_values_videos" in batch:
+                video = model.get_video_features(batch["pixel_values_videos"], batch.get("frame_mask"))
+            if "input_features" in batch:
+                audio = model.get_audio_features(batch["input_features"], batch.get("audio_mask"))
+            scores += model.compute_similarity(
+                query,
+                video,
+                audio,
+                text["attention_mask"],
+                batch.get("frame_mask"),
+                batch.get("audio_mask"),
+                group=GROUPS[args.modalities],
+            )[0].tolist()
+    ranked = sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])[: args.top]
+    for file, score in ranked:
+        print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {file}")
+    return int(failed)

@@ -1,0 +1,132 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`valor statistics`: how long captions are and how much they say about sound, beside the paper's Table 1."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+ONTOLOGIES = ("ontology.json", "audioset_ontology.json")
+"""Names under which AudioSet's ontology is looked for in the folder of the annotations."""
+
+EPILOG = """
+A benchmark's row has the captions of all its splits whose annotations are there, each caption by itself, and of each clip
+those of one split. LenCap is the mean number of words of a caption, ACD the number of audio concepts per hundred words;
+audio concepts come from AudioSet's ontology (ontology.json of github.com/audioset/ontology).
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `valor statistics` with the arguments `argv` and gives the exit status, 1 for what has no captions."""
+    parser = argparse.ArgumentParser(prog="valor statistics", description=__doc__, epilog=EPILOG)
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="FILE|DATASET",
+        help="a file of captions (.csv, .json, .jsonl), a benchmark's name, or any other dataset that `valor evaluate` "
+        "takes; NAME=FILE names the row, and a benchmark's name puts the paper's figures beside it",
+    )
+    parser.add_argument(
+        "--annotations", help="folder of the benchmarks' annotations, or of subfolders with the benchmarks' names"
+    )
+    parser.add_argument("--ontology", help="AudioSet's ontology (default: in the folder of the annotations)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    args = parser.parse_args(argv)
+
+    from ..evaluation.statistics import (
+        PAPER_STATISTICS,
+        audio_concept_density,
+        audio_concepts,
+        caption_length,
+        caption_statistics,
+    )
+
+    try:
+        captions, paper = {}, {}
+        for source in args.sources:
+            title, splits, texts = _captions_of(source, args.annotations)
+            name = f"{title} ({', '.join(splits)})" if splits else title
+            captions[name], paper[name] = texts, PAPER_STATISTICS.get(title, {})
+        ontology = args.ontology or _ontology_in(args.annotations)
+        concepts = None if ontology is None else audio_concepts(ontology)
+        if args.json:
+            rows = {
+                name: {
+                    "captions": len(texts),
+                    "LenCap": caption_length(texts),
+                    "ACD": None if concepts is None else audio_concept_density(texts, concepts),
+                    "paper": paper[name],
+                }
+                for name, texts in captions.items()
+            }
+            print(json.dumps(rows))
+        else:
+            print(caption_statistics(captions, concepts, paper), end="")
+    except (ValueError, OSError) as error:
+        print(f"valor statistics: {error}", file=sys.stderr)
+        return 1
+    if concepts is None:
+        print(
+            "ACD is left out: --ontology FILE, AudioSet's ontology.json, says what audio concepts are.",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _captions_of(source: str, annotations: str | None) -> tuple[str, list[str], list[str]]:
+    """Title, splits (of benchmarks) and captions of a source."""
+    from ..data.benchmarks import BENCHMARKS
+    from ..data.readers import load_samples
+    from ..data.samples import SampleStream
+    from ..evaluation.statistics import read_captions
+
+    name, _, file = source.partition("=")
+    if file and not Path(source).exists():
+        return (BENCHMARKS[name].title if name in BENCHMARKS else name), [], read_captions(file)
+    if source in BENCHMARKS:
+        splits, captions = _captions_of_benchmark(source, annotations)
+        return BENCHMARKS[source].title, splits, captions
+    if Path(source).is_file() and Path(source).suffix in (".csv", ".json", ".jsonl"):
+        return source, [], read_captions(source)
+    samples = load_samples(source)
+    if isinstance(samples, SampleStream):
+        samples = samples.samples(0, 1, epoch=0, seed=0)
+    captions = [caption for sample in samples for caption in sample.captions]
+    if not captions:
+        raise ValueError(f"{source} has no captions; give a file or a dataset that has some.")
+    return source, [], captions
+
+
+def _captions_of_benchmark(name: str, annotations: str | None) -> tuple[list[str], list[str]]:
+    """The splits whose annotations are there, and their captions."""
+    from ..data.benchmarks import BENCHMARKS, load_benchmark
+
+    benchmark = BENCHMARKS[name]
+    if annotations is None:
+        raise ValueError(f"{benchmark.title} needs --annotations, the folder of what comes from {benchmark.source}.")
+    folder = Path(annotations, name)
+    folder = folder if folder.is_dir() else Path(annotations)
+    splits, by_clip = [], {}
+    for split in benchmark.splits:
+        try:
+            samples = load_benchmark(name, split, annotations=folder, paragraph=False)
+        except FileNotFoundError:
+            continue
+        new = [sample for sample in samples if sample.captions and sample.id not in by_clip]
+        by_clip.update((sample.id, sample.captions) for sample in new)
+        splits += [split] if new else []
+    if not by_clip:
+        wanted = next(iter(benchmark.splits.values())).files["annotations"]
+        raise ValueError(
+            f"{folder} has no captions of {benchmark.title}: neither {wanted} nor the files of another split. They come from "
+            f"{benchmark.source}; a caption file of another name can be given as {name}=FILE."
+        )
+    return splits, [caption for captions in by_clip.values() for caption in captions]
+
+
+def _ontology_in(annotations: str | None) -> Path | None:
+    if annotations is None:
+        return None
+    return next((file for name in ONTOLOGIES if (file := Path(annotations, name)).is_file()), None)
