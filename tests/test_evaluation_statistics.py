@@ -1,10 +1,14 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Statistics of captions by hand, and on the annotation files beside the repository."""
 
+import csv
 import json
+import re
 
 import pytest
 
+from modeling_valor.cli.main import main
+from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.evaluation import (
     PAPER_STATISTICS,
     audio_concept_density,
@@ -90,3 +94,76 @@ def test_real_annotations_order_datasets_as_the_paper_does(shared):
 def test_density_of_nothing_is_an_error(captions, concepts, message):
     with pytest.raises(ValueError, match=message):
         audio_concept_density(captions, concepts)
+
+
+def test_papers_statistics_stand_in_its_table_under_the_titles_of_the_benchmarks(shared):
+    lines = [re.sub(r"[\s-]", "", line) for line in (shared / "paper.txt").read_text().splitlines()]
+    for title, figures in PAPER_STATISTICS.items():
+        assert title in {benchmark.title for benchmark in BENCHMARKS.values()}
+        ending = "".join(str(figures[column]) for column in ("LenCap", "ACD"))
+        assert any(line.startswith(title.replace("-", "").split()[0]) and line.endswith(ending) for line in lines), (
+            title
+        )
+
+
+# ----------------------------------------------------------------------------- valor statistics
+
+
+@pytest.fixture
+def annotations(tmp_path):
+    """AudioCaps without its training split, a caption file, a folder and the ontology."""
+    rows = {"val": [("y1", "A dog barks.")], "test": [("y2", "Rain, and a siren"), ("y2", "Rain falls")]}
+    (tmp_path / "audiocaps").mkdir()
+    for split, captions in rows.items():
+        with (tmp_path / "audiocaps" / f"{split}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["audiocap_id", "youtube_id", "start_time", "caption"])
+            writer.writerows([number, clip, 0, caption] for number, (clip, caption) in enumerate(captions))
+    (tmp_path / "more.json").write_text(json.dumps([{"video_id": "x", "desc": "a man"}]))
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "metadata.jsonl").write_text(
+        '{"file_name": "x.mp4", "captions": ["one dog", "two cats here"]}'
+    )
+    (tmp_path / "ontology.json").write_text(json.dumps(ONTOLOGY))
+    return tmp_path
+
+
+def test_statistics_of_files_benchmarks_and_folders_by_one_command(annotations, capsys):
+    more = str(annotations / "more.json")
+    sources = ["audiocaps", f"valor32k={more}", more, str(annotations / "clips")]
+    assert main(["statistics", *sources, "--annotations", str(annotations)]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        # 9 words with dog and, of two classes, siren
+        "| AudioCaps (val, test) | 3 | 3.0 | 8.8 | 33.3 | 17.3 |",
+        "| VALOR-32K | 1 | 2.0 | 19.8 | 0.0 | 9.1 |",
+        f"| {more} | 1 | 2.0 |  | 0.0 |  |",
+        f"| {annotations / 'clips'} | 2 | 2.5 |  | 20.0 |  |",
+    ]
+    assert main(["statistics", more, "--ontology", str(annotations / "ontology.json"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {more: {"captions": 1, "LenCap": 2.0, "ACD": 0.0, "paper": {}}}
+
+
+def test_files_of_one_name_make_one_row(annotations, capsys):
+    more = f"ours={annotations / 'more.json'}"
+    assert main(["statistics", more, more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ours"]["captions"] == 2
+
+
+def test_paragraphs_of_a_benchmark_are_counted_as_their_sentences(tmp_path, capsys):
+    sentences = {"v_x": {"duration": 9, "timestamps": [[0, 4], [4, 9]], "sentences": ["A man runs.", " He falls."]}}
+    (tmp_path / "train.json").write_text(json.dumps(sentences))
+    assert main(["statistics", "activitynet", "--annotations", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    (row,) = json.loads(printed.out).values()
+    assert (row["captions"], row["LenCap"], row["ACD"]) == (2, 2.5, None)
+    assert row["paper"] == PAPER_STATISTICS["ActivityNet Captions"] and "ACD is left out" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("clotho", "no captions of Clotho"), ("nowhere", "nowhere"), ("valor32k=gone.json", "gone.json")],
+)
+def test_what_has_no_captions_is_said_in_a_sentence(annotations, capsys, source, message):
+    assert main(["statistics", source, "--annotations", str(annotations)]) == 1
+    assert message in capsys.readouterr().err

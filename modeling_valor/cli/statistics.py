@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         nargs="+",
         metavar="FILE|DATASET",
         help="a file of captions (.csv, .json, .jsonl), a benchmark's name, or any other dataset that `valor evaluate` "
-        "takes; NAME=FILE names the row, and a benchmark's name puts the paper's figures beside it",
+        "takes; NAME=FILE names the row, which several files can share, and a benchmark's name puts the paper's figures beside it",
     )
     parser.add_argument(
         "--annotations", help="folder of the benchmarks' annotations, or of subfolders with the benchmarks' names"
@@ -48,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
         for source in args.sources:
             title, splits, texts = _captions_of(source, args.annotations)
             name = f"{title} ({', '.join(splits)})" if splits else title
-            captions[name], paper[name] = texts, PAPER_STATISTICS.get(title, {})
+            captions.setdefault(name, []).extend(texts)
+            paper[name] = PAPER_STATISTICS.get(title, {})
         ontology = args.ontology or _ontology_in(args.annotations)
         concepts = None if ontology is None else audio_concepts(ontology)
         if args.json:
