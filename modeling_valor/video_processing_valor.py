@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Videos, images and frames to `pixel_values_videos`."""
 
+import math
 import os
 from typing import Any, Literal
 
@@ -31,7 +32,11 @@ class ValorVideoProcessorKwargs(VideosKwargs, total=False):
     sampling (`str`, *optional*, defaults to `"center"`):
         Which frame of each of the `num_frames` segments is taken: its `"center"` or a `"random"` one, for training.
     generator (`torch.Generator` or `int`, *optional*):
-        Source, or seed, of the random numbers of `sampling` and `do_flip`.
+        Source, or seed, of the random numbers of `sampling`, `crop_scale` and `do_flip`.
+    crop_scale (`tuple[float, float]`, *optional*):
+        For training: cut a random square out of each video, the same out of all its frames, whose share of the frame's
+        area lies between these, and resize it. Where no such square fits, as with wide frames, it is the largest one in
+        the centre. The 2023 recipes use (0.8, 1.0).
     do_flip (`bool`, *optional*, defaults to `False`):
         Whether to mirror every second video, at random and as a whole.
     antialias (`bool`, *optional*, defaults to `True`):
@@ -42,6 +47,7 @@ class ValorVideoProcessorKwargs(VideosKwargs, total=False):
 
     sampling: Literal["center", "random"] | None
     generator: torch.Generator | int | None
+    crop_scale: tuple[float, float] | list[float] | None
     do_flip: bool | None
     antialias: bool | None
     backend: Literal["decord", "torchcodec", "pyav"] | None
@@ -74,6 +80,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
     do_normalize = True
     do_convert_rgb = True
     do_sample_frames = True
+    crop_scale = None
     do_flip = False
     num_frames = 8
     sampling = "center"
@@ -224,6 +231,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         image_mean: float | list[float] | None,
         image_std: float | list[float] | None,
         do_flip: bool,
+        crop_scale: tuple[float, float] | None = None,
         generator: torch.Generator | None = None,
         **kwargs,
     ) -> BatchFeature:
@@ -231,6 +239,9 @@ class ValorVideoProcessor(BaseVideoProcessor):
         for clip in videos:
             if do_flip and torch.rand((), generator=generator) < 0.5:
                 clip = clip.flip(-1)
+            if crop_scale is not None:
+                clip = random_square(clip, crop_scale, generator)
+                size, do_center_crop = SizeDict(**_frame_size(size, crop_size, do_center_crop)), False
             if do_resize:
                 # Of float pixels, as in 2023, and one by one, as float frames take four times the memory.
                 clip = [self.resize(frame.float(), size, resample=resample, antialias=antialias) for frame in clip]
@@ -273,9 +284,27 @@ class ValorVideoProcessor(BaseVideoProcessor):
         """Height and width of frames that are not there; a square where they would depend on the frames."""
         names = ("size", "crop_size", "do_center_crop", "default_to_square")
         options = self._standardize_kwargs(**{name: self._option(name, kwargs) for name in names})
-        size = options["crop_size"] if options["do_center_crop"] else options["size"]
-        edge = size.shortest_edge or size.longest_edge
-        return (size.height, size.width) if size.height else (edge, edge)
+        return tuple(_frame_size(options["size"], options["crop_size"], options["do_center_crop"]).values())
+
+
+def random_square(clip: Tensor, scale: tuple[float, float], generator: torch.Generator | None = None) -> Tensor:
+    """A square part of a clip (F, C, H, W) at random, with a share of its area between the two of `scale`."""
+    height, width = clip.shape[-2:]
+    largest = min(height, width)
+    for _ in range(10):
+        share, across, down = torch.rand(3, generator=generator).tolist()
+        side = round(math.sqrt((scale[0] + share * (scale[1] - scale[0])) * height * width))
+        if 0 < side <= largest:
+            top, left = int(down * (height - side + 1)), int(across * (width - side + 1))
+            return clip[..., top : top + side, left : left + side]
+    return tvF.center_crop(clip, [largest, largest])
+
+
+def _frame_size(size: SizeDict, crop_size: SizeDict | None, do_center_crop: bool | None) -> dict[str, int]:
+    """Height and width of the frames that come out; a square where they would depend on what goes in."""
+    size = crop_size if do_center_crop else size
+    edge = size.shortest_edge or size.longest_edge
+    return {"height": size.height or edge, "width": size.width or edge}
 
 
 def _as_batch(videos: Any) -> list:

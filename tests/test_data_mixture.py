@@ -167,6 +167,8 @@ def test_cached_tensors_are_those_of_the_media_to_half_precision(processor, tmp_
     assert cache_folder(tmp_path, processor, LoadingOptions(sampling="center", num_frames=4)) != folder
     with pytest.raises(ValueError, match="what is always the same"):
         cache_folder(tmp_path, processor, LoadingOptions(sampling="random"))
+    with pytest.raises(ValueError, match="no random transforms"):
+        cache_folder(tmp_path, processor, LoadingOptions(sampling="center", transforms={"crop_scale": (0.8, 1.0)}))
 
 
 @pytest.mark.parametrize(

@@ -325,3 +325,36 @@ def test_broken_file_in_a_batch_is_named(video, processor, tmp_path):
     (tmp_path / "broken.mp4").write_text("no video")
     with pytest.raises(MediaError, match=r"broken\.mp4"):
         processor([video, tmp_path / "broken.mp4"])
+
+
+def ramp(frames: int, height: int, width: int) -> torch.Tensor:
+    """Frames (F, 3, H, W) whose first two channels are the row and the column of each pixel."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([rows, columns, rows * 0]).to(torch.uint8).repeat(frames, 1, 1, 1)
+
+
+def test_a_random_square_is_the_same_in_all_frames_and_covers_the_share_of_area_asked_for():
+    processor = ValorVideoProcessor(
+        num_frames=3, size={"height": 64, "width": 64}, do_rescale=False, do_normalize=False, do_sample_frames=False
+    )
+    sides, corners = [], set()
+    for seed in range(40):
+        (clip,) = processor(
+            ramp(3, 100, 80), crop_scale=(0.5, 0.75), generator=seed, return_tensors="pt"
+        ).pixel_values_videos
+        assert clip.shape == (3, 3, 64, 64)
+        torch.testing.assert_close(clip[1:], clip[:1].expand(2, -1, -1, -1))
+        # Resizing keeps a ramp a ramp: its slope is the scale
+        sides.append(float(clip[0, 0, 40, 0] - clip[0, 0, 20, 0]) / 20 * 64)
+        corners.add((round(float(clip[0, 0, 0, 0])), round(float(clip[0, 1, 0, 0]))))
+    shares = [side**2 / 8000 for side in sides]
+    assert 0.49 < min(shares) < 0.55 and 0.7 < max(shares) < 0.76
+    assert len(corners) > 20
+
+
+def test_a_square_that_does_not_fit_is_the_largest_one_in_the_centre():
+    """As torchvision's RandomResizedCrop, which the 2023 code used."""
+    processor = ValorVideoProcessor(size={"height": 40, "width": 40}, do_rescale=False, do_normalize=False)
+    frames = ramp(1, 40, 160)
+    clip = processor([frames], crop_scale=(0.8, 1.0), num_frames=1, return_tensors="pt").pixel_values_videos
+    torch.testing.assert_close(clip[0], frames[..., 60:100].float())

@@ -96,7 +96,8 @@ class LoadingOptions:
         references: give all captions of each sample beside the drawn ones, to score generated captions against.
         clean_text: clean texts as the 2023 code does (lower case, no punctuation).
         sampling: which frame and which block of sound is taken of each segment.
-        transforms: more arguments of the video processor, such as `{"do_flip": True}`.
+        transforms: more arguments of the video processor, such as `{"crop_scale": (0.8, 1.0), "do_flip": True}`, the
+            "crop_flip" of the 2023 recipes.
     """
 
     task: Literal["pretraining", "retrieval", "captioning", "question_answering"] = "pretraining"
@@ -206,7 +207,7 @@ def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: Lo
     Raises:
         ValueError: the options leave something to chance, so that there is nothing to keep.
     """
-    if options.sampling != "center" or options.transforms.get("do_flip"):
+    if options.sampling != "center" or options.transforms.get("do_flip") or options.transforms.get("crop_scale"):
         raise ValueError(
             'A cache keeps what is always the same: use `sampling="center"` and no random transforms with it.'
         )
