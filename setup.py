@@ -44,6 +44,8 @@ setup(
         "torchcodec": ["torchcodec"],
         # METEOR and SPICE, which also need Java
         "captions": ["pycocoevalcap"],
+        # plots and supervised baselines of examples/experiments
+        "experiments": ["matplotlib", "scikit-learn"],
     },
     entry_points={"console_scripts": ["valor = modeling_valor.cli.main:main"]},
     classifiers=[

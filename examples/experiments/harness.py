@@ -1,0 +1,387 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Runs variants: renders the world, trains stage after stage through the scripts' own code, measures, writes JSON.
+
+Everything may be killed at any moment and started again. A stage goes on from its last checkpoint; a stage that several
+variants begin with is trained once; a variant whose JSON is there, made with the same settings, is not run again.
+"""
+
+import hashlib
+import json
+import platform
+import random
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from catalogue import Experiment, Measure, Scale, Stage, Variant
+from real_data import evaluate_classes, exact_captions, vocabulary_of
+
+from modeling_valor import ValorConfig, ValorProcessor
+from modeling_valor.data.files import appearing
+from modeling_valor.data.readers import load_samples
+from modeling_valor.data.samples import Sample
+from modeling_valor.data.vocabulary import train_tokenizer
+from modeling_valor.data.world import write_world
+from modeling_valor.evaluation import caption_metrics, evaluate_captioning
+from modeling_valor.training.multitask import ValorForMultitask
+from modeling_valor.training.recipes import ModelArguments, build_evaluation, build_model, parse_arguments, run
+
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+WORLD_SEEDS = {"train": 1, "test": 7}
+"""Worlds of the two splits. The splits hold out combinations; the test seed is used for nothing else besides."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders of one run of the harness.
+
+    Args:
+        work: for rendered clips, extracted data, caches and checkpoints; may be deleted when all has run.
+        results: for the JSON of each variant.
+    """
+
+    work: Path
+    results: Path
+
+    def result(self, experiment: Experiment, scale: Scale, variant: Variant, seed: int) -> Path:
+        return self.results / scale.name / experiment.name / f"{slug(variant.name)}-seed{seed}.json"
+
+    def dataset(self, name: str, scale: Scale, split: str) -> str:
+        """What `load_samples` reads the samples of a dataset from."""
+        if name == "world":
+            return str(self.work / f"world-{scale.name}" / split)
+        return str(self.work / "real-data" / f"{name}.jsonl")
+
+
+def slug(name: str) -> str:
+    """A variant's name as a file name."""
+    return "".join(letter if letter.isalnum() or letter == "." else "-" for letter in name).replace("--", "-")
+
+
+def digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def settings_of(experiment: Experiment, variant: Variant, scale: Scale) -> dict[str, Any]:
+    """All that a variant's figures depend on besides the seed and the code; a result of others is out of date."""
+    measures = [own for measure in experiment.measures if (own := variant.own(measure)) and is_measured(own, scale)]
+    return json.loads(
+        json.dumps(
+            {
+                "recipe": experiment.recipe,
+                "vocabulary": experiment.vocabulary,
+                "scale": {name: value for name, value in asdict(scale).items() if name != "workers"},
+                "config": dict(variant.config),
+                "stages": [asdict(stage) for stage in variant.stages],
+                "runs": sorted({measure.run for measure in measures}),
+                "world": WORLD_SEEDS,
+            }
+        )
+    )
+
+
+def is_measured(measure: Measure, scale: Scale) -> bool:
+    return not measure.finetuned or measure.task in scale.finetuned
+
+
+def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether there is a result of just these settings."""
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings
+
+
+# --- Preparing --------------------------------------------------------------------------------------------------------
+
+
+def prepare_world(place: Place, scale: Scale, workers: int | None = None) -> None:
+    """Renders what is not there of the world's clips."""
+    for split, count in (("train", scale.train_clips), ("test", scale.test_clips)):
+        write_world(place.dataset("world", scale, split), split, count, WORLD_SEEDS[split], workers, progress=True)
+
+
+def prepare_model(place: Place, scale: Scale, vocabulary: str) -> Path:
+    """A folder with the configuration of valor-tiny at this scale, and its processor with the vocabulary asked for."""
+    folder = place.work / f"model-{scale.name}-{vocabulary}"
+    base = REPOSITORY / "hub_configs" / "valor-tiny"
+    processor = ValorProcessor.from_pretrained(base)
+    if vocabulary != "world":
+        processor.tokenizer = train_tokenizer(vocabulary_of(place.work / "real-data"), 4000, model_max_length=64)
+    processor.video_processor.num_frames = scale.num_frames
+    processor.video_processor.size = {"height": scale.image_size, "width": scale.image_size}
+    processor.save_pretrained(folder)
+    config = _merged(ValorConfig.from_pretrained(base).to_dict(), scale.model)
+    config["text_config"]["vocab_size"] = len(processor.tokenizer)
+    ValorConfig.from_dict(config).save_pretrained(folder)
+    return folder
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **base,
+        **{
+            name: _merged(base[name], value)
+            if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+            else value
+            for name, value in changes.items()
+        },
+    }
+
+
+def config_of(variant: Variant, model: Path) -> ValorConfig:
+    """The configuration of the model folder with the variant's changes."""
+    config = ValorConfig.from_pretrained(model).to_dict() | dict(variant.config)
+    if config["text_encoder_config"] == "bert":
+        same = (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "pad_token_id",
+        )
+        text = config["text_config"]
+        config["text_encoder_config"] = {"model_type": "bert", **{name: text[name] for name in same}}
+    return ValorConfig.from_dict(config)
+
+
+# --- Training ---------------------------------------------------------------------------------------------------------
+
+
+def recipe_of(
+    experiment: Experiment, stage: Stage, scale: Scale, place: Place, seed: int, max_steps: int | None = None
+) -> dict[str, Any]:
+    """The base recipe with the stage's sources and the scale's numbers: what `run_pretraining.py` would take."""
+    base = REPOSITORY / "examples" / "recipes" / experiment.recipe
+    recipe = yaml.safe_load(base.read_text(encoding="utf-8"))
+    for name in ("sources", "dataset", "cache_dir", "config_name", "use_cpu"):
+        recipe.pop(name, None)
+    common = {
+        "batch_size": scale.batch_size,
+        "num_frames": scale.num_frames,
+        "sampling": "center",
+        "split": "train",
+        "steps": 1,
+        "cache_dir": str(place.work / "cache"),
+    }
+    sources = [
+        {**common, **source, "dataset": place.dataset(source["dataset"], scale, "train")} for source in stage.sources
+    ]
+    return {
+        **recipe,
+        "do_train": True,
+        "max_steps": scale.steps[stage.steps] if max_steps is None else max_steps,
+        "seed": seed,
+        "dataloader_num_workers": scale.workers,
+        "save_total_limit": 1,
+        "disable_tqdm": True,
+        "report_to": "none",
+        **scale.arguments,
+        "sources": sources,
+    }
+
+
+def train(
+    place: Place, scale: Scale, model: Path, recipe: dict[str, Any], config: ValorConfig, parent: Path | None
+) -> Path:
+    """Trains one stage, or finds it trained; gives its folder, with weights and processor.
+
+    The folder is called by all that the weights depend on, so that variants with equal beginnings share them.
+    """
+    origin = {"parent": parent.name} if parent else {"config": config.to_dict(), "processor": _files(model)}
+    world = [scale.train_clips, WORLD_SEEDS["train"]]
+    folder = place.work / "stages" / digest([_without_paths(recipe), origin, world])
+    if (folder / "done.json").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if parent is None:
+        config.save_pretrained(folder / "new")
+        start = {"config_name": str(folder / "new"), "processor_name": str(model)}
+    else:
+        start = {"model_name_or_path": str(parent)}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe, **start, "output_dir": str(folder)}), encoding="utf-8")
+    resumed, started = any(folder.glob("checkpoint-*")), time.monotonic()
+    run(*parse_arguments([str(path)]), task=None)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    seconds = None if resumed else round(time.monotonic() - started, 1)
+    write_json(folder / "done.json", {"seconds": seconds, "steps": recipe["max_steps"]})
+    return folder
+
+
+def _files(model: Path) -> str:
+    """A digest of a processor's files."""
+    return digest({path.name: path.read_text() for path in model.glob("*.json") if path.name != "config.json"})
+
+
+def _without_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe by what it trains on, not by where that lies."""
+    sources = [{**source, "dataset": Path(source["dataset"]).name, "cache_dir": None} for source in recipe["sources"]]
+    return {**recipe, "sources": sources, "dataloader_num_workers": None}
+
+
+def finetuning(measure: Measure) -> Stage:
+    """The stage that trains a copy for one measure."""
+    source = {"name": measure.task, "task": measure.task, "dataset": measure.dataset, "modalities": measure.modalities}
+    if measure.task == "question_answering":
+        source["questions_per_sample"] = 4
+    if measure.task == "retrieval" and measure.modalities == "av":
+        source["neighbours"] = 2
+    return Stage((source,), "finetuning")
+
+
+# --- Measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure_run(place: Place, scale: Scale, checkpoint: Path, measures: Sequence[Measure]) -> dict[str, float]:
+    """All figures of one evaluation of a checkpoint, of which `measures` (with the same `run`) take some."""
+    first = measures[0]
+    task = "retrieval" if first.task == "classes" else first.task
+    model, processor = build_model(ModelArguments(model_name_or_path=str(checkpoint)), task)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    where = {"dataset": place.dataset(first.dataset, scale, "test"), "split": "test"}
+    options = {
+        "modalities": first.modalities,
+        "num_frames": scale.num_frames,
+        "num_workers": scale.workers,
+        "media_cache": str(place.work / "cache"),
+        "batch_size": 50,
+    }
+    if first.task == "classes":
+        return evaluate_classes(model, processor, Path(where["dataset"]), "test", **options)
+    if first.task == "captioning":
+        options |= {"max_new_tokens": 40, "num_beams": 1, "metrics": ("BLEU-4", "ROUGE-L", "CIDEr")}
+        evaluation = evaluate_captioning(model, processor, load_samples(**where), **options)
+        return {**evaluation.metrics, "exact": exact_captions(evaluation.predictions)}
+    if first.task == "retrieval":
+        options["groups"] = sorted({measure.figure.split("/")[0] for measure in measures})
+    return build_evaluation({"task": first.task, **where, **options}, processor)(model)
+
+
+def run_variant(
+    experiment: Experiment,
+    variant: Variant,
+    scale: Scale,
+    place: Place,
+    seed: int = 0,
+    max_steps: int | None = None,
+) -> Path:
+    """Trains and measures one variant with one seed, unless its result is there; gives the result's path.
+
+    Args:
+        max_steps: of every stage, to try things out; such results are marked by their settings.
+    """
+    path, settings = place.result(experiment, scale, variant, seed), settings_of(experiment, variant, scale)
+    if max_steps is not None:
+        settings["max_steps"] = max_steps
+    if is_done(path, settings):
+        return path
+    model = prepare_model(place, scale, experiment.vocabulary)
+    config, checkpoint, trained = config_of(variant, model), None, []
+
+    def next_stage(stage: Stage, parent: Path | None) -> Path:
+        recipe = recipe_of(experiment, stage, scale, place, seed, max_steps)
+        trained.append(train(place, scale, model, recipe, config, parent))
+        return trained[-1]
+
+    for stage in variant.stages:
+        checkpoint = next_stage(stage, checkpoint)
+    runs = defaultdict(list)
+    for measure in experiment.measures:
+        own = variant.own(measure)
+        if own is not None and is_measured(own, scale):
+            runs[own.run].append(own)
+    figures, started = {}, time.monotonic()
+    for name, measures in runs.items():
+        measured = next_stage(finetuning(measures[0]), checkpoint) if measures[0].finetuned else checkpoint
+        # A file of its own for each evaluation, so that a run that is killed does not begin again
+        what = [name, sorted(measure.figure for measure in measures), scale.test_clips, WORLD_SEEDS["test"]]
+        part = measured / f"{digest(what)}.json"
+        if not part.is_file():
+            write_json(part, measure_run(place, scale, measured, measures))
+        figures[name] = json.loads(part.read_text(encoding="utf-8"))
+    write_json(
+        path,
+        {
+            "experiment": experiment.name,
+            "variant": variant.name,
+            "scale": scale.name,
+            "seed": seed,
+            "figures": figures,
+            "training_seconds": [json.loads((stage / "done.json").read_text())["seconds"] for stage in trained],
+            "measuring_seconds": round(time.monotonic() - started, 1),
+            "parameters": _parameters(checkpoint),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+            "torch": torch.__version__,
+            "settings": settings,
+        },
+    )
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that appears under its name when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _parameters(checkpoint: Path) -> int:
+    with torch.device("meta"):
+        return ValorForMultitask(ValorConfig.from_pretrained(checkpoint)).num_parameters()
+
+
+def _processor() -> str:
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+# --- What guessing gives ----------------------------------------------------------------------------------------------
+
+
+def measure_guessing(place: Place, scale: Scale) -> Path:
+    """Writes what can be had on the world's test clips without looking or listening.
+
+    Retrieval by drawing; each question answered with the answer that the training clips give most often to that very
+    question, or to its first two words; captions of randomly drawn training clips.
+    """
+    path = place.results / scale.name / "world.json"
+    settings = {"train_clips": scale.train_clips, "test_clips": scale.test_clips, "world": WORLD_SEEDS}
+    if is_done(path, settings):
+        return path
+    samples = {split: load_samples(place.dataset("world", scale, split), split) for split in ("train", "test")}
+    train, test = list(samples["train"]), list(samples["test"])
+    rng = random.Random(0)
+    captions = [rng.choice(rng.choice(train).captions) for _ in test]
+    figures = {
+        "R@1": 100 / len(test),
+        "accuracy": guess_answers(train, test),
+        "CIDEr": caption_metrics(captions, [sample.captions for sample in test], ("CIDEr",))["CIDEr"],
+    }
+    write_json(path, {"figures": figures, "settings": settings})
+    return path
+
+
+def guess_answers(train: Sequence[Sample], test: Sequence[Sample]) -> float:
+    """Accuracy in percent of the answer most often given to each question."""
+    seen = defaultdict(Counter)
+    for sample in train:
+        for question in sample.questions:
+            for key in (question.text, " ".join(question.text.split()[:2]), ""):
+                seen[key].update(question.answers)
+    right = []
+    for sample in test:
+        for question in sample.questions:
+            keys = (question.text, " ".join(question.text.split()[:2]), "")
+            counts = next(seen[key] for key in keys if key in seen)
+            right.append(counts.most_common(1)[0][0] in question.answers)
+    return 100 * sum(right) / len(right)
