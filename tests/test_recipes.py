@@ -98,7 +98,7 @@ def test_the_recipe_is_the_table_of_benchmarks(name):
         assert "evaluations" not in recipe and recipe["dataset"] == "vqav2"  # its answers are not public
     size = {"height": settings.resolution, "width": settings.resolution}
     if settings.crop:
-        assert source["transforms"] == {"do_flip": True}
+        assert source["transforms"] == {"crop_scale": [0.8, 1.0], "do_flip": True}
         assert recipe["video_processor"] == {
             "size": {"shortest_edge": settings.resolution},
             "do_center_crop": True,
