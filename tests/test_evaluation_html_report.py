@@ -100,6 +100,17 @@ def test_pages_of_captions_and_answers_show_them_beside_the_references(report):
     assert shown and "accuracy/sight" in page.text and "Examples answered wrongly" in page.text
 
 
+@pytest.mark.parametrize("task", ["captioning", "question_answering"])
+def test_modalities_stand_side_by_side_in_bars_and_examples(report, task):
+    measured = report(task, modalities="av,v,a")
+    page = Page(html_page(measured))
+    titles = [svg["aria-label"] for svg in page.all("svg")]
+    assert len(titles) == 4 and "from each modality" in titles[0] and "sound alone" in titles[3]
+    assert page.text.count("sight alone") == page.text.count("sound alone") >= len(page.all("article"))
+    shown = {entry["prediction"] for entry in measured.beside[0].evaluation.predictions}
+    assert any(text and text in page.text for text in shown)
+
+
 def test_a_page_is_complete_in_itself_and_runs_nothing_from_the_data(report):
     for task in ("retrieval", "captioning", "question_answering"):
         page = html_page(report(task))

@@ -129,6 +129,38 @@ def test_a_finished_evaluation_is_read_from_its_cache(world, checkpoint, tmp_pat
     assert printed(capsys)["counts"]["clips"] == 3
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_modalities_are_measured_side_by_side_in_one_run(task, world, checkpoint, figures, tmp_path, capsys):
+    assert main(arguments(task, world, checkpoint, tmp_path, "--modalities", "av,v,a")) == 0
+    together = printed(capsys)
+    (folder,) = tmp_path.glob(f"{task}-*")
+    table = (folder / "results.md").read_text()
+    alone = {}
+    for modality in ("v", "a"):
+        assert main(arguments(task, world, checkpoint, tmp_path / modality, "--modalities", modality)) == 0
+        alone[modality] = printed(capsys)
+    if task == "retrieval":
+        expected = figures[task] | alone["v"]["metrics"] | alone["a"]["metrics"]
+        assert together["metrics"] == pytest.approx(expected) and len(expected) == 3 * 2 * 5
+        assert together["settings"]["groups"] == ["t-av", "t-v", "t-a"]
+        return
+    assert together["metrics"] == figures[task] and "modalities av and v and a, 2 frames, 1 audio clip" in table
+    for modality in ("v", "a"):
+        assert together["beside"][modality]["metrics"] == alone[modality]["metrics"]
+        assert (folder / f"predictions-{modality}.jsonl").exists() and f"| this checkpoint, {modality} | " in table
+    entries = json.loads((folder / "model-index.json").read_text())[0]["results"][0]["metrics"]
+    assert {"qa": "v/accuracy", "captioning": "v/CIDEr"}[task] in {entry["name"] for entry in entries}
+
+
+def test_modalities_beside_are_read_from_the_cache_of_those_alone(world, checkpoint, tmp_path, capsys, monkeypatch):
+    for modality in ("av", "a"):
+        assert main(arguments("qa", world, checkpoint, tmp_path, "--modalities", modality)) == 0
+    alone = printed(capsys)
+    monkeypatch.delattr("modeling_valor.modeling_valor.ValorModel.encode_conditions")
+    assert main(arguments("qa", world, checkpoint, tmp_path, "--modalities", "av,a")) == 0
+    assert printed(capsys)["beside"]["a"]["metrics"] == alone["metrics"]
+
+
 def test_two_processes_of_torchrun_give_the_figures_of_one(world, checkpoint, figures, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = arguments("qa", world, checkpoint, tmp_path, "--device", "cpu")
@@ -196,6 +228,10 @@ def test_recipes_take_other_modalities_with_their_group():
     assert recipe_for("retrieval", "valor32k").groups == ("t-av",)
     assert recipe_for("retrieval", "valor32k", modalities="a").groups == ("t-a",)
     assert recipe_for("retrieval", "folder", modalities="v", num_frames=3).num_frames == 3
+    assert recipe_for("captioning", "valor32k", modalities="v,a").beside == ("a",)
+    for unknown in ("va", "av,av", ""):
+        with pytest.raises(ValueError, match="pass av, v or a"):
+            recipe_for("captioning", "valor32k", modalities=unknown)
     assert recipe_for("retrieval", "didemo").max_length > 60 and BENCHMARKS["didemo"].paragraph
     with pytest.raises(ValueError, match="must be one of retrieval"):
         recipe_for("dancing", "folder")

@@ -29,7 +29,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--split", help="which part of the dataset (default: the one that the paper reports)")
     parser.add_argument("--media", help="folder of a benchmark's videos, images or sounds")
     parser.add_argument("--annotations", help="folder of a benchmark's annotations (default: that of the media)")
-    parser.add_argument("--modalities", choices=("av", "v", "a"), help="what to use of each clip")
+    parser.add_argument(
+        "--modalities", help="what to use of each clip: av, v, a, or several side by side as in av,v,a"
+    )
     parser.add_argument("--num-frames", type=int, help="frames of each video")
     parser.add_argument("--num-audio-clips", type=int, help="5.12 s clips of each sound")
     parser.add_argument("--groups", help="modality groups of retrieval, such as t-av,t-v (default: of the modalities)")

@@ -28,6 +28,8 @@ from .runner import Report
 EXAMPLES = 4  # of the best and of the worst cases each
 TOP = 3
 
+MODALITIES = {"av": "sight and sound", "v": "sight alone", "a": "sound alone"}
+
 _FRAMES, _FRAME_HEIGHT = 3, 96
 _SOUND_SECONDS, _SOUND_RATE, _SOUND_BITS = 10.0, 22050, 48_000
 _MAP_SIZE = 96
@@ -84,7 +86,8 @@ def html_page(report: Report) -> str:
         "captioning": _caption_examples,
         "question_answering": _answer_examples,
     }[report.recipe.task]
-    media = _Media({sample.id: sample for sample in report.samples}, report.recipe.modalities)
+    modalities = "".join((report.recipe.modalities, *report.recipe.beside))
+    media = _Media({sample.id: sample for sample in report.samples}, modalities)
     return "\n".join(
         [
             "<!doctype html>",
@@ -132,11 +135,30 @@ def _charts(report: Report) -> Iterable[str]:
             yield _rank_histogram(group, ranks_of(report, group))
         for group in report.recipe.groups:
             yield _heat_map(report, group)
-    elif task == "captioning" and metrics:
-        yield _bars("Metrics, times 100", {name: scale(task) * value for name, value in metrics.items()})
     elif metrics:
-        names = {name: name.partition("/")[2] or "all questions" for name in metrics}
-        yield _bars("Accuracy in percent", {names[name]: value for name, value in metrics.items()}, 100)
+        yield from _charts_of_texts(report)
+
+
+def _charts_of_texts(report: Report) -> Iterable[str]:
+    """All metrics of captions or answers with each of the modalities; before these the main one, side by side."""
+    if report.recipe.task == "captioning":
+        what, unit, most = "Metrics", "times 100", None
+        figure = "CIDEr" if "CIDEr" in report.evaluation.metrics else next(iter(report.evaluation.metrics))
+    else:
+        what, unit, most, figure = "Accuracy", "in percent", 100, "accuracy"
+    measured = {
+        MODALITIES[part.recipe.modalities]: {
+            name.removeprefix("accuracy/"): scale(report.recipe.task) * value
+            for name, value in part.evaluation.metrics.items()
+        }
+        for part in (report, *report.beside)
+        if part.evaluation.metrics
+    }
+    if len(measured) > 1:
+        side_by_side = {name: values[figure] for name, values in measured.items()}
+        yield _bars(f"{figure} from each modality, {unit}", side_by_side, most)
+    for name, values in measured.items():
+        yield _bars(f"{what} {unit}, from {name}", values, most)
 
 
 def _bars(title: str, values: Mapping[str, float], most: float | None = None) -> str:
@@ -258,13 +280,14 @@ def _caption_examples(report: Report, media: "_Media") -> Iterable[str]:
         for entry in _spread(scored, 2000)
     }
     order = sorted((entry for entry in scored if id(entry) in overlap), key=lambda entry: -overlap[id(entry)])
+    others = _predictions_beside(report)
 
     def show(entry: dict[str, Any]) -> str:
         references = "".join(f"<dt>reference</dt><dd>{escape(text)}</dd>" for text in entry["references"][:5])
         score = f", ROUGE-L {100 * overlap[id(entry)]:.1f}" if id(entry) in overlap else ""
         return (
             f'<div class="clips">{_clip(media, entry["id"], entry["id"] + score, False)}<div><p class="query">'
-            f"{escape(entry['prediction'])}</p><dl>{references}</dl></div></div>"
+            f"{escape(entry['prediction'])}</p><dl>{references}{others(entry)}</dl></div></div>"
         )
 
     yield from _best_and_worst(
@@ -281,6 +304,7 @@ def _answer_examples(report: Report, media: "_Media") -> Iterable[str]:
     entries = [entry for entry in report.evaluation.predictions if entry["answers"]]
     score = [answer_accuracy([entry["prediction"]], [entry["answers"]])["accuracy"] for entry in entries]
     order = sorted(range(len(entries)), key=lambda index: -score[index])
+    others = _predictions_beside(report)
 
     def show(index: int) -> str:
         entry = entries[index]
@@ -289,7 +313,7 @@ def _answer_examples(report: Report, media: "_Media") -> Iterable[str]:
         return (
             f'<div class="clips">{_clip(media, entry["id"], entry["id"], False)}<div><p class="query">'
             f"{escape(entry['question'])}</p><dl><dt>answered</dt><dd>{escape(entry['prediction'])}</dd>"
-            f"<dt>right</dt><dd>{answers}</dd>{kind}</dl></div></div>"
+            f"<dt>right</dt><dd>{answers}</dd>{others(entry)}{kind}</dl></div></div>"
         )
 
     yield from _best_and_worst(
@@ -300,6 +324,30 @@ def _answer_examples(report: Report, media: "_Media") -> Iterable[str]:
         "answered rightly",
         "answered wrongly",
     )
+
+
+def _predictions_beside(report: Report) -> Callable[[Mapping[str, Any]], str]:
+    """What becomes of a caption or answer with other modalities, as lines of its list."""
+
+    def key(entry: Mapping[str, Any]) -> tuple:
+        return entry["id"], entry.get("question_id"), entry.get("question")
+
+    written = [
+        (
+            MODALITIES[other.recipe.modalities],
+            {key(entry): entry["prediction"] for entry in other.evaluation.predictions},
+        )
+        for other in report.beside
+    ]
+
+    def show(entry: Mapping[str, Any]) -> str:
+        return "".join(
+            f"<dt>{name}</dt><dd>{escape(predictions[key(entry)])}</dd>"
+            for name, predictions in written
+            if key(entry) in predictions
+        )
+
+    return show
 
 
 def _best_and_worst(

@@ -44,9 +44,9 @@ def headline(report: Report) -> str:
     numbers = ", ".join(
         f"{counts[name]:,} {name}" for name in ("clips", "texts", "references", "questions") if name in counts
     )
-    looked_at = [f"modalities {recipe.modalities}"]
+    looked_at = [f"modalities {recipe.modalities}" + "".join(f" and {other}" for other in recipe.beside)]
     for letter, number, what in (("v", recipe.num_frames, "frame"), ("a", recipe.num_audio_clips, "audio clip")):
-        if letter in recipe.modalities:
+        if any(letter in modalities for modalities in (recipe.modalities, *recipe.beside)):
             known = f"{number} {what}{'s' * (number != 1)}" if number else f"the checkpoint's number of {what}s"
             looked_at.append(known)
     if recipe.task != "retrieval":
@@ -83,9 +83,15 @@ def figure_table(report: Report) -> tuple[list[str], list[FigureRow]]:
                         name = f"{direction_name(direction)}{what}"
                         rows.append(FigureRow(name, size, [metrics[name] for name in names]))
     else:
-        columns = list(metrics)
-        size = counts["clips" if recipe.task == "captioning" else "questions"]
-        rows = [FigureRow("this checkpoint", size, [scale(recipe.task) * value for value in metrics.values()])]
+        columns, rows = list(metrics), []
+        for part in (report, *report.beside):
+            found = part.evaluation
+            name = f"this checkpoint, {part.recipe.modalities}" if report.beside else "this checkpoint"
+            size = found.counts["clips" if recipe.task == "captioning" else "questions"]
+            values = (found.metrics.get(column) for column in columns)
+            rows.append(
+                FigureRow(name, size, [None if value is None else scale(recipe.task) * value for value in values])
+            )
     for row in PAPER_FIGURES.get((recipe.task, recipe.dataset), ()):
         values = [row.metrics.get(column) for column in columns]
         rows.append(FigureRow(f"{row.model}, paper, {row.table}", None, values))
@@ -104,6 +110,10 @@ def notes(report: Report) -> list[str]:
         lines.append("The paper's figures are of models that were fine-tuned on the benchmark.")
     if failures:
         lines.append(f"Samples that could not be read, and are in no figure: {len(failures)}.")
+    for other in report.beside:
+        if other.evaluation.failures:
+            number = len(other.evaluation.failures)
+            lines.append(f"Samples that could not be read with modalities {other.recipe.modalities}: {number}.")
     return lines
 
 
@@ -201,6 +211,10 @@ def eval_results(report: Report) -> list[EvalResult]:
         "captioning": lambda name: True,
         "question_answering": lambda name: name == "accuracy",
     }[recipe.task]
+    named_metrics = [(name, name, value) for name, value in report.evaluation.metrics.items()]
+    for other in report.beside:
+        modalities = other.recipe.modalities
+        named_metrics += [(f"{modalities}/{name}", name, value) for name, value in other.evaluation.metrics.items()]
     return [
         EvalResult(
             task_type=task_type,
@@ -213,8 +227,8 @@ def eval_results(report: Report) -> list[EvalResult]:
             metric_name=name,
             metric_value=round(scale(recipe.task) * value, 2),
         )
-        for name, value in report.evaluation.metrics.items()
-        if wanted(name)
+        for name, plain_name, value in named_metrics
+        if wanted(plain_name)
     ]
 
 
@@ -244,7 +258,11 @@ def update_model_card(path: Path, report: Report) -> None:
 
 
 def save(report: Report, folder: Path) -> list[Path]:
-    """Writes results.json, results.md, model-index.json and, where there are any, predictions.jsonl and submission.json."""
+    """
+    Writes results.json, results.md, model-index.json and, where there are any, predictions.jsonl and submission.json.
+
+    Predictions with other modalities (`Recipe.beside`) are in files of their own, such as predictions-v.jsonl.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "results.json": _json(report.to_dict()),
@@ -252,13 +270,18 @@ def save(report: Report, folder: Path) -> list[Path]:
         "model-index.json": _json(model_index(report)),
     }
     if report.evaluation.predictions:
-        lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in report.evaluation.predictions)
-        contents["predictions.jsonl"] = "".join(lines)
+        contents["predictions.jsonl"] = _json_lines(report.evaluation.predictions)
+        for other in report.beside:
+            contents[f"predictions-{other.recipe.modalities}.jsonl"] = _json_lines(other.evaluation.predictions)
         if (submitted := submission(report)) is not None:
             contents["submission.json"] = json.dumps(submitted, ensure_ascii=False)
     for name, content in contents.items():
         (folder / name).write_text(content, encoding="utf-8")
     return [folder / name for name in contents]
+
+
+def _json_lines(entries: Sequence[Any]) -> str:
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
 def _json(content: Any) -> str:

@@ -27,6 +27,7 @@ class Recipe:
         dataset: a benchmark's name, or what else `data.readers.load_samples` takes.
         split: which part; None: all of a dataset that has no parts.
         modalities: what of each clip is used.
+        beside: modalities that captions and answers are measured with as well, each by itself. Retrieval has groups for that.
         num_frames, num_audio_clips: of each clip; None: the checkpoint's numbers.
         groups: of retrieval, the first one is the main one.
         paragraph: captions of a clip are one text. Benchmarks that want this are read so already.
@@ -41,6 +42,7 @@ class Recipe:
     dataset: str
     split: str | None = None
     modalities: str = "av"
+    beside: tuple[str, ...] = ()
     num_frames: int | None = None
     num_audio_clips: int | None = None
     groups: tuple[str, ...] = ("t-av",)
@@ -62,10 +64,11 @@ def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
     """
     The paper's settings for a task of a benchmark, or defaults for any other dataset, with `changes` (not `None`) made.
 
-    Without other modalities a benchmark's own are used: sight and sound for VALOR-32K, sound for AudioCaps.
+    Without other modalities a benchmark's own are used: sight and sound for VALOR-32K, sound for AudioCaps. Several, such
+    as "av,v,a", are measured side by side; the first are the main ones.
 
     Raises:
-        ValueError: the task is unknown, or the paper does not evaluate it on the benchmark.
+        ValueError: the task or a modality is unknown, or the paper does not evaluate the task on the benchmark.
     """
     if task not in TASKS.values():
         raise ValueError(f"`task` must be one of {', '.join(TASKS.values())}, got {task!r}.")
@@ -75,9 +78,22 @@ def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
         recipe = dataclasses.replace(recipe, max_new_tokens=_ANSWER_TOKENS)
     if dataset in BENCHMARKS:
         recipe = _of_benchmark(recipe)
-    if "modalities" in changes and "groups" not in changes:
-        changes["groups"] = (GROUP_OF.get(changes["modalities"], "t-av"),)
+    if "modalities" in changes:
+        changes = _side_by_side(task, changes.pop("modalities").split(",")) | changes
     return dataclasses.replace(recipe, **changes)
+
+
+def _side_by_side(task: str, wanted: Sequence[str]) -> dict[str, Any]:
+    """What a recipe says where these modalities are asked for."""
+    unknown = [name for name in wanted if name not in GROUP_OF]
+    if unknown or len(set(wanted)) < len(wanted):
+        raise ValueError(
+            f"Modalities {','.join(wanted)!r} were given; pass av, v or a, or several different ones of them as in av,v,a."
+        )
+    main, *beside = wanted
+    if task == "retrieval":  # embeddings of sight and sound serve all groups
+        return {"modalities": "av" if beside else main, "groups": tuple(GROUP_OF[name] for name in wanted)}
+    return {"modalities": main, "beside": tuple(beside), "groups": (GROUP_OF[main],)}
 
 
 def _of_benchmark(recipe: Recipe) -> Recipe:

@@ -49,12 +49,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished evaluation."""
+    """A finished evaluation, and those with the other modalities of its recipe (`Recipe.beside`)."""
 
     recipe: Recipe
     checkpoint: Checkpoint
     evaluation: Evaluation
     samples: Sequence[Sample]
+    beside: tuple["Report", ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Figures, and everything that they depend on, as JSON has it."""
@@ -69,6 +70,14 @@ class Report:
             "metrics": self.evaluation.metrics,
             "settings": dataclasses.asdict(self.recipe),
             "failures": [dataclasses.asdict(failure) for failure in self.evaluation.failures],
+            "beside": {
+                other.recipe.modalities: {
+                    "counts": other.evaluation.counts,
+                    "metrics": other.evaluation.metrics,
+                    "failures": [dataclasses.asdict(failure) for failure in other.evaluation.failures],
+                }
+                for other in self.beside
+            },
             "package_version": __version__,
         }
 
@@ -127,6 +136,8 @@ def evaluate(
     """
     Measures a checkpoint on samples. All processes of a distributed job call it, and get the same figures.
 
+    With several modalities (`Recipe.beside`) clips are read and encoded once for each.
+
     Args:
         cache: folder where features (retrieval) and predictions are kept batch by batch, so that the same evaluation
             goes on where it was killed, and starts from the features where only the groups or the post-processing
@@ -134,6 +145,19 @@ def evaluate(
         source: what else tells the samples' files from others of the same names, such as the folder of the media.
         batch_size: clips that go through the model together. It changes no figure but for rounding.
     """
+    if recipe.beside:
+        same = {"batch_size": batch_size, "num_workers": num_workers, "cache": cache, "source": source}
+        first, *others = (
+            evaluate(
+                dataclasses.replace(recipe, modalities=modalities, beside=()),
+                checkpoint,
+                samples,
+                progress=progress,
+                **same,
+            )
+            for modalities in (recipe.modalities, *recipe.beside)
+        )
+        return dataclasses.replace(first, recipe=recipe, beside=tuple(others))
     dataset = Path(recipe.dataset)
     made_from = [__version__, checkpoint.version, str(checkpoint.model.dtype), *source]
     made_from += [str(dataset.resolve()) if dataset.exists() else recipe.dataset, recipe.split]
