@@ -144,7 +144,7 @@ def test_modalities_are_measured_side_by_side_in_one_run(task, world, checkpoint
         assert together["metrics"] == pytest.approx(expected) and len(expected) == 3 * 2 * 5
         assert together["settings"]["groups"] == ["t-av", "t-v", "t-a"]
         return
-    assert together["metrics"] == figures[task] and "modalities av and v and a, 2 frames, 1 audio clip" in table
+    assert together["metrics"] == figures[task] and "modalities av, v and a, 2 frames, 1 audio clip" in table
     for modality in ("v", "a"):
         assert together["beside"][modality]["metrics"] == alone[modality]["metrics"]
         assert (folder / f"predictions-{modality}.jsonl").exists() and f"| this checkpoint, {modality} | " in table

@@ -30,6 +30,7 @@ TOP = 3
 
 MODALITIES = {"av": "sight and sound", "v": "sight alone", "a": "sound alone"}
 
+_ALL = "all questions"
 _FRAMES, _FRAME_HEIGHT = 3, 96
 _SOUND_SECONDS, _SOUND_RATE, _SOUND_BITS = 10.0, 22050, 48_000
 _MAP_SIZE = 96
@@ -145,10 +146,10 @@ def _charts_of_texts(report: Report) -> Iterable[str]:
         what, unit, most = "Metrics", "times 100", None
         figure = "CIDEr" if "CIDEr" in report.evaluation.metrics else next(iter(report.evaluation.metrics))
     else:
-        what, unit, most, figure = "Accuracy", "in percent", 100, "accuracy"
+        what, unit, most, figure = "Accuracy", "in percent", 100, _ALL
     measured = {
         MODALITIES[part.recipe.modalities]: {
-            name.removeprefix("accuracy/"): scale(report.recipe.task) * value
+            _ALL if name == "accuracy" else name.removeprefix("accuracy/"): scale(report.recipe.task) * value
             for name, value in part.evaluation.metrics.items()
         }
         for part in (report, *report.beside)
@@ -156,7 +157,7 @@ def _charts_of_texts(report: Report) -> Iterable[str]:
     }
     if len(measured) > 1:
         side_by_side = {name: values[figure] for name, values in measured.items()}
-        yield _bars(f"{figure} from each modality, {unit}", side_by_side, most)
+        yield _bars(f"{figure if figure != _ALL else what} from each modality, {unit}", side_by_side, most)
     for name, values in measured.items():
         yield _bars(f"{what} {unit}, from {name}", values, most)
 

@@ -41,10 +41,11 @@ def headline(report: Report) -> str:
     recipe, counts = report.recipe, report.evaluation.counts
     split = "all" if recipe.split is None else recipe.split
     part = "" if recipe.limit is None else f", first {recipe.limit:,} samples only"
+    *first, last = recipe.modalities, *recipe.beside
     numbers = ", ".join(
         f"{counts[name]:,} {name}" for name in ("clips", "texts", "references", "questions") if name in counts
     )
-    looked_at = [f"modalities {recipe.modalities}" + "".join(f" and {other}" for other in recipe.beside)]
+    looked_at = ["modalities " + " and ".join(filter(None, (", ".join(first), last)))]
     for letter, number, what in (("v", recipe.num_frames, "frame"), ("a", recipe.num_audio_clips, "audio clip")):
         if any(letter in modalities for modalities in (recipe.modalities, *recipe.beside)):
             known = f"{number} {what}{'s' * (number != 1)}" if number else f"the checkpoint's number of {what}s"
