@@ -1,13 +1,12 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The tokenizer of captions against recorded and live output of the Java program that it stands for."""
 
-import csv
 import importlib.util
 import shutil
 
 import pytest
 
-from modeling_valor.evaluation import tokenize
+from modeling_valor.evaluation import read_captions, tokenize
 
 
 # Captions in one list, each with what pycocoevalcap's PTBTokenizer makes of it
@@ -54,15 +53,22 @@ def test_tokens_equal_recorded_output_of_the_java_tokenizer():
     assert tokenize([caption for caption, _ in RECORDED]) == [tokens for _, tokens in RECORDED]
 
 
-def test_captions_of_a_corpus_equal_the_java_tokenizer(shared):
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        (["audiocaps/val.csv", "audiocaps/test.csv"], 7350),
+        (["clotho/train.csv", "clotho/val.csv", "clotho/test.csv"], 29645),
+        (["msvd/captions_msvd.json"], 80827),
+    ],
+)
+def test_captions_of_whole_corpora_equal_the_java_tokenizer(shared, files, count):
     if importlib.util.find_spec("pycocoevalcap") is None or shutil.which("java") is None:
         pytest.skip("pycocoevalcap or Java is not installed")
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    with (shared / "annotations" / "audiocaps" / "test.csv").open(encoding="utf-8", newline="") as file:
-        captions = [row["caption"] for row in csv.DictReader(file)]
+    captions = [caption for file in files for caption in read_captions(shared / "annotations" / file)]
+    assert len(captions) == count
     expected = PTBTokenizer().tokenize({0: [{"caption": caption} for caption in captions]})[0]
-    assert len(captions) > 4000
     assert tokenize(captions) == expected
 
 
