@@ -177,15 +177,15 @@ SCALES = {
         Scale(
             # One GPU: the architecture of valor-tiny
             "full",
-            train_clips=20000,
-            test_clips=1000,
-            steps={"pretraining": 2000, "downstream": 2000, "finetuning": 400, "real": 3000},
+            train_clips=10000,
+            test_clips=500,
+            steps={"pretraining": 1200, "downstream": 1200, "finetuning": 200, "real": 2000},
             finetuned=("retrieval", "captioning", "question_answering"),
             batch_size=64,
             num_frames=8,
             image_size=96,
-            arguments={"warmup_steps": 200, "save_steps": 500},
-            workers=12,
+            arguments={"warmup_steps": 150, "save_steps": 300},
+            workers=4,
         ),
     )
 }

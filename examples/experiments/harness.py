@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import yaml
 from catalogue import Experiment, Measure, Scale, Stage, Variant
+from filelock import FileLock
 from real_data import evaluate_classes, exact_captions, vocabulary_of
 
 from modeling_valor import ValorConfig, ValorProcessor
@@ -101,25 +102,39 @@ def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def prepare_world(place: Place, scale: Scale, workers: int | None = None) -> None:
-    """Renders what is not there of the world's clips."""
+    """Renders what is not there of the world's clips. Complete splits are left alone, so that several runs may use them."""
     for split, count in (("train", scale.train_clips), ("test", scale.test_clips)):
+        metadata = Path(place.dataset("world", scale, split), "metadata.jsonl")
+        if metadata.is_file() and len(metadata.read_text(encoding="utf-8").splitlines()) == count:
+            continue
         write_world(place.dataset("world", scale, split), split, count, WORLD_SEEDS[split], workers, progress=True)
 
 
 def prepare_model(place: Place, scale: Scale, vocabulary: str) -> Path:
     """A folder with the configuration of valor-tiny at this scale, and its processor with the vocabulary asked for."""
-    folder = place.work / f"model-{scale.name}-{vocabulary}"
     base = REPOSITORY / "hub_configs" / "valor-tiny"
-    processor = ValorProcessor.from_pretrained(base)
-    if vocabulary != "world":
-        processor.tokenizer = train_tokenizer(vocabulary_of(place.work / "real-data"), 4000, model_max_length=64)
-    processor.video_processor.num_frames = scale.num_frames
-    processor.video_processor.size = {"height": scale.image_size, "width": scale.image_size}
-    processor.save_pretrained(folder)
-    config = _merged(ValorConfig.from_pretrained(base).to_dict(), scale.model)
-    config["text_config"]["vocab_size"] = len(processor.tokenizer)
-    ValorConfig.from_dict(config).save_pretrained(folder)
+    wanted = [scale.model, scale.num_frames, scale.image_size, (base / "config.json").read_text(), _files(base)]
+    folder = place.work / "models" / f"{vocabulary}-{digest(wanted)}"
+    with locked(folder):
+        if not folder.is_dir():
+            processor = ValorProcessor.from_pretrained(base)
+            if vocabulary != "world":
+                texts = vocabulary_of(place.work / "real-data")
+                processor.tokenizer = train_tokenizer(texts, 4000, model_max_length=64)
+            processor.video_processor.num_frames = scale.num_frames
+            processor.video_processor.size = {"height": scale.image_size, "width": scale.image_size}
+            config = _merged(ValorConfig.from_pretrained(base).to_dict(), scale.model)
+            config["text_config"]["vocab_size"] = len(processor.tokenizer)
+            with appearing(folder) as partial:
+                processor.save_pretrained(partial)
+                ValorConfig.from_dict(config).save_pretrained(partial)
     return folder
+
+
+def locked(folder: Path) -> FileLock:
+    """Lets one process at a time make a folder; the others wait, and find it made."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,22 +215,22 @@ def train(
     origin = {"parent": parent.name} if parent else {"config": config.to_dict(), "processor": _files(model)}
     world = [scale.train_clips, WORLD_SEEDS["train"]]
     folder = place.work / "stages" / digest([_without_paths(recipe), origin, world])
-    if (folder / "done.json").is_file():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    if parent is None:
-        config.save_pretrained(folder / "new")
-        start = {"config_name": str(folder / "new"), "processor_name": str(model)}
-    else:
-        start = {"model_name_or_path": str(parent)}
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({**recipe, **start, "output_dir": str(folder)}), encoding="utf-8")
-    resumed, started = any(folder.glob("checkpoint-*")), time.monotonic()
-    run(*parse_arguments([str(path)]), task=None)
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    seconds = None if resumed else round(time.monotonic() - started, 1)
-    write_json(folder / "done.json", {"seconds": seconds, "steps": recipe["max_steps"]})
+    with locked(folder):
+        if not (folder / "done.json").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            if parent is None:
+                config.save_pretrained(folder / "new")
+                start = {"config_name": str(folder / "new"), "processor_name": str(model)}
+            else:
+                start = {"model_name_or_path": str(parent)}
+            path = folder / "recipe.yaml"
+            path.write_text(yaml.safe_dump({**recipe, **start, "output_dir": str(folder)}), encoding="utf-8")
+            resumed, started = any(folder.glob("checkpoint-*")), time.monotonic()
+            run(*parse_arguments([str(path)]), task=None)
+            for checkpoint in folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint)
+            seconds = None if resumed else round(time.monotonic() - started, 1)
+            write_json(folder / "done.json", {"seconds": seconds, "steps": recipe["max_steps"]})
     return folder
 
 
