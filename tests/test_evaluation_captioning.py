@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from modeling_valor.evaluation import CAPTION_METRICS, caption_metrics
-from modeling_valor.evaluation.captioning import _common_subsequence_length
+from modeling_valor.evaluation.captioning import _common_subsequence_length, _warn_once
 
 
 needs_java = pytest.mark.skipif(
@@ -160,8 +160,10 @@ def test_java_metrics_are_left_out_with_one_line_where_they_cannot_run(monkeypat
         monkeypatch.setattr(shutil, "which", lambda name: None)
     else:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    _warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         scores = caption_metrics(PREDICTIONS, REFERENCES)
+        caption_metrics(PREDICTIONS, REFERENCES)
     assert tuple(scores) == WITHOUT_JAVA
     assert [message.split(" is left out")[0] for message in caplog.messages] == ["METEOR", "SPICE"]
     assert all("\n" not in message for message in caplog.messages)

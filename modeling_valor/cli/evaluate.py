@@ -101,6 +101,7 @@ def main(argv: Sequence[str]) -> int:
             files.append(Path(args.report))
         if args.model_card:
             outputs.update_model_card(Path(args.model_card), report)
+            files.append(Path(args.model_card))
     except (ValueError, OSError) as error:
         print(f"valor evaluate: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -67,10 +68,16 @@ def caption_metrics(
         try:
             values = dict(zip(names, score(candidates, tokenized), strict=True))
         except _UnavailableMetricError as error:
-            logger.warning("%s is left out: %s", wanted[0], error)
+            _warn_once(f"{wanted[0]} is left out: {error}")
             continue
         scores.update((name, values[name]) for name in wanted)
     return scores
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Not at every evaluation of a model that is being trained, and not for each of several modalities."""
+    logger.warning(message)
 
 
 def _ngrams(caption: str) -> Counter[tuple[str, ...]]:

@@ -90,7 +90,7 @@ def with_head(model: nn.Module, head_class: type[PreTrainedModel]) -> PreTrained
         ValueError: the model has no `lm_head`.
     """
     model = unwrapped(model)
-    if isinstance(model, head_class):
+    if isinstance(model, head_class) and type(model).forward is head_class.forward:  # not a `ValorForMultitask`
         return model
     if not hasattr(model, "lm_head"):
         raise ValueError(
