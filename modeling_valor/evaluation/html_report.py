@@ -143,7 +143,7 @@ def _charts(report: Report) -> Iterable[str]:
 def _charts_of_texts(report: Report) -> Iterable[str]:
     """All metrics of captions or answers with each of the modalities; before these the main one, side by side."""
     if report.recipe.task == "captioning":
-        what, unit, most = "Metrics", "times 100", None
+        what, unit, most = "Metrics", "times 100", 1.0
         figure = "CIDEr" if "CIDEr" in report.evaluation.metrics else next(iter(report.evaluation.metrics))
     else:
         what, unit, most, figure = "Accuracy", "in percent", 100, _ALL
@@ -155,6 +155,8 @@ def _charts_of_texts(report: Report) -> Iterable[str]:
         for part in (report, *report.beside)
         if part.evaluation.metrics
     }
+    # One scale for all, so that bars of different modalities can be compared
+    most = max(most, *(value for values in measured.values() for value in values.values()))
     if len(measured) > 1:
         side_by_side = {name: values[figure] for name, values in measured.items()}
         yield _bars(f"{figure if figure != _ALL else what} from each modality, {unit}", side_by_side, most)
@@ -162,9 +164,8 @@ def _charts_of_texts(report: Report) -> Iterable[str]:
         yield _bars(f"{what} {unit}, from {name}", values, most)
 
 
-def _bars(title: str, values: Mapping[str, float], most: float | None = None) -> str:
-    """Horizontal bars, each with its name and its value."""
-    most = most or max([*values.values(), 1e-9])
+def _bars(title: str, values: Mapping[str, float], most: float) -> str:
+    """Horizontal bars, each with its name and its value, which is at most `most`."""
     step, width = 36, 320
     parts = []
     for row, (name, value) in enumerate(values.items()):
