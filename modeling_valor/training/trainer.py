@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from ..data.loading import FailureLog
@@ -51,6 +54,7 @@ class ValorTrainer(Trainer):
         **kwargs,
     ):
         tasks = {source.options.task for source in train_dataset.sources} if train_dataset is not None else set()
+        self.model_class = type(model)
         self.is_multitask = isinstance(model, ValorForMultitask)
         if not self.is_multitask and any(not isinstance(model, HEADS[task]) for task in tasks):
             raise ValueError(
@@ -62,19 +66,46 @@ class ValorTrainer(Trainer):
             args.max_steps = max(1, round(args.num_train_epochs * steps / args.gradient_accumulation_steps))
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset={}, **kwargs)
         self.evaluations = evaluations or {}
+        self.scalars: list[str] = []
+        self._prepare_for_fsdp()
         self.failure_log = FailureLog(args.max_failures)
         # The loss is a mean over the batch at hand
         self.loss_is_scaled_for_ga = False
         self.source_losses = defaultdict(list)
 
+    def _prepare_for_fsdp(self) -> None:
+        """Chooses what FSDP gathers at a time, and gives scalars, which it cannot divide, a dimension until they are saved."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is None:
+            return
+        if plugin.transformer_cls_names_to_wrap is None:
+            # Not `_no_split_modules`, which name the word embeddings: Accelerate divides those by itself
+            layers = (module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer))
+            plugin.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in layers})
+        for prefix, module in self.model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim == 0:
+                    setattr(module, name, nn.Parameter(parameter.detach()[None], parameter.requires_grad))
+                    self.scalars.append(f"{prefix}.{name}" if prefix else name)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        if state_dict is not None:
+            # Gathered one by one, shared tensors are no longer known to be the same
+            tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", {})
+            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
+            state_dict |= {name: state_dict[name].squeeze(0) for name in self.scalars if name in state_dict}
+        super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_fsdp_enabled:
+            complete_state(self.optimizer)
+        super()._save_optimizer_and_scheduler(output_dir)
+
     def get_train_dataloader(self) -> DataLoader:
         if self.train_dataset is None:
             raise ValueError("`ValorTrainer` needs a `Mixture` as `train_dataset` to train.")
-        num_steps = None
-        if self.args.max_steps > 0:
-            num_steps = self.args.max_steps * self.args.gradient_accumulation_steps
         return self.train_dataset.loader(
-            num_steps,
+            self.args.max_steps * self.args.gradient_accumulation_steps,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             num_workers=self.args.dataloader_num_workers,
@@ -155,6 +186,21 @@ class ValorTrainer(Trainer):
         """The model's output; only a multitask model is told its task."""
         return model(**{name: value for name, value in inputs.items() if name != "task" or self.is_multitask})
 
+    def whole_model(self) -> nn.Module:
+        """
+        The model to measure. Under FSDP it is a copy with all parameters on every rank: ranks call it as often as each has
+        samples and words, while a divided model must be called by all of them together.
+        """
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not isinstance(model, FSDPModule):
+            return model
+        tensors = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+        whole = self.model_class._from_config(model.config)
+        whole.load_state_dict({name: tensors[name].reshape(own.shape) for name, own in whole.state_dict().items()})
+        if model.can_generate():
+            whole.generation_config = model.generation_config
+        return whole.to(self.args.device)
+
     def evaluate(
         self,
         eval_dataset: Any = None,
@@ -162,7 +208,7 @@ class ValorTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """All figures of `evaluations` (or of those in `eval_dataset`), logged and given as `eval_{name}_{figure}`."""
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = self.whole_model()
         was_training = model.training
         metrics = {}
         for name, evaluation in (eval_dataset or self.evaluations).items():
@@ -190,6 +236,35 @@ class ValorTrainer(Trainer):
         if self.failure_log.failures:
             logger.warning(self.failure_log.report())
         return output
+
+
+def complete_state(optimizer: torch.optim.Optimizer) -> None:
+    """
+    Gives parameters that had no gradient so far the state of their first step, which a divided optimizer is resumed with.
+
+    They, and all others, keep their values.
+    """
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper skips steps
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    new = [parameter for parameter in parameters if parameter.requires_grad and parameter not in optimizer.state]
+    if not new:
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    gradients = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    for parameter in new:
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = torch.zeros_like(group["lr"]) if isinstance(group["lr"], torch.Tensor) else 0.0
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    for parameter in new:
+        if "step" in optimizer.state[parameter]:
+            optimizer.state[parameter]["step"].zero_()
 
 
 __all__ = ["Evaluation", "ValorTrainer"]
