@@ -13,6 +13,7 @@ from modeling_valor import ValorConfig
 from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
+from modeling_valor.evaluation.paper import PAPER_FIGURES
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.recipes import EVALUATIONS, ModelArguments, build_model, parse_arguments
 
@@ -174,6 +175,27 @@ def test_the_best_checkpoint_is_that_of_the_papers_figure(name):
     training = parse(name)[2]
     assert training.load_best_model_at_end and training.greater_is_better and training.do_eval
     assert training.get_warmup_steps(1000) == (50 if name == "msrvtt_captioning" else 100)
+
+
+def test_the_readme_has_every_recipe_with_the_papers_figure():
+    rows = [
+        line.strip("| ").split("|") for line in (EXAMPLES / "README.md").read_text().splitlines() if ".yaml` |" in line
+    ]
+    rows = {row[0].strip(" `").removesuffix(".yaml"): [cell.strip() for cell in row[1:]] for row in rows}
+    assert rows.keys() - {"pretrain_valor_base.yaml`, `pretrain_valor_large"} == set(DOWNSTREAM)
+    figure = {"retrieval": "R@1", "captioning": "CIDEr", "question_answering": "accuracy"}
+    for name in DOWNSTREAM:
+        dataset, task = read(name)["dataset"], task_of(name)
+        title, base, large, table = rows[name]
+        assert title == BENCHMARKS[dataset].title
+        expected = {"VALOR-B": "", "VALOR-L": ""}
+        reinforced = task == "captioning" and dataset in ("coco", "vatex")
+        if (name in SELF_CRITICAL) == reinforced:
+            for row in PAPER_FIGURES.get((task, dataset), []):
+                if "DSL" not in row.model:
+                    expected[row.model.split()[0]] = str(row.metrics[figure[task]])
+                    assert table == row.table
+        assert [base, large] == list(expected.values()), name
 
 
 def test_settings_of_the_video_processor_are_changed_and_saved(tmp_path):
