@@ -14,6 +14,9 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int = 512) -> BertTokenizer:
     """A lower-casing BERT tokenizer whose word pieces are learned from `texts`.
 
+    Ids, and among equally frequent pieces the choice, differ from call to call, as the `tokenizers` library trains: save
+    the tokenizer beside the model, and do not train it again for the same model.
+
     Args:
         vocab_size: the most that the vocabulary may hold, special tokens and single characters included; it holds less
             where the texts have fewer words.
