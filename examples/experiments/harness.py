@@ -21,7 +21,7 @@ import torch
 import yaml
 from catalogue import Experiment, Measure, Scale, Stage, Variant
 from filelock import FileLock
-from real_data import evaluate_classes, exact_captions, vocabulary_of
+from real_data import PAIR_PROMPTS, TEMPLATES, evaluate_classes, exact_captions, vocabulary_of
 
 from modeling_valor import ValorConfig, ValorProcessor
 from modeling_valor.data.files import appearing
@@ -77,13 +77,14 @@ def settings_of(experiment: Experiment, variant: Variant, scale: Scale) -> dict[
     return json.loads(
         json.dumps(
             {
-                "recipe": experiment.recipe,
+                "arguments": training_arguments(experiment, scale),
                 "vocabulary": experiment.vocabulary,
                 "scale": {name: value for name, value in asdict(scale).items() if name != "workers"},
                 "config": dict(variant.config),
                 "stages": [asdict(stage) for stage in variant.stages],
                 "runs": sorted({measure.run for measure in measures}),
                 "world": WORLD_SEEDS,
+                **({} if experiment.vocabulary == "world" else {"texts": [TEMPLATES, PAIR_PROMPTS]}),
             }
         )
     )
@@ -114,6 +115,8 @@ def prepare_model(place: Place, scale: Scale, vocabulary: str) -> Path:
     """A folder with the configuration of valor-tiny at this scale, and its processor with the vocabulary asked for."""
     base = REPOSITORY / "hub_configs" / "valor-tiny"
     wanted = [scale.model, scale.num_frames, scale.image_size, (base / "config.json").read_text(), _files(base)]
+    if vocabulary != "world":
+        wanted.append(TEMPLATES)
     folder = place.work / "models" / f"{vocabulary}-{digest(wanted)}"
     with locked(folder):
         if not folder.is_dir():
@@ -172,14 +175,19 @@ def config_of(variant: Variant, model: Path) -> ValorConfig:
 # --- Training ---------------------------------------------------------------------------------------------------------
 
 
+def training_arguments(experiment: Experiment, scale: Scale) -> dict[str, Any]:
+    """What the base recipe says of training, with the scale's changes; nothing of its data."""
+    path = REPOSITORY / "examples" / "recipes" / experiment.recipe
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name in ("sources", "dataset", "cache_dir", "config_name", "use_cpu"):
+        recipe.pop(name, None)
+    return {**recipe, "do_train": True, "report_to": "none", **scale.arguments}
+
+
 def recipe_of(
     experiment: Experiment, stage: Stage, scale: Scale, place: Place, seed: int, max_steps: int | None = None
 ) -> dict[str, Any]:
     """The base recipe with the stage's sources and the scale's numbers: what `run_pretraining.py` would take."""
-    base = REPOSITORY / "examples" / "recipes" / experiment.recipe
-    recipe = yaml.safe_load(base.read_text(encoding="utf-8"))
-    for name in ("sources", "dataset", "cache_dir", "config_name", "use_cpu"):
-        recipe.pop(name, None)
     common = {
         "batch_size": scale.batch_size,
         "num_frames": scale.num_frames,
@@ -192,15 +200,12 @@ def recipe_of(
         {**common, **source, "dataset": place.dataset(source["dataset"], scale, "train")} for source in stage.sources
     ]
     return {
-        **recipe,
-        "do_train": True,
+        **training_arguments(experiment, scale),
         "max_steps": scale.steps[stage.steps] if max_steps is None else max_steps,
         "seed": seed,
         "dataloader_num_workers": scale.workers,
         "save_total_limit": 1,
         "disable_tqdm": True,
-        "report_to": "none",
-        **scale.arguments,
         "sources": sources,
     }
 

@@ -29,8 +29,9 @@ SETS = {"esc10": "esc10_vorbis", "animals": "animals", "cifar10": "cifar10", "fl
 ARCHIVES = ("esc10_vorbis", "animals", "cifar10", "flickr1k")
 
 TEMPLATES = {
+    # The same words around both, as a decoder that is unsure of the class is unsure of an article too
     "esc10": ("{caption}", "the sound of {label}", "we hear that {caption}", "a recording of {label}"),
-    "animals": ("{caption}", "the sound of a {label}", "we hear that {caption}", "a recording of a {label}"),
+    "animals": ("{caption}", "the sound of {label}", "we hear that {caption}", "a recording of {label}"),
     "cifar10": ("{caption}", "a small picture of {article} {label}", "{article} {label}", "this is {article} {label}"),
 }
 """Captions of a labelled file, made from its class; the first is the manifest's own."""
