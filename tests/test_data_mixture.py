@@ -8,7 +8,7 @@ from training_world import small_config, small_processor, small_samples
 
 from modeling_valor.data.loading import Failure, FailureLog, LoadingOptions, TooManyFailures, cache_folder, load_sample
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source
-from modeling_valor.data.samples import Sample, SampleStream
+from modeling_valor.data.samples import Sample, SampleStream, each_sample
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,11 @@ def test_stream_parts_are_disjoint_between_ranks_and_workers(processor, config):
         mixture = Mixture([stream], processor, config)
         seen += [ids_of(mixture, request)[0] for request in requests(sampler)]
     assert sorted(seen) == sorted(f"clip{index}" for index in range(20))
+
+
+def test_each_sample_is_given_once_by_lists_and_by_streams():
+    samples = small_samples(5)
+    assert list(each_sample(samples)) == list(each_sample(CountingStream(samples))) == samples
 
 
 def test_a_loader_with_workers_gives_the_batches_of_one_without(processor, config):

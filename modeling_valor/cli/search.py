@@ -7,16 +7,13 @@ import sys
 from collections.abc import Sequence
 
 
-GROUPS = {"av": "t-av", "v": "t-v", "a": "t-a"}
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs `valor search` with the arguments `argv` and gives the exit status, 1 if any file could not be read."""
     parser = argparse.ArgumentParser(prog="valor search", description=__doc__)
     parser.add_argument("text", help="what to look for")
     parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, or their URLs")
     parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
-    parser.add_argument("--modalities", choices=tuple(GROUPS), default="av", help="what to compare of each file")
+    parser.add_argument("--modalities", choices=("av", "v", "a"), default="av", help="what to compare of each file")
     parser.add_argument("--num-frames", type=int, help="frames of each video (default: the checkpoint's)")
     parser.add_argument("--num-audio-clips", type=int, help="5.12 s clips of each sound (default: the checkpoint's)")
     parser.add_argument("--batch-size", type=int, default=8, help="files encoded together (default: 8)")
@@ -28,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     from transformers.utils import logging
 
     from .. import ValorForRetrieval, ValorProcessor
+    from ..evaluation.inference import GROUP_OF
     from ..media import MediaError
 
     logging.disable_progress_bar()
@@ -62,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
                 text["attention_mask"],
                 batch.get("frame_mask"),
                 batch.get("audio_mask"),
-                group=GROUPS[args.modalities],
+                group=GROUP_OF[args.modalities],
             )[0].tolist()
     ranked = sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])[: args.top]
     for file, score in ranked:

@@ -80,7 +80,7 @@ def _captions_of(source: str, annotations: str | None) -> tuple[str, list[str], 
     """Title, splits (of benchmarks) and captions of a source."""
     from ..data.benchmarks import BENCHMARKS
     from ..data.readers import load_samples
-    from ..data.samples import SampleStream
+    from ..data.samples import each_sample
     from ..evaluation.statistics import read_captions
 
     name, _, file = source.partition("=")
@@ -91,10 +91,7 @@ def _captions_of(source: str, annotations: str | None) -> tuple[str, list[str], 
         return BENCHMARKS[source].title, splits, captions
     if Path(source).is_file() and Path(source).suffix in (".csv", ".json", ".jsonl"):
         return source, [], read_captions(source)
-    samples = load_samples(source)
-    if isinstance(samples, SampleStream):
-        samples = samples.samples(0, 1, epoch=0, seed=0)
-    captions = [caption for sample in samples for caption in sample.captions]
+    captions = [caption for sample in each_sample(load_samples(source)) for caption in sample.captions]
     if not captions:
         raise ValueError(f"{source} has no captions; give a file or a dataset that has some.")
     return source, [], captions

@@ -38,7 +38,7 @@ from ..media import (
 )
 from .files import appearing, end_with_parent
 from .readers import METADATA_FILES
-from .samples import Sample, SampleStream
+from .samples import Sample, SampleStream, each_sample
 
 
 CLIPS, SOUND, NOTE, FAILURES = "clips", "audio.wav", ".extract.json", "failures.jsonl"
@@ -217,7 +217,7 @@ def _jobs(
 ) -> Iterator[_Job]:
     """The clips that are not there yet. Writes the texts of all samples to `draft`, and notes all clips in `names`."""
     there = set(os.listdir(clips))
-    for sample in samples.samples(0, 1, epoch=0, seed=0) if isinstance(samples, SampleStream) else samples:
+    for sample in each_sample(samples):
         name, files = _folder_name(sample.id), _identity([sample.video, sample.audio])
         qa = [
             {"question": q.text, "answer": q.answers[0] if len(q.answers) == 1 else q.answers or None}

@@ -14,21 +14,19 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers.utils import logging
 
 from ..media import MediaError
-from ..processing_valor import ValorProcessor
+from ..processing_valor import MASKS, ValorProcessor
+from .files import appearing
 from .samples import Sample
 from .text import clean_answer, clean_caption, clean_question
 
-
-logger = logging.get_logger(__name__)
 
 TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
 """What a model can be trained for: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
 
 
-_INPUTS = {"v": ("pixel_values_videos", "frame_mask"), "a": ("input_features", "audio_mask")}
+_INPUTS = dict(zip("va", MASKS.items(), strict=True))
 
 
 class TooManyFailures(RuntimeError):
@@ -188,11 +186,9 @@ def load_media(
     if not path.exists():
         media = _read_media(sample, processor, "av", options)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(
-            {name: value.half() if value.is_floating_point() else value for name, value in media.items()}, partial
-        )
-        os.replace(partial, path)
+        halves = {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
+        with appearing(path) as partial:
+            save_file(halves, partial)
     wanted = [name for key, names in _INPUTS.items() if key in modalities for name in names]
     with safe_open(path, "pt") as file:
         media = {name: file.get_tensor(name) for name in set(file.keys()) & set(wanted)}

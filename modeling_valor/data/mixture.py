@@ -25,6 +25,15 @@ from .loading import LoadingOptions, cache_folder, load_or_replace, load_sample
 from .samples import Sample, SampleStream
 
 
+TASK_GROUPS = {
+    "pretraining": ("alignment_groups", "captioning_groups"),
+    "retrieval": ("alignment_groups",),
+    "captioning": ("captioning_groups",),
+    "question_answering": ("captioning_groups",),
+}
+"""Which of a source's modality groups the model of each task takes."""
+
+
 @dataclass
 class Source:
     """One dataset of a mixture.
@@ -233,14 +242,9 @@ class Mixture(Dataset):
                 )
             loaded.append(sample)
         batch = self.collate(loaded, source.options, rng.randrange(2**31), complete=request.world_size > 1)
-        groups = {"alignment_groups": source.alignment_groups, "captioning_groups": source.captioning_groups}
-        takes = {
-            "pretraining": ("alignment_groups", "captioning_groups"),
-            "retrieval": ("alignment_groups",),
-            "captioning": ("captioning_groups",),
-            "question_answering": ("captioning_groups",),
-        }[source.options.task]
-        batch.update({name: list(groups[name]) for name in takes if groups[name] is not None})
+        for name in TASK_GROUPS[source.options.task]:
+            if (groups := getattr(source, name)) is not None:
+                batch[name] = list(groups)
         return {
             **batch,
             "task": source.options.task,

@@ -2,7 +2,7 @@
 """What every reader gives and every loader takes: one clip with its captions and questions, not yet decoded."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,3 +55,8 @@ class SampleStream(ABC):
         Parts belong to ranks and workers. Their order depends on `epoch` and `seed` and on nothing else, so that a resumed
         run can skip to where it was; samples that are skipped are not decoded.
         """
+
+
+def each_sample(samples: Sequence[Sample] | SampleStream) -> Iterator[Sample]:
+    """All samples once, those of a stream in the order of its first epoch."""
+    return iter(samples.samples(0, 1, epoch=0, seed=0) if isinstance(samples, SampleStream) else samples)

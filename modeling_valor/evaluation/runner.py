@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from .. import __version__
 from ..data.readers import load_samples
-from ..data.samples import Sample, SampleStream
+from ..data.samples import Sample, SampleStream, each_sample
 from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
 from ..processing_valor import ValorProcessor
 from .inference import Evaluation, evaluate_captioning, evaluate_question_answering, evaluate_retrieval
@@ -115,7 +115,7 @@ def read_samples(recipe: Recipe, media: str | None = None, annotations: str | No
     """The samples of a recipe, the first `limit` of them. Of a stream all are kept in memory, undecoded."""
     samples = load_samples(recipe.dataset, recipe.split, media, annotations)
     if isinstance(samples, SampleStream):
-        samples = list(itertools.islice(samples.samples(0, 1, epoch=0, seed=0), recipe.limit))
+        samples = list(itertools.islice(each_sample(samples), recipe.limit))
     samples = samples[: recipe.limit]
     if not len(samples):
         raise ValueError(f"{recipe.title} has no samples in the split {recipe.split!r}.")

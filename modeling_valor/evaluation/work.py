@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..data.files import appearing
 from ..data.loading import Failure
 
 
@@ -89,9 +90,8 @@ class TensorCache(ResultCache):
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{key}/{field}": value for key, result in results.items() for field, value in result.items()}
         path = self.folder / f"{key_of(sorted(results))}.safetensors"
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}))
-        partial.replace(path)
+        with appearing(path) as partial:
+            partial.write_bytes(safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}))
 
 
 class TextCache(ResultCache):

@@ -118,17 +118,12 @@ def gradient_cached_step(
 
 def _split(inputs: dict[str, Any], chunk_size: int) -> list[dict[str, Any]]:
     """Chunks of a batch; what is not a tensor belongs to each of them."""
+    num_chunks = math.ceil(len(inputs["input_ids"]) / chunk_size)
     parts = {
-        name: value.split(chunk_size)
-        if isinstance(value, Tensor)
-        else [value] * math.ceil(_batch_size(inputs) / chunk_size)
+        name: value.split(chunk_size) if isinstance(value, Tensor) else [value] * num_chunks
         for name, value in inputs.items()
     }
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
-
-
-def _batch_size(inputs: dict[str, Any]) -> int:
-    return len(inputs["input_ids"])
 
 
 def _alignment_loss(

@@ -11,17 +11,18 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging
 
 from ..configuration_valor import ValorConfig
 from ..data.loading import LoadingOptions
 from ..data.mixture import Mixture, Source
 from ..data.readers import load_samples
+from ..data.samples import each_sample
 from ..data.text import clean_caption
 from ..evaluation.captioning import CAPTION_METRICS
 from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
@@ -33,9 +34,6 @@ from .multitask import HEADS, ValorForMultitask
 from .pretrained_parts import load_audio_model, load_processor, load_text_model, load_vision_model
 from .self_critical import CiderReward, SelfCriticalTrainer
 from .trainer import Evaluation, ValorTrainer
-
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -235,7 +233,9 @@ def run(
             for source in sources:
                 source.options = replace(source.options, references=True)
             corpus = [
-                [clean_caption(text) for text in sample.captions] for source in sources for sample in source.samples
+                [clean_caption(text) for text in sample.captions]
+                for source in sources
+                for sample in each_sample(source.samples)
             ]
             trainer_class = SelfCriticalTrainer
             options = {
@@ -320,7 +320,7 @@ def build_evaluation(entry: dict[str, Any], processor: ValorProcessor) -> Evalua
         raise ValueError(f"`task` of an evaluation must be one of {', '.join(EVALUATIONS)}, got {task!r}.")
     measure, unused = EVALUATIONS[task]
     where = {name: entry.pop(name, None) for name in ("dataset", "split", "media", "annotations")}
-    samples = load_samples(**where)[:limit]
+    samples = list(islice(each_sample(load_samples(**where)), limit))
     options = {name: value for name, value in entry.items() if name not in unused}
     if task == "captioning":  # METEOR and SPICE start a Java program each time; a recipe may ask for them
         options.setdefault("metrics", [name for name in CAPTION_METRICS if name not in ("METEOR", "SPICE")])

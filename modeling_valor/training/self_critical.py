@@ -2,6 +2,7 @@
 """Self-critical training: captions that score better than the greedy one become more likely, others less."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ..evaluation.captioning import CiderScorer
 from ..evaluation.inference import evaluating
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions
+from ..processing_valor import MASKS
 from .trainer import ValorTrainer
 
 
@@ -67,11 +69,7 @@ class SelfCriticalTrainer(ValorTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         references = inputs["references"]
-        media = {
-            name: inputs[name]
-            for name in ("pixel_values_videos", "frame_mask", "input_features", "audio_mask")
-            if name in inputs
-        }
+        media = {name: inputs[name] for name in chain.from_iterable(MASKS.items()) if name in inputs}
         captioner = self.accelerator.unwrap_model(model)
         with evaluating(captioner):
             conditions = captioner.valor.encode_conditions(**media)

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ..data.loading import FailureLog
 from ..data.mixture import Mixture
+from ..evaluation.inference import evaluating
 from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
 from .multitask import HEADS, ValorForMultitask
@@ -143,9 +144,8 @@ class ValorTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         self.failure_log.update(inputs.pop("num_read"), inputs.pop("failures"))
-        source, task = inputs.pop("source"), inputs.pop("task")
-        inputs["task"] = task
-        if self.args.contrastive_chunk_size is None or task not in ("pretraining", "retrieval"):
+        source = inputs.pop("source")
+        if self.args.contrastive_chunk_size is None or inputs["task"] not in ("pretraining", "retrieval"):
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
             loss = self.chunked_training_step(model, inputs)
@@ -209,14 +209,11 @@ class ValorTrainer(Trainer):
     ) -> dict[str, float]:
         """All figures of `evaluations` (or of those in `eval_dataset`), logged and given as `eval_{name}_{figure}`."""
         model = self.whole_model()
-        was_training = model.training
         metrics = {}
         for name, evaluation in (eval_dataset or self.evaluations).items():
-            model.eval()
-            with torch.no_grad(), self.compute_loss_context_manager():
+            with evaluating(model), self.compute_loss_context_manager():
                 figures = evaluation(model)
             metrics.update({f"{metric_key_prefix}_{name}_{figure}": float(v) for figure, v in figures.items()})
-        model.train(was_training)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
