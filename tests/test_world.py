@@ -9,26 +9,32 @@ from itertools import product
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from modeling_valor.cli.world import main
+from modeling_valor.data.readers import read_folder
 from modeling_valor.data.world import (
+    PORTRAIT_SIZE,
     SPLITS,
     Act,
     Scene,
     Sound,
     Thing,
     describe,
+    draw_portrait,
     questions,
     render_audio,
     render_frames,
+    sample_portrait,
     sample_scene,
     split_of,
     write_clip,
+    write_portraits,
     write_world,
 )
 from modeling_valor.data.world import render as render_module
 from modeling_valor.data.world.drawing import FRAME_RATE, RGB
-from modeling_valor.data.world.language import SOUND_WORDS
+from modeling_valor.data.world.language import PATTERN_WORDS, PLACE_WORDS, SIZE_WORDS, SOUND_WORDS
 from modeling_valor.data.world.scenes import COLORS, EVENTS, HALVES, SHAPES, SOUNDS, TIMES
 
 
@@ -377,3 +383,41 @@ def test_command_writes_a_world_and_reports_it(tmp_path, capsys):
     }
     assert main([str(tmp_path / "out"), "--split", "val", "--count", "1"]) == 1
     assert "choose another directory" in capsys.readouterr().err
+
+
+# --- Portraits --------------------------------------------------------------------------------------------------------
+
+
+def test_a_portrait_shows_its_thing_in_its_color():
+    for index in range(64):
+        portrait = sample_portrait(index, seed=0)
+        picture = draw_portrait(portrait)
+        assert picture.shape == (PORTRAIT_SIZE, PORTRAIT_SIZE, 3)
+        assert np.array_equal(picture, draw_portrait(sample_portrait(index, seed=0)))
+        colored = np.abs(picture - np.array(RGB[portrait.thing.color], float)).max(axis=2) < 30
+        assert colored.mean() > 0.01  # a small striped ring is the least of all
+
+
+def test_portraits_are_a_folder_with_five_true_captions_each(tmp_path):
+    assert main([str(tmp_path / "portraits"), "--portraits", "--count", "20", "--workers", "1", "--json"]) == 0
+    samples = read_folder(tmp_path / "portraits")
+    assert len(samples) == 20
+    for index, sample in enumerate(samples):
+        portrait, thing = sample_portrait(index, seed=0), sample_portrait(index, seed=0).thing
+        assert len(set(sample.captions)) == 5
+        for caption in sample.captions:
+            said = set(caption.split())
+            assert said >= {thing.color, thing.shape}
+            assert bool(said & set(SIZE_WORDS[thing.size]))
+            assert thing.texture == "plain" or said & {thing.texture, PATTERN_WORDS[thing.texture]}
+            assert any(place in caption for place in PLACE_WORDS[portrait.background])
+    with Image.open(samples[3].video) as image:
+        assert np.array_equal(np.asarray(image), draw_portrait(sample_portrait(3, seed=0)))
+
+
+def test_portraits_do_not_go_where_something_is(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("x")
+    assert main([str(tmp_path), "--portraits"]) == 1
+    assert "not empty" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="count=0"):
+        write_portraits(tmp_path / "none", count=0, seed=0)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from ..data.world import SPLITS, write_world
+from ..data.world import SPLITS, write_portraits, write_world
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,10 +20,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed is another world of the same kind (default: 0)"
     )
+    parser.add_argument(
+        "--portraits", action="store_true", help="still images of single things instead, for which there are no splits"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
 
+    if args.portraits:
+        return _write_portraits(args)
     try:
         rendered = write_world(
             args.directory, args.split, args.count, args.seed, workers=args.workers, progress=not args.json
@@ -42,4 +47,15 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(summary))
     else:
         print(f"{args.directory}: {args.count} clips of the {args.split} split, {rendered} of them rendered now.")
+    return 0
+
+
+def _write_portraits(args: argparse.Namespace) -> int:
+    try:
+        write_portraits(args.directory, args.count, args.seed, workers=args.workers, progress=not args.json)
+    except (ValueError, OSError) as error:
+        print(f"valor world: {error}", file=sys.stderr)
+        return 1
+    summary = {"directory": args.directory, "seed": args.seed, "portraits": args.count}
+    print(json.dumps(summary) if args.json else f"{args.directory}: {args.count} portraits.")
     return 0

@@ -2,28 +2,35 @@
 """The procedural audio-visual world: short clips with a truth that is known, to be seen, heard, captioned and asked about.
 
 Reads from top to bottom in the order a clip is made: `scenes` decides what happens, `drawing` and `sounds` show it to the
-eye and to the ear, `language` puts it into captions and questions, `render` writes the files.
+eye and to the ear, `language` puts it into captions and questions, `render` writes the files. `portraits` are still images of
+single things.
 """
 
 from .drawing import render_frames
 from .language import describe, questions
+from .portraits import PORTRAIT_SIZE, Portrait, draw_portrait, sample_portrait, write_portraits
 from .render import write_clip, write_world
 from .scenes import SPLITS, Act, Scene, Sound, Thing, sample_scene, split_of
 from .sounds import render_audio
 
 
 __all__ = [
+    "PORTRAIT_SIZE",
     "SPLITS",
     "Act",
+    "Portrait",
     "Scene",
     "Sound",
     "Thing",
     "describe",
+    "draw_portrait",
     "questions",
     "render_audio",
     "render_frames",
+    "sample_portrait",
     "sample_scene",
     "split_of",
     "write_clip",
+    "write_portraits",
     "write_world",
 ]

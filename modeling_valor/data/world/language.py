@@ -120,6 +120,20 @@ def describe(scene: Scene) -> list[str]:
     return captions
 
 
+def describe_still(thing: Thing, background: str, rng) -> list[str]:
+    """Five different captions of a picture in which one thing does nothing."""
+    narrator = _Narrator(Scene(background, (thing,), (), (), seed=0), rng)
+    captions = []
+    while len(captions) < CAPTIONS:
+        name, place = narrator.name(thing), narrator.choose(PLACE_WORDS[background])
+        caption = rng.choice(
+            (f"{name} {place}", f"{place} {name}", f"we see {name} {place}", f"there is {name} {place}")
+        )
+        if caption not in captions:
+            captions.append(str(caption))
+    return captions
+
+
 def _frames(scene: Scene) -> tuple[str, ...]:
     act, sounds = scene.acts[0], scene.sounds
     if act.when in HALVES and sounds and sounds[0].when in HALVES:

@@ -1,0 +1,106 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Portraits: still images of one thing each, from close by, for vision encoders that start from nothing.
+
+In a clip a thing covers a tenth of the picture and five sentences tell of ten other facts, so shapes are learned last
+and late. A portrait is to the clips what CLIP's images are to VALOR's videos: one thing, its background, no time.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..files import appearing, end_with_parent
+from .drawing import draw_still
+from .language import describe_still
+from .scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, TEXTURES, Thing
+
+
+PORTRAIT_SIZE = 64  # pixels: half the side of a clip's frame, at the same scale
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """One thing before a background; `seed` fixes where exactly it is, how it is turned, and which words are chosen."""
+
+    background: str
+    thing: Thing
+    seed: int
+
+    def generator(self, purpose: str) -> np.random.Generator:
+        """The random stream of one purpose, as of a scene."""
+        return np.random.default_rng([self.seed, *purpose.encode()])
+
+
+def sample_portrait(index: int, seed: int) -> Portrait:
+    """The portrait number `index`. All looks are equally likely: no split holds out any, but their sounds."""
+    rng = np.random.default_rng([seed, index, *b"portrait"])
+    looks = [options[rng.integers(len(options))] for options in (SIZES, TEXTURES, COLORS, SHAPES)]
+    return Portrait(BACKGROUNDS[rng.integers(len(BACKGROUNDS))], Thing(*looks), int(rng.integers(2**31)))
+
+
+def draw_portrait(portrait: Portrait) -> np.ndarray:
+    """Its picture, uint8 (`PORTRAIT_SIZE`, `PORTRAIT_SIZE`, 3). One of three things is turned, as by spinning."""
+    rng = portrait.generator("frames")
+    angle = rng.uniform(-np.pi, np.pi) if rng.random() < 1 / 3 else 0.0
+    frame, x, y = draw_still(portrait.thing, portrait.background, angle, rng)
+    corners = np.rint(np.array([y, x]) - PORTRAIT_SIZE / 2 + rng.integers(-10, 11, size=2))
+    top, left = np.clip(corners, 0, len(frame) - PORTRAIT_SIZE).astype(int)
+    return frame[top : top + PORTRAIT_SIZE, left : left + PORTRAIT_SIZE]
+
+
+def write_portraits(
+    directory: str | os.PathLike, count: int, seed: int, workers: int | None = None, progress: bool = False
+) -> None:
+    """Writes the first `count` portraits as PNG files and `metadata.jsonl` with their captions, in 1 ms each.
+
+    Args:
+        directory: made if absent; must hold no metadata yet.
+        workers: processes, by default one for each core.
+
+    Raises:
+        ValueError: a count, seed or number of workers out of range; a directory with other files.
+    """
+    workers = os.cpu_count() or 1 if workers is None else workers
+    if count < 1 or seed < 0 or workers < 1:
+        raise ValueError(
+            f"count and workers must be at least 1 and seed 0, got count={count}, workers={workers} and seed={seed}."
+        )
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty: choose another folder.")
+    write = partial(_write_portrait, directory=directory, seed=seed)
+    with (
+        _mapping(workers) as mapped,
+        appearing(directory / "metadata.jsonl") as path,
+        path.open("w", encoding="utf-8") as file,
+    ):
+        rows = mapped(write, range(count))
+        for row in tqdm(rows, total=count, unit="image", disable=None if progress else True):
+            file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator:
+    """`map`, in this process or in several."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+        yield partial(pool.map, chunksize=64)
+
+
+def _write_portrait(index: int, directory: Path, seed: int) -> dict:
+    portrait, name = sample_portrait(index, seed), f"portrait-{index:05d}.png"
+    Image.fromarray(draw_portrait(portrait)).save(directory / name)
+    captions = describe_still(portrait.thing, portrait.background, portrait.generator("captions"))
+    return {"file_name": name, "captions": captions}
