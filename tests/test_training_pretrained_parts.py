@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny import tiny_config
 from training_world import WORDS, small_processor, write_checkpoint
 from transformers import (
@@ -65,6 +66,22 @@ def test_a_model_without_a_word_head_takes_the_encoder(bert):
     load_text_model(model, folder)
     words = model.valor.text_model.embeddings.word_embeddings.weight
     torch.testing.assert_close(words, pretrained.bert.embeddings.word_embeddings.weight)
+
+
+def test_vision_encoder_may_be_another_valors(tmp_path):
+    pretrained = randomised(ValorForRetrieval(tiny_config()))
+    pretrained.save_pretrained(tmp_path)
+    model = ValorForRetrieval(tiny_config())
+    load_vision_model(model, str(tmp_path))
+    for name, expected in pretrained.valor.vision_model.state_dict().items():
+        assert torch.equal(model.valor.vision_model.state_dict()[name], expected), name
+
+
+def test_a_checkpoint_without_the_vision_encoder_is_refused_before_anything_is_new(tmp_path):
+    save_file({"unrelated": torch.zeros(2)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    CLIPVisionConfig(hidden_size=48, patch_size=8, image_size=16, **SIZES).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no clip_vision_model"):
+        load_vision_model(ValorForRetrieval(tiny_config()), str(tmp_path))
 
 
 @pytest.mark.parametrize("image_size", [16, 24])

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 
 from ..conversion.tensors import new_name
 from ..feature_extraction_valor import ValorFeatureExtractor
-from ..modeling_valor import ValorPreTrainedModel
+from ..modeling_valor import ValorModel, ValorPreTrainedModel
 from ..modeling_valor_audio import resize_position_embedding
 from ..processing_valor import ValorProcessor
 from ..video_processing_valor import ValorVideoProcessor
@@ -74,7 +74,7 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
 
 def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
     """
-    Copies a vision encoder, or that of a CLIP, into the model. Positions of CLIP are resized to the model's resolution.
+    Copies a vision encoder, or that of a CLIP or another VALOR, into the model. Positions of CLIP are resized to the model's resolution.
 
     Args:
         checkpoint: a checkpoint of transformers, or a file (.pth, .pt) of the authors of Video Swin.
@@ -87,8 +87,8 @@ def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
     if Path(checkpoint).suffix in (".pth", ".pt"):
         tensors = _video_swin_tensors(checkpoint)
     else:
-        own_config = type(config).from_pretrained(checkpoint)
-        tensors = AutoModel.from_pretrained(checkpoint, config=own_config).state_dict()
+        pretrained = _vision_encoder(checkpoint, type(config))
+        tensors, own_config = pretrained.state_dict(), pretrained.config
         if config.model_type == "clip_vision_model":
             old, new = (2 * [c.image_size // c.patch_size] for c in (own_config, config))
             tensors[POSITIONS] = resize_position_embedding(tensors[POSITIONS], old, new)
@@ -119,6 +119,18 @@ def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
     grid = (rows, (len(positions) - 1) // rows)
     tensors[POSITIONS] = resize_position_embedding(positions, grid, audio_model.embeddings.grid)
     _copy(audio_model, tensors, checkpoint, complete=True)
+
+
+def _vision_encoder(checkpoint: str, config_class: type) -> PreTrainedModel:
+    if AutoConfig.from_pretrained(checkpoint).model_type == "valor":
+        return ValorModel.from_pretrained(checkpoint, dtype=torch.float32).vision_model
+    config = config_class.from_pretrained(checkpoint)
+    model, info = AutoModel.from_pretrained(checkpoint, config=config, output_loading_info=True)
+    if info["missing_keys"]:
+        raise ValueError(
+            f"{checkpoint} has no {config.model_type}: {sorted(info['missing_keys'])[:3]} and more are missing."
+        )
+    return model
 
 
 def _of_type(model_type: str, auto_class: type, checkpoint: str) -> PreTrainedModel:
