@@ -8,6 +8,7 @@ from modeling_valor.data.collation import ValorCollator
 from modeling_valor.data.loading import LoadingOptions, load_sample
 from modeling_valor.data.samples import Question, Sample
 from modeling_valor.data.vocabulary import train_tokenizer
+from modeling_valor.data.world import describe, sample_scene
 from modeling_valor.media import MediaError
 
 
@@ -110,6 +111,13 @@ def test_a_sample_without_what_the_task_needs_is_a_broken_one(processor):
     ):
         with pytest.raises(MediaError, match=message):
             load_sample(sample, processor, options, 0)
+
+
+def test_a_vocabulary_depends_on_its_texts_alone():
+    texts = [caption for index in range(60) for caption in describe(sample_scene("train", index, seed=0))]
+    one, other = train_tokenizer(texts, vocab_size=200), train_tokenizer(iter(reversed(texts)), vocab_size=200)
+    assert one.get_vocab() == other.get_vocab()
+    assert len(one) == 200
 
 
 def test_a_vocabulary_of_ones_own_starts_with_the_special_tokens():

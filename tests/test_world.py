@@ -398,6 +398,16 @@ def test_a_portrait_shows_its_thing_in_its_color():
         assert colored.mean() > 0.01  # a small striped ring is the least of all
 
 
+def test_eight_neighbours_are_all_shapes_in_one_color_before_one_background():
+    families = [[sample_portrait(8 * family + member, seed=5) for member in range(8)] for family in range(100)]
+    for family in families:
+        assert {portrait.thing.shape for portrait in family} == set(SHAPES)
+        assert len({(portrait.thing.color, portrait.background) for portrait in family}) == 1
+    assert len({(family[0].thing.color, family[0].background) for family in families}) > 40
+    assert len({family[0].thing.shape for family in families}) == 8
+    assert len({(portrait.thing.size, portrait.thing.texture) for portrait in families[0] + families[1]}) > 2
+
+
 def test_portraits_are_a_folder_with_five_true_captions_each(tmp_path):
     assert main([str(tmp_path / "portraits"), "--portraits", "--count", "20", "--workers", "1", "--json"]) == 0
     samples = read_folder(tmp_path / "portraits")

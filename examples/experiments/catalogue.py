@@ -121,6 +121,7 @@ class Scale:
 
     Args:
         train_clips, test_clips: of the world.
+        portraits: still images that the vision encoder has learned from before anything else.
         steps: of each kind of stage.
         finetuned: tasks for which measures of fine-tuned copies are taken; for others their columns stay empty.
         batch_size, num_frames, image_size: of all trainings.
@@ -132,6 +133,7 @@ class Scale:
     name: str
     train_clips: int
     test_clips: int
+    portraits: int
     steps: Mapping[str, int]
     finetuned: tuple[str, ...]
     batch_size: int
@@ -150,7 +152,8 @@ SCALES = {
             "small",
             train_clips=2000,
             test_clips=200,
-            steps={"pretraining": 240, "downstream": 240, "finetuning": 80, "real": 320},
+            portraits=8000,
+            steps={"portraits": 1000, "pretraining": 240, "downstream": 240, "finetuning": 80, "real": 320},
             finetuned=("question_answering",),
             batch_size=32,
             num_frames=4,
@@ -179,7 +182,8 @@ SCALES = {
             "full",
             train_clips=10000,
             test_clips=500,
-            steps={"pretraining": 1200, "downstream": 1200, "finetuning": 200, "real": 2000},
+            portraits=40000,
+            steps={"portraits": 4000, "pretraining": 1200, "downstream": 1200, "finetuning": 200, "real": 2000},
             finetuned=("retrieval", "captioning", "question_answering"),
             batch_size=64,
             num_frames=8,
@@ -191,7 +195,7 @@ SCALES = {
 }
 
 
-# --- Sources and measures that several experiments share --------------------------------------------------------------
+# --- Stages, sources and measures that several experiments share --------------------------------------------------------------
 
 
 def pretraining(alignment: tuple[str, ...] = (), captioning: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -205,6 +209,22 @@ def pretraining(alignment: tuple[str, ...] = (), captioning: tuple[str, ...] = (
     source = {"name": "pretraining", "task": "pretraining", "dataset": "world", "modalities": modalities}
     source |= {"alignment_groups": list(alignment), "captioning_groups": list(captioning)}
     return {**source, "neighbours": 2} if modalities == "av" else source
+
+
+def portraits(scale: Scale) -> Stage:
+    """What the vision encoder of all models on the world starts with, as the paper's starts with CLIP."""
+    side = scale.image_size // 2  # a portrait shows half of a frame's side
+    source = {
+        "name": "portraits",
+        "task": "pretraining",
+        "dataset": "portraits",
+        "modalities": "v",
+        "num_frames": 1,
+        "neighbours": 8,
+        "batch_size": 64,
+        "transforms": {"size": {"height": side, "width": side}},
+    }
+    return Stage((source,), "portraits")
 
 
 def downstream(task: str, modalities: str) -> dict[str, Any]:

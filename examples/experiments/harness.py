@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import yaml
-from catalogue import Experiment, Measure, Scale, Stage, Variant
+from catalogue import EXPERIMENTS, Experiment, Measure, Scale, Stage, Variant, portraits
 from filelock import FileLock
 from real_data import PAIR_PROMPTS, TEMPLATES, evaluate_classes, exact_captions, vocabulary_of
 
@@ -28,7 +28,7 @@ from modeling_valor.data.files import appearing
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
 from modeling_valor.data.vocabulary import train_tokenizer
-from modeling_valor.data.world import write_world
+from modeling_valor.data.world import write_portraits, write_world
 from modeling_valor.evaluation import caption_metrics, evaluate_captioning
 from modeling_valor.training.multitask import ValorForMultitask
 from modeling_valor.training.recipes import ModelArguments, build_evaluation, build_model, parse_arguments, run
@@ -36,8 +36,8 @@ from modeling_valor.training.recipes import ModelArguments, build_evaluation, bu
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-WORLD_SEEDS = {"train": 1, "test": 7}
-"""Worlds of the two splits. The splits hold out combinations; the test seed is used for nothing else besides."""
+WORLD_SEEDS = {"train": 1, "test": 7, "portraits": 3}
+"""Worlds of the two splits and of the still images. The splits hold out combinations; the test seed is used for nothing else besides."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Place:
         """What `load_samples` reads the samples of a dataset from."""
         if name == "world":
             return str(self.work / f"world-{scale.name}" / split)
+        if name == "portraits":
+            return str(self.work / f"world-{scale.name}" / name)
         return str(self.work / "real-data" / f"{name}.jsonl")
 
 
@@ -109,6 +111,10 @@ def prepare_world(place: Place, scale: Scale, workers: int | None = None) -> Non
         if metadata.is_file() and len(metadata.read_text(encoding="utf-8").splitlines()) == count:
             continue
         write_world(place.dataset("world", scale, split), split, count, WORLD_SEEDS[split], workers, progress=True)
+    folder = Path(place.dataset("portraits", scale, "train"))
+    if not (folder / "metadata.jsonl").is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        write_portraits(folder, scale.portraits, WORLD_SEEDS["portraits"], workers, progress=True)
 
 
 def prepare_model(place: Place, scale: Scale, vocabulary: str) -> Path:
@@ -132,6 +138,13 @@ def prepare_model(place: Place, scale: Scale, vocabulary: str) -> Path:
                 processor.save_pretrained(partial)
                 ValorConfig.from_dict(config).save_pretrained(partial)
     return folder
+
+
+def prepare_vision(place: Place, scale: Scale, max_steps: int | None = None) -> Path:
+    """The vision encoder that all models on the world start with, trained once for all variants and seeds."""
+    model, experiment = prepare_model(place, scale, "world"), EXPERIMENTS["figure6"]
+    recipe = recipe_of(experiment, portraits(scale), scale, place, 0, max_steps)
+    return train(place, scale, model, recipe, ValorConfig.from_pretrained(model), None)
 
 
 def locked(folder: Path) -> FileLock:
@@ -211,14 +224,24 @@ def recipe_of(
 
 
 def train(
-    place: Place, scale: Scale, model: Path, recipe: dict[str, Any], config: ValorConfig, parent: Path | None
+    place: Place,
+    scale: Scale,
+    model: Path,
+    recipe: dict[str, Any],
+    config: ValorConfig,
+    parent: Path | None,
+    vision: Path | None = None,
 ) -> Path:
     """Trains one stage, or finds it trained; gives its folder, with weights and processor.
+
+    It starts from the stage `parent`, or from new weights, of which those of the vision encoder may be from `vision`.
 
     The folder is called by all that the weights depend on, so that variants with equal beginnings share them.
     """
     origin = {"parent": parent.name} if parent else {"config": config.to_dict(), "processor": _files(model)}
-    world = [scale.train_clips, WORLD_SEEDS["train"]]
+    if vision is not None:
+        origin["vision"] = vision.name
+    world = [scale.train_clips, scale.portraits, WORLD_SEEDS]
     folder = place.work / "stages" / digest([_without_paths(recipe), origin, world])
     with locked(folder):
         if not (folder / "done.json").is_file():
@@ -226,6 +249,8 @@ def train(
             if parent is None:
                 config.save_pretrained(folder / "new")
                 start = {"config_name": str(folder / "new"), "processor_name": str(model)}
+                if vision is not None:
+                    start["vision_model"] = str(vision)
             else:
                 start = {"model_name_or_path": str(parent)}
             path = folder / "recipe.yaml"
@@ -307,11 +332,12 @@ def run_variant(
     if is_done(path, settings):
         return path
     model = prepare_model(place, scale, experiment.vocabulary)
+    vision = prepare_vision(place, scale, max_steps) if experiment.vocabulary == "world" else None
     config, checkpoint, trained = config_of(variant, model), None, []
 
     def next_stage(stage: Stage, parent: Path | None) -> Path:
         recipe = recipe_of(experiment, stage, scale, place, seed, max_steps)
-        trained.append(train(place, scale, model, recipe, config, parent))
+        trained.append(train(place, scale, model, recipe, config, parent, None if parent else vision))
         return trained[-1]
 
     for stage in variant.stages:

@@ -41,10 +41,18 @@ class Portrait:
 
 
 def sample_portrait(index: int, seed: int) -> Portrait:
-    """The portrait number `index`. All looks are equally likely: no split holds out any, but their sounds."""
+    """The portrait number `index`. All looks are equally likely: no split holds out any, but their sounds.
+
+    Eight neighbours (indices 8k to 8k + 7) are of the eight shapes, in one color before one background. In a batch of such
+    families, color and background alone do not tell pictures apart, and contrastive learning has to look at shapes.
+    """
+    family, member = divmod(index, len(SHAPES))
+    rng = np.random.default_rng([seed, family, *b"portraits"])
+    background, color = BACKGROUNDS[rng.integers(len(BACKGROUNDS))], COLORS[rng.integers(len(COLORS))]
+    shape = SHAPES[rng.permutation(len(SHAPES))[member]]
     rng = np.random.default_rng([seed, index, *b"portrait"])
-    looks = [options[rng.integers(len(options))] for options in (SIZES, TEXTURES, COLORS, SHAPES)]
-    return Portrait(BACKGROUNDS[rng.integers(len(BACKGROUNDS))], Thing(*looks), int(rng.integers(2**31)))
+    size, texture = SIZES[rng.integers(len(SIZES))], TEXTURES[rng.integers(len(TEXTURES))]
+    return Portrait(background, Thing(size, texture, color, shape), int(rng.integers(2**31)))
 
 
 def draw_portrait(portrait: Portrait) -> np.ndarray:
