@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 
@@ -28,7 +29,6 @@ from harness import Place, config_of, prepare_model, recipe_of, run_variant, set
 
 from modeling_valor import ValorConfig
 from modeling_valor.data.samples import Question, Sample
-from modeling_valor.data.world import write_world
 from modeling_valor.training.multitask import ValorForMultitask
 from modeling_valor.training.recipes import build_source, parse_arguments
 from modeling_valor.training.trainer import ValorTrainer
@@ -40,7 +40,8 @@ MINIATURE = Scale(
     "miniature",
     train_clips=4,
     test_clips=4,
-    steps={"pretraining": 2, "downstream": 2, "finetuning": 1, "real": 2},
+    portraits=8,
+    steps={"portraits": 1, "pretraining": 2, "downstream": 2, "finetuning": 1, "real": 2},
     finetuned=("question_answering",),
     batch_size=2,
     num_frames=2,
@@ -152,8 +153,7 @@ def tiny_experiment():
 
 @pytest.fixture(scope="module")
 def tiny_results(tiny_experiment, place):
-    for split, seed in harness.WORLD_SEEDS.items():
-        write_world(place.dataset("world", MINIATURE, split), split, 4, seed, workers=1)
+    harness.prepare_world(place, MINIATURE, workers=1)
     return [run_variant(tiny_experiment, variant, MINIATURE, place) for variant in tiny_experiment.variants]
 
 
@@ -171,6 +171,15 @@ def test_a_variant_is_trained_measured_and_written(tiny_results, tiny_experiment
     # The second variant begins with the first one's stage: two more, of which one is for questions
     assert len(first["training_seconds"]) == 2 and len(second["training_seconds"]) == 3
     assert first["training_seconds"][0] == second["training_seconds"][0]
+
+
+def test_all_variants_start_from_one_vision_encoder_that_has_seen_portraits(tiny_results, tiny_experiment, place):
+    vision = harness.prepare_vision(place, MINIATURE)
+    assert yaml.safe_load((vision / "recipe.yaml").read_text())["sources"][0]["dataset"].endswith("/portraits")
+    recipes = [yaml.safe_load(path.read_text()) for path in (place.work / "stages").glob("*/recipe.yaml")]
+    new = [recipe for recipe in recipes if "config_name" in recipe and recipe["output_dir"] != str(vision)]
+    assert new and all(recipe["vision_model"] == str(vision) for recipe in new)
+    assert not any("vision_model" in recipe for recipe in recipes if "model_name_or_path" in recipe)
 
 
 def test_what_has_run_is_not_run_again_unless_its_settings_changed(tiny_results, tiny_experiment, place, monkeypatch):

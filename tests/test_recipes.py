@@ -9,7 +9,7 @@ import pytest
 import yaml
 from training_world import small_processor, small_samples, write_checkpoint
 
-from modeling_valor import ValorConfig
+from modeling_valor import ValorConfig, ValorForRetrieval
 from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
@@ -20,7 +20,7 @@ from modeling_valor.training.recipes import EVALUATIONS, ModelArguments, build_m
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPES = {path.stem: path for path in sorted((EXAMPLES / "recipes").glob("*.yaml"))}
-PRETRAINING = ["pretrain_valor_base", "pretrain_valor_large", "valor_tiny"]
+PRETRAINING = ["pretrain_valor_base", "pretrain_valor_large", "valor_tiny", "valor_tiny_portraits"]
 SELF_CRITICAL = ["coco_captioning_scst", "vatex_captioning_scst"]
 DOWNSTREAM = [name for name in RECIPES if name not in PRETRAINING]
 GPUS = 8
@@ -217,6 +217,31 @@ def test_options_of_the_model_are_json_on_the_command_line():
         0
     ]
     assert model.config_overrides == {"alignment": "coarse"}
+
+
+@pytest.mark.parametrize("start", ["config_name", "model_name_or_path"])
+def test_parts_of_the_configuration_are_changed_field_by_field(tmp_path, start):
+    checkpoint = write_checkpoint(tmp_path)
+    before = ValorConfig.from_pretrained(checkpoint)
+    ValorForRetrieval(before).save_pretrained(checkpoint)
+    size = before.text_config.hidden_size
+    bert = {
+        "model_type": "bert",
+        "vocab_size": before.text_config.vocab_size,
+        "hidden_size": size,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "max_position_embeddings": 48,
+    }
+    changes = {"text_encoder_config": bert, "audio_config": {"hidden_dropout_prob": 0.25}}
+    model, _ = build_model(ModelArguments(**{start: str(checkpoint)}, config_overrides=changes), "retrieval")
+    assert model.config.audio_config.hidden_dropout_prob == 0.25
+    assert model.config.audio_config.hidden_size == before.audio_config.hidden_size
+    assert model.config.text_encoder_config.num_hidden_layers == 1
+    assert type(model.valor.text_encoder).__name__ == "BertModel"
+    with pytest.raises(ValueError, match="no alpha"):
+        build_model(ModelArguments(**{start: str(checkpoint)}, config_overrides={"alpha": 1}), "retrieval")
 
 
 @pytest.mark.parametrize(("epochs", "accumulation", "steps"), [(3.0, 1, 12), (0.5, 1, 2), (3.0, 2, 6)])

@@ -221,7 +221,7 @@ def portraits(scale: Scale) -> Stage:
         "modalities": "v",
         "num_frames": 1,
         "neighbours": 8,
-        "batch_size": 64,
+        "batch_size": 2 * scale.batch_size,
         "transforms": {"size": {"height": side, "width": side}},
     }
     return Stage((source,), "portraits")

@@ -140,11 +140,10 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
     if source is None:
         raise ValueError("Give a checkpoint as `model_name_or_path`, or the `config_name` of a new model.")
     head = ValorForMultitask if task is None else HEADS[task]
-    overrides = dict(args.config_overrides or {})
+    config = changed_config(ValorConfig.from_pretrained(source), args.config_overrides or {})
     if args.model_name_or_path is not None:
-        model = head.from_pretrained(source, attn_implementation=args.attn_implementation, **overrides)
+        model = head.from_pretrained(source, config=config, attn_implementation=args.attn_implementation)
     else:
-        config = ValorConfig.from_pretrained(source, **overrides)
         model = head._from_config(config, attn_implementation=args.attn_implementation)
     for load, checkpoint in (
         (load_text_model, args.text_model),
@@ -160,6 +159,25 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
     if args.video_processor:
         processor.video_processor = changed_video_processor(processor.video_processor, args.video_processor)
     return model, processor
+
+
+def changed_config(config: ValorConfig, changes: Mapping[str, Any]) -> ValorConfig:
+    """The same with other fields. A mapping for a part, such as `text_config`, changes the fields that it names, and where
+    it names another `model_type`, it is the whole part.
+
+    Raises:
+        ValueError: there is no such field.
+    """
+    settings = config.to_dict()
+    for name, value in changes.items():
+        if name not in settings:
+            raise ValueError(f"The configuration has no {name}; it has {', '.join(sorted(settings))}.")
+        part = settings[name]
+        if isinstance(part, dict) and isinstance(value, Mapping):
+            kind = part.get("model_type")
+            value = {**part, **value} if value.get("model_type", kind) == kind else value
+        settings[name] = value
+    return ValorConfig.from_dict(settings)
 
 
 def changed_video_processor(processor: ValorVideoProcessor, changes: Mapping[str, Any]) -> ValorVideoProcessor:
