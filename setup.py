@@ -33,6 +33,7 @@ setup(
         # the last release has wheels for these platforms only; elsewhere PyAV decodes
         "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'",
         "evaluate>=0.4.6",
+        "filelock",
         "huggingface_hub>=1.0",
         "numpy",
         "pillow",

@@ -9,6 +9,7 @@ from training_world import small_config, small_processor, small_samples
 from modeling_valor.data.loading import Failure, FailureLog, LoadingOptions, TooManyFailures, cache_folder, load_sample
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source
 from modeling_valor.data.samples import Sample, SampleStream, each_sample
+from modeling_valor.media import MediaError
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,17 @@ def test_cached_tensors_are_those_of_the_media_to_half_precision(processor, tmp_
         cache_folder(tmp_path, processor, LoadingOptions(sampling="random"))
     with pytest.raises(ValueError, match="no random transforms"):
         cache_folder(tmp_path, processor, LoadingOptions(sampling="center", transforms={"crop_scale": (0.8, 1.0)}))
+
+
+def test_a_cache_does_not_need_the_modality_that_is_not_wanted(processor, tmp_path):
+    whole = small_samples(1)[0]
+    broken = Sample("broken", whole.video, "gone.wav", whole.captions)
+    folder = cache_folder(tmp_path, processor, LoadingOptions(sampling="center"))
+    for _ in range(2):
+        sight = load_sample(broken, processor, LoadingOptions(sampling="center", modalities="v"), 0, folder).media
+        assert "pixel_values_videos" in sight and "input_features" not in sight
+        with pytest.raises(MediaError, match="gone"):
+            load_sample(broken, processor, LoadingOptions(sampling="center"), 0, folder)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from itertools import product
 import av
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from modeling_valor.cli.world import main
@@ -344,6 +345,13 @@ def test_a_run_that_stops_leaves_no_half_files_and_goes_on_where_it_stopped(tmp_
     assert write_world(tmp_path, "train", 3, seed=2, workers=1) == 0
     assert len(list(tmp_path.glob("[!.]*"))) == 4
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path, capsys):
+    with FileLock(tmp_path / ".world.lock"):
+        assert main([str(tmp_path), "--count", "1", "--workers", "1"]) == 1
+    assert "another run" in capsys.readouterr().err
+    assert main([str(tmp_path), "--count", "1", "--workers", "1"]) == 0
 
 
 def test_several_workers_write_the_same_files(tmp_path):

@@ -174,7 +174,8 @@ def load_media(
 
     Args:
         cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It
-            serves one set of `options`, without anything random in them, and all modalities.
+            serves one set of `options`, without anything random in them, and all modalities. Clips are known by their ids:
+            delete the folder where others have taken their place.
 
     Raises:
         MediaError: a file cannot be read, or nothing of `modalities` is there.
@@ -184,7 +185,11 @@ def load_media(
     digest = hashlib.sha256(sample.id.encode()).hexdigest()
     path = cache / digest[:2] / f"{digest}.safetensors"
     if not path.exists():
-        media = _read_media(sample, processor, "av", options)
+        try:
+            media = _read_media(sample, processor, "av", options)
+        except MediaError:
+            # What is not wanted now may be what is broken; the clip is then read each time
+            return _read_media(sample, processor, modalities, options)
         path.parent.mkdir(parents=True, exist_ok=True)
         halves = {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
         with appearing(path) as partial:

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..files import appearing, end_with_parent
@@ -65,7 +66,8 @@ def write_world(
         progress: show a progress bar, where there is a terminal.
 
     Raises:
-        ValueError: an unknown split; a count, seed or number of workers out of range; a directory with other clips.
+        ValueError: an unknown split; a count, seed or number of workers out of range; a directory with other clips, or
+            one that another run is writing to.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
     if count < 1 or workers < 1:
@@ -73,8 +75,18 @@ def write_world(
     scenes = [sample_scene(split, index, seed) for index in range(count)]
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    _claim(directory, {"split": split, "seed": seed})
-    names = [f"clip-{index:05d}.mp4" for index in range(count)]
+    try:
+        with FileLock(directory / ".world.lock", timeout=0):
+            return _write_missing(directory, {"split": split, "seed": seed}, scenes, workers, progress)
+    except Timeout as error:
+        raise ValueError(
+            f"{directory} is being written by another run: wait for it, or choose another folder."
+        ) from error
+
+
+def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: int, progress: bool) -> int:
+    _claim(directory, origin)
+    names = [f"clip-{index:05d}.mp4" for index in range(len(scenes))]
     missing = [index for index, name in enumerate(names) if not (directory / name).exists()]
     with tqdm(total=len(missing), unit="clip", disable=None if progress else True) as bar:
         jobs = [scenes[index] for index in missing], [directory / names[index] for index in missing]
