@@ -144,7 +144,7 @@ def test_valor_tiny_is_small_and_tells_what_it_sees_and_hears():
     inputs = processor(videos=[str(clip) for clip in clips], return_tensors="pt")
     captions = processor.post_process_generation(model.eval().generate(**inputs))
     # What both clips show; their metadata says so too
-    assert all("triangle" in caption and "collides" in caption for caption in captions)
+    assert all({"pink", "purple", "cross", "collides", "bell"} <= set(caption.split()) for caption in captions)
     assert all("water" in caption or "waves" in caption for caption in captions)
 
 

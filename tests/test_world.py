@@ -429,6 +429,13 @@ def test_portraits_are_a_folder_with_five_true_captions_each(tmp_path):
             assert bool(said & set(SIZE_WORDS[thing.size]))
             assert thing.texture == "plain" or said & {thing.texture, PATTERN_WORDS[thing.texture]}
             assert any(place in caption for place in PLACE_WORDS[portrait.background])
+        answers = {question.text: question.answers[0] for question in sample.questions}
+        assert answers[f"what color is the {thing.shape}?"] == thing.color
+        assert answers[f"which shape is {thing.color}?"] == thing.shape
+        assert answers[f"is the {thing.shape} small or large?"] == thing.size
+        assert answers["what is the background?"] == portrait.background
+        (shape,) = (text.split()[3].strip("?") for text in answers if text.startswith("is there a "))
+        assert answers[f"is there a {shape}?"] == ("yes" if shape == thing.shape else "no")
     with Image.open(samples[3].video) as image:
         assert np.array_equal(np.asarray(image), draw_portrait(sample_portrait(3, seed=0)))
 

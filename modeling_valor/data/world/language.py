@@ -5,6 +5,8 @@ A caption is a frame ("{clause} {place} while {sound}") whose slots are filled w
 tells all of a scene's content: the things, what they do and when, the background, and what is heard and when.
 """
 
+from collections.abc import Sequence
+
 from .scenes import COLORS, EVENTS, HALVES, MOMENTS, SHAPES, SOUNDS, Act, Scene, Sound, Thing
 
 
@@ -255,6 +257,18 @@ def questions(scene: Scene) -> list[dict[str, str]]:
     return asked
 
 
+def questions_on_still(thing: Thing, background: str, rng) -> list[dict[str, str]]:
+    """All questions about a picture in which one thing does nothing, which are those on sight that need no time."""
+    pairs = [
+        *_on_presence([thing], background, rng),
+        (f"what color is the {thing.shape}?", thing.color),
+        (f"which shape is {thing.color}?", thing.shape),
+        (f"is the {thing.shape} plain striped or spotted?", thing.texture),
+        (f"is the {thing.shape} small or large?", thing.size),
+    ]
+    return [{"question": question, "answer": answer, "about": "sight"} for question, answer in pairs]
+
+
 def _yes_or_no(rng, present: list[str], options: tuple[str, ...]) -> tuple[str, str]:
     """Something to ask for that is there, or something that is not, equally often."""
     answer = ("yes", "no")[rng.integers(2)]
@@ -280,13 +294,7 @@ def _with_article(name: str) -> str:
 
 def _on_sight(scene: Scene, rng) -> list[tuple[str, str]]:
     things, act = scene.things, scene.acts[0]
-    shape, there = _yes_or_no(rng, [thing.shape for thing in things], SHAPES)
-    color, colored = _yes_or_no(rng, [thing.color for thing in things], COLORS)
-    pairs = [
-        (f"is there a {shape}?", there),
-        (f"is anything {color}?", colored),
-        ("what is the background?", scene.background),
-    ]
+    pairs = _on_presence(things, scene.background, rng)
     if act.verb == "change":
         pairs.append((f"what color does the {things[0].shape} become?", things[1].color))
         things = things[:1]
@@ -302,6 +310,16 @@ def _on_sight(scene: Scene, rng) -> list[tuple[str, str]]:
     if len(scene.acts) == 2:
         pairs.append(("which shape moves first?", things[0].shape))
     return pairs
+
+
+def _on_presence(things: Sequence[Thing], background: str, rng) -> list[tuple[str, str]]:
+    shape, there = _yes_or_no(rng, [thing.shape for thing in things], SHAPES)
+    color, colored = _yes_or_no(rng, [thing.color for thing in things], COLORS)
+    return [
+        (f"is there a {shape}?", there),
+        (f"is anything {color}?", colored),
+        ("what is the background?", background),
+    ]
 
 
 def _on_sound(scene: Scene, rng) -> list[tuple[str, str]]:

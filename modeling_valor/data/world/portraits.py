@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..files import appearing, end_with_parent
 from .drawing import draw_still
-from .language import describe_still
+from .language import describe_still, questions_on_still
 from .scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, TEXTURES, Thing
 
 
@@ -68,7 +68,7 @@ def draw_portrait(portrait: Portrait) -> np.ndarray:
 def write_portraits(
     directory: str | os.PathLike, count: int, seed: int, workers: int | None = None, progress: bool = False
 ) -> None:
-    """Writes the first `count` portraits as PNG files and `metadata.jsonl` with their captions, in 1 ms each.
+    """Writes the first `count` portraits as PNG files and `metadata.jsonl` with captions and questions, in 1 ms each.
 
     Args:
         directory: made if absent; must hold no metadata yet.
@@ -110,5 +110,8 @@ def _mapping(workers: int) -> Iterator:
 def _write_portrait(index: int, directory: Path, seed: int) -> dict:
     portrait, name = sample_portrait(index, seed), f"portrait-{index:05d}.png"
     Image.fromarray(draw_portrait(portrait)).save(directory / name)
-    captions = describe_still(portrait.thing, portrait.background, portrait.generator("captions"))
-    return {"file_name": name, "captions": captions}
+    return {
+        "file_name": name,
+        "captions": describe_still(portrait.thing, portrait.background, portrait.generator("captions")),
+        "qa": questions_on_still(portrait.thing, portrait.background, portrait.generator("questions")),
+    }
