@@ -402,18 +402,18 @@ def test_a_portrait_shows_its_thing_in_its_color():
         picture = draw_portrait(portrait)
         assert picture.shape == (PORTRAIT_SIZE, PORTRAIT_SIZE, 3)
         assert np.array_equal(picture, draw_portrait(sample_portrait(index, seed=0)))
-        colored = np.abs(picture - np.array(RGB[portrait.thing.color], float)).max(axis=2) < 30
+        colored = np.abs(picture - np.array(RGB[portrait.things[0].color], float)).max(axis=2) < 30
         assert colored.mean() > 0.01  # a small striped ring is the least of all
 
 
 def test_eight_neighbours_are_all_shapes_in_one_color_before_one_background():
     families = [[sample_portrait(8 * family + member, seed=5) for member in range(8)] for family in range(100)]
     for family in families:
-        assert {portrait.thing.shape for portrait in family} == set(SHAPES)
-        assert len({(portrait.thing.color, portrait.background) for portrait in family}) == 1
-    assert len({(family[0].thing.color, family[0].background) for family in families}) > 40
-    assert len({family[0].thing.shape for family in families}) == 8
-    assert len({(portrait.thing.size, portrait.thing.texture) for portrait in families[0] + families[1]}) > 2
+        assert {portrait.things[0].shape for portrait in family} == set(SHAPES)
+        assert len({(portrait.things[0].color, portrait.background) for portrait in family}) == 1
+    assert len({(family[0].things[0].color, family[0].background) for family in families}) > 40
+    assert len({family[0].things[0].shape for family in families}) == 8
+    assert len({(portrait.things[0].size, portrait.things[0].texture) for portrait in families[0] + families[1]}) > 2
 
 
 def test_portraits_are_a_folder_with_five_true_captions_each(tmp_path):
@@ -421,7 +421,7 @@ def test_portraits_are_a_folder_with_five_true_captions_each(tmp_path):
     samples = read_folder(tmp_path / "portraits")
     assert len(samples) == 20
     for index, sample in enumerate(samples):
-        portrait, thing = sample_portrait(index, seed=0), sample_portrait(index, seed=0).thing
+        portrait, thing = sample_portrait(index, seed=0), sample_portrait(index, seed=0).things[0]
         assert len(set(sample.captions)) == 5
         for caption in sample.captions:
             said = set(caption.split())

@@ -195,7 +195,7 @@ SCALES = {
 }
 
 
-# --- Stages, sources and measures that several experiments share --------------------------------------------------------------
+# --- Stages, sources and measures that several experiments share ------------------------------------------------------
 
 
 def pretraining(alignment: tuple[str, ...] = (), captioning: tuple[str, ...] = ()) -> dict[str, Any]:

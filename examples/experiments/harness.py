@@ -37,7 +37,8 @@ from modeling_valor.training.recipes import ModelArguments, build_evaluation, bu
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 WORLD_SEEDS = {"train": 1, "test": 7, "portraits": 3}
-"""Worlds of the two splits and of the still images. The splits hold out combinations; the test seed is used for nothing else besides."""
+"""Worlds of the two splits and of the still images. The splits hold out combinations; the test seed is used for nothing
+else besides."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,18 @@ def is_done(path: Path, settings: Mapping[str, Any]) -> bool:
 def prepare_world(place: Place, scale: Scale, workers: int | None = None) -> None:
     """Renders what is not there of the world's clips. Complete splits are left alone, so that several runs may use them."""
     for split, count in (("train", scale.train_clips), ("test", scale.test_clips)):
-        metadata = Path(place.dataset("world", scale, split), "metadata.jsonl")
-        if metadata.is_file() and len(metadata.read_text(encoding="utf-8").splitlines()) == count:
-            continue
-        write_world(place.dataset("world", scale, split), split, count, WORLD_SEEDS[split], workers, progress=True)
-    folder = Path(place.dataset("portraits", scale, "train"))
-    if not (folder / "metadata.jsonl").is_file():
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        folder = place.dataset("world", scale, split)
+        if not _holds(folder, count):
+            write_world(folder, split, count, WORLD_SEEDS[split], workers, progress=True)
+    folder = place.dataset("portraits", scale, "train")
+    if not _holds(folder, scale.portraits):
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed, or had another number
         write_portraits(folder, scale.portraits, WORLD_SEEDS["portraits"], workers, progress=True)
+
+
+def _holds(folder: str, count: int) -> bool:
+    metadata = Path(folder, "metadata.jsonl")
+    return metadata.is_file() and len(metadata.read_text(encoding="utf-8").splitlines()) == count
 
 
 def prepare_model(place: Place, scale: Scale, vocabulary: str) -> Path:

@@ -27,35 +27,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
 
-    if args.portraits:
-        return _write_portraits(args)
+    summary = {"directory": args.directory, "seed": args.seed}
+    options = {"workers": args.workers, "progress": not args.json}
     try:
-        rendered = write_world(
-            args.directory, args.split, args.count, args.seed, workers=args.workers, progress=not args.json
-        )
+        if args.portraits:
+            write_portraits(args.directory, args.count, args.seed, **options)
+            summary |= {"portraits": args.count}
+            told = f"{args.directory}: {args.count} portraits."
+        else:
+            rendered = write_world(args.directory, args.split, args.count, args.seed, **options)
+            summary |= {"split": args.split, "clips": args.count, "rendered": rendered}
+            told = f"{args.directory}: {args.count} clips of the {args.split} split, {rendered} of them rendered now."
     except (ValueError, OSError) as error:
         print(f"valor world: {error}", file=sys.stderr)
         return 1
-    summary = {
-        "directory": args.directory,
-        "split": args.split,
-        "seed": args.seed,
-        "clips": args.count,
-        "rendered": rendered,
-    }
-    if args.json:
-        print(json.dumps(summary))
-    else:
-        print(f"{args.directory}: {args.count} clips of the {args.split} split, {rendered} of them rendered now.")
-    return 0
-
-
-def _write_portraits(args: argparse.Namespace) -> int:
-    try:
-        write_portraits(args.directory, args.count, args.seed, workers=args.workers, progress=not args.json)
-    except (ValueError, OSError) as error:
-        print(f"valor world: {error}", file=sys.stderr)
-        return 1
-    summary = {"directory": args.directory, "seed": args.seed, "portraits": args.count}
-    print(json.dumps(summary) if args.json else f"{args.directory}: {args.count} portraits.")
+    print(json.dumps(summary) if args.json else told)
     return 0

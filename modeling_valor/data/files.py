@@ -4,8 +4,10 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 
@@ -15,9 +17,19 @@ def appearing(path: Path) -> Iterator[Path]:
 
     For a file or a folder. Leftovers of runs that were killed are named `.*.partial`.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield partial
-    os.replace(partial, path)
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    yield hidden
+    os.replace(hidden, path)
+
+
+@contextmanager
+def mapping(workers: int, chunksize: int) -> Iterator[Callable]:
+    """A `map` over so many processes, which end with this one; for one it is Python's own, in this process."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
+        yield partial(pool.map, chunksize=chunksize)
 
 
 def end_with_parent() -> None:

@@ -188,6 +188,8 @@ def load_media(
         try:
             media = _read_media(sample, processor, "av", options)
         except MediaError:
+            if modalities == "av":
+                raise
             # What is not wanted now may be what is broken; the clip is then read each time
             return _read_media(sample, processor, modalities, options)
         path.parent.mkdir(parents=True, exist_ok=True)

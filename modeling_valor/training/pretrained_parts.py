@@ -74,7 +74,8 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
 
 def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
     """
-    Copies a vision encoder, or that of a CLIP or another VALOR, into the model. Positions of CLIP are resized to the model's resolution.
+    Copies a vision encoder, or that of a CLIP or another VALOR, into the model. Positions of CLIP are resized to the
+    model's resolution.
 
     Args:
         checkpoint: a checkpoint of transformers, or a file (.pth, .pt) of the authors of Video Swin.

@@ -122,12 +122,13 @@ def describe(scene: Scene) -> list[str]:
     return captions
 
 
-def describe_still(thing: Thing, background: str, rng) -> list[str]:
-    """Five different captions of a picture in which one thing does nothing."""
-    narrator = _Narrator(Scene(background, (thing,), (), (), seed=0), rng)
+def describe_still(scene: Scene) -> list[str]:
+    """Five different captions of a picture: a scene of one thing, without acts and sounds."""
+    rng = scene.generator("captions")
+    narrator = _Narrator(scene, rng)
     captions = []
     while len(captions) < CAPTIONS:
-        name, place = narrator.name(thing), narrator.choose(PLACE_WORDS[background])
+        name, place = narrator.name(scene.things[0]), narrator.choose(PLACE_WORDS[scene.background])
         caption = rng.choice(
             (f"{name} {place}", f"{place} {name}", f"we see {name} {place}", f"there is {name} {place}")
         )
@@ -257,10 +258,11 @@ def questions(scene: Scene) -> list[dict[str, str]]:
     return asked
 
 
-def questions_on_still(thing: Thing, background: str, rng) -> list[dict[str, str]]:
-    """All questions about a picture in which one thing does nothing, which are those on sight that need no time."""
+def questions_on_still(scene: Scene) -> list[dict[str, str]]:
+    """All questions about a picture (as in `describe_still`), which are those about sight that need no time."""
+    (thing,) = scene.things
     pairs = [
-        *_on_presence([thing], background, rng),
+        *_on_presence(scene.things, scene.background, scene.generator("questions")),
         (f"what color is the {thing.shape}?", thing.color),
         (f"which shape is {thing.color}?", thing.shape),
         (f"is the {thing.shape} plain striped or spotted?", thing.texture),

@@ -3,14 +3,13 @@
 
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ..files import appearing, end_with_parent
+from ..files import appearing, mapping
 from .drawing import FRAME_RATE, FRAME_SIZE, render_frames
 from .language import describe, questions
 from .scenes import Scene, sample_scene
@@ -88,15 +87,10 @@ def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: 
     _claim(directory, origin)
     names = [f"clip-{index:05d}.mp4" for index in range(len(scenes))]
     missing = [index for index, name in enumerate(names) if not (directory / name).exists()]
-    with tqdm(total=len(missing), unit="clip", disable=None if progress else True) as bar:
-        jobs = [scenes[index] for index in missing], [directory / names[index] for index in missing]
-        if workers == 1:
-            for _ in map(write_clip, *jobs):
-                bar.update()
-        else:
-            with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
-                for _ in pool.map(write_clip, *jobs, chunksize=8):
-                    bar.update()
+    jobs = [scenes[index] for index in missing], [directory / names[index] for index in missing]
+    with mapping(workers, chunksize=8) as mapped:
+        for _ in tqdm(mapped(write_clip, *jobs), total=len(missing), unit="clip", disable=None if progress else True):
+            pass
     with appearing(directory / METADATA) as partial, partial.open("w", encoding="utf-8") as file:
         for name, scene in zip(names, scenes, strict=True):
             row = {"file_name": name, "captions": describe(scene), "qa": questions(scene)}
