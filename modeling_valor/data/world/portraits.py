@@ -25,7 +25,9 @@ PORTRAIT_SIZE = 64  # pixels: half the side of a clip's frame, at the same scale
 
 
 def sample_portrait(index: int, seed: int) -> Scene:
-    """The portrait number `index`: a scene of one thing, without acts and sounds. All looks are equally likely: no split holds out any, but their sounds.
+    """The portrait number `index`: a scene of one thing, without acts and sounds.
+
+    All looks are equally likely and in no split alone: what the splits hold out are looks together with sounds.
 
     Eight neighbours (indices 8k to 8k + 7) are of the eight shapes, in one color before one background. In a batch of such
     families, color and background alone do not tell pictures apart, and contrastive learning has to look at shapes.
