@@ -1,6 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from training_world import small_config, small_processor, small_samples
 from modeling_valor.data.loading import Failure, FailureLog, LoadingOptions, TooManyFailures, cache_folder, load_sample
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source
 from modeling_valor.data.samples import Sample, SampleStream, each_sample
+from modeling_valor.data.world.render import write_clip
+from modeling_valor.data.world.scenes import sample_scene
 from modeling_valor.media import MediaError
 
 
@@ -160,13 +164,13 @@ def test_too_many_broken_samples_are_an_error(processor, config):
 
 
 def test_cached_tensors_are_those_of_the_media_to_half_precision(processor, tmp_path):
-    sample = small_samples(1)[0]
+    sample = _clip(tmp_path / "clip.mp4", seed=0)
     options = LoadingOptions(sampling="center")
     folder = cache_folder(tmp_path, processor, options)
     plain = load_sample(sample, processor, options, seed=0).media
     written = load_sample(sample, processor, options, seed=0, cache=folder).media
-    gone = Sample(sample.id, "gone.mp4", "gone.wav", sample.captions)
-    read = load_sample(gone, processor, options, seed=0, cache=folder).media
+    Path(sample.video).unlink()
+    read = load_sample(sample, processor, options, seed=0, cache=folder).media
     for name in plain:
         torch.testing.assert_close(written[name], read[name], rtol=0, atol=0)
         torch.testing.assert_close(plain[name], read[name], rtol=1e-3, atol=1e-3)
@@ -175,6 +179,28 @@ def test_cached_tensors_are_those_of_the_media_to_half_precision(processor, tmp_
         cache_folder(tmp_path, processor, LoadingOptions(sampling="random"))
     with pytest.raises(ValueError, match="no random transforms"):
         cache_folder(tmp_path, processor, LoadingOptions(sampling="center", transforms={"crop_scale": (0.8, 1.0)}))
+
+
+def _clip(path: Path, seed: int) -> Sample:
+    path.parent.mkdir(exist_ok=True)
+    write_clip(sample_scene("train", 0, seed), path)
+    return Sample("clip", str(path), str(path), ("a clip",))
+
+
+def test_a_cache_tells_clips_of_one_name_apart(processor, tmp_path):
+    first, second = (_clip(tmp_path / str(seed) / "clip.mp4", seed) for seed in range(2))
+    options = LoadingOptions(sampling="center")
+    folder = cache_folder(tmp_path, processor, options)
+
+    def load(sample: Sample, cache: Path | None = folder) -> torch.Tensor:
+        return load_sample(sample, processor, options, seed=0, cache=cache).media["pixel_values_videos"]
+
+    expected = load(second, None)
+    assert not torch.equal(load(first), load(second))
+    torch.testing.assert_close(load(second), expected, rtol=1e-3, atol=1e-3)
+    shutil.copy(second.video, first.video)  # another clip takes its place
+    torch.testing.assert_close(load(first), expected, rtol=1e-3, atol=1e-3)
+    assert len(list(folder.rglob("*.safetensors"))) == 2
 
 
 def test_a_cache_does_not_need_the_modality_that_is_not_wanted(processor, tmp_path):

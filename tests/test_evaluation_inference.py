@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -194,9 +195,12 @@ def test_workers_decode_the_same(model, processor, samples):
 
 def test_a_media_cache_saves_decoding(model, processor, samples, tmp_path):
     expected = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
+    copies = [shutil.copy(sample.video, tmp_path) for sample in samples]
+    samples = [dataclasses.replace(sample, video=c, audio=c) for sample, c in zip(samples, copies, strict=True)]
     evaluate_retrieval(model, processor, samples, media_cache=tmp_path, **OPTIONS)
-    gone = [dataclasses.replace(sample, video="gone.mp4", audio="gone.mp4") for sample in samples]
-    cached = evaluate_retrieval(model, processor, gone, media_cache=tmp_path, **OPTIONS).similarity["t-av"]
+    for copy in copies:
+        Path(copy).unlink()
+    cached = evaluate_retrieval(model, processor, samples, media_cache=tmp_path, **OPTIONS).similarity["t-av"]
     torch.testing.assert_close(cached, expected, atol=1e-2, rtol=0)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -174,17 +174,20 @@ def load_media(
 
     Args:
         cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It
-            serves one set of `options`, without anything random in them, and all modalities. Clips are known by their ids:
-            delete the folder where others have taken their place.
+            serves one set of `options`, without anything random in them, and all modalities. Clips are known by their ids
+            and where their files lie, and are read anew if those have changed; what is there serves files that are gone.
+            Of media given as arrays only the id is known: do not mix those of several datasets in one folder.
 
     Raises:
         MediaError: a file cannot be read, or nothing of `modalities` is there.
     """
     if cache is None:
         return _read_media(sample, processor, modalities, options)
-    digest = hashlib.sha256(sample.id.encode()).hexdigest()
+    sources = [sample.video, sample.audio]
+    digest = hashlib.sha256(json.dumps([sample.id, *map(_place_of, sources)]).encode()).hexdigest()
     path = cache / digest[:2] / f"{digest}.safetensors"
-    if not path.exists():
+    state = [_state_of(source) for source in sources]
+    if not _is_current(path, state):
         try:
             media = _read_media(sample, processor, "av", options)
         except MediaError:
@@ -195,13 +198,39 @@ def load_media(
         path.parent.mkdir(parents=True, exist_ok=True)
         halves = {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
         with appearing(path) as partial:
-            save_file(halves, partial)
+            save_file(halves, partial, metadata={"state": json.dumps(state)})
     wanted = [name for key, names in _INPUTS.items() if key in modalities for name in names]
     with safe_open(path, "pt") as file:
         media = {name: file.get_tensor(name) for name in set(file.keys()) & set(wanted)}
     if not media:
         raise MediaError(f'{sample.id} has nothing of `modalities="{modalities}"`.')
     return {name: value.float() if value.is_floating_point() else value for name, value in media.items()}
+
+
+def _place_of(source: Any) -> str | None:
+    """Where a medium comes from, as far as that can be told."""
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    return os.path.abspath(source) if isinstance(source, str | os.PathLike) else None
+
+
+def _state_of(source: Any) -> list[int] | None:
+    """Size and time of a file, by which its changes are noticed; None where there is none."""
+    try:
+        status = os.stat(source)
+    except (OSError, TypeError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _is_current(path: Path, state: Sequence[list[int] | None]) -> bool:
+    """Whether a cached file was made from the media as they are now, or as they were before they went."""
+    try:
+        with safe_open(path, "pt") as file:
+            known = json.loads((file.metadata() or {}).get("state", "[]"))
+    except FileNotFoundError:
+        return False
+    return len(known) == len(state) and all(now in (None, then) for now, then in zip(state, known, strict=True))
 
 
 def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: LoadingOptions) -> Path:
