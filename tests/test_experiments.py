@@ -41,7 +41,7 @@ MINIATURE = Scale(
     train_clips=4,
     test_clips=4,
     portraits=8,
-    steps={"portraits": 1, "pretraining": 2, "downstream": 2, "finetuning": 1, "real": 2},
+    steps={"texts": 1, "portraits": 1, "pretraining": 2, "downstream": 2, "finetuning": 1, "real": 2},
     finetuned=("question_answering",),
     batch_size=2,
     num_frames=2,
@@ -173,12 +173,13 @@ def test_a_variant_is_trained_measured_and_written(tiny_results, tiny_experiment
     assert first["training_seconds"][0] == second["training_seconds"][0]
 
 
-def test_all_variants_start_from_one_vision_encoder_that_has_seen_portraits(tiny_results, tiny_experiment, place):
+def test_all_variants_start_from_one_vision_encoder_and_one_bert(tiny_results, tiny_experiment, place):
     vision = harness.prepare_vision(place, MINIATURE)
     assert yaml.safe_load((vision / "recipe.yaml").read_text())["sources"][0]["dataset"].endswith("/portraits")
     recipes = [yaml.safe_load(path.read_text()) for path in (place.work / "stages").glob("*/recipe.yaml")]
+    text = harness.prepare_text(place, MINIATURE, tiny_experiment)
     new = [recipe for recipe in recipes if "config_name" in recipe and recipe["output_dir"] != str(vision)]
-    assert new and all(recipe["vision_model"] == str(vision) for recipe in new)
+    assert new and all((recipe["vision_model"], recipe["text_model"]) == (str(vision), str(text)) for recipe in new)
     assert not any("vision_model" in recipe for recipe in recipes if "model_name_or_path" in recipe)
 
 
@@ -209,7 +210,7 @@ def test_a_stage_that_was_killed_goes_on_from_its_checkpoint(tiny_experiment, pl
     stage, model = tiny_experiment.variants[0].stages[0], prepare_model(place, MINIATURE, "world")
     recipe = recipe_of(tiny_experiment, stage, MINIATURE, place, seed=5, max_steps=3)
     config = config_of(tiny_experiment.variants[0], model)
-    whole = harness.train(place, MINIATURE, model, recipe, config, None)
+    whole = harness.train(place, MINIATURE, model, recipe, config, {})
     weights = (whole / "model.safetensors").read_bytes()
     shutil.rmtree(whole)
     steps = ValorTrainer.training_step
@@ -221,10 +222,10 @@ def test_a_stage_that_was_killed_goes_on_from_its_checkpoint(tiny_experiment, pl
 
     monkeypatch.setattr(ValorTrainer, "training_step", dying)
     with pytest.raises(KeyboardInterrupt):
-        harness.train(place, MINIATURE, model, recipe, config, None)
+        harness.train(place, MINIATURE, model, recipe, config, {})
     assert not (whole / "done.json").exists() and (whole / "checkpoint-2").is_dir()
     monkeypatch.setattr(ValorTrainer, "training_step", steps)
-    assert harness.train(place, MINIATURE, model, recipe, config, None) == whole
+    assert harness.train(place, MINIATURE, model, recipe, config, {}) == whole
     assert (whole / "model.safetensors").read_bytes() == weights
     assert not list(whole.glob("checkpoint-*"))
     assert json.loads((whole / "done.json").read_text())["seconds"] is None

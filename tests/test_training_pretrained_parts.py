@@ -68,6 +68,16 @@ def test_a_model_without_a_word_head_takes_the_encoder(bert):
     torch.testing.assert_close(words, pretrained.bert.embeddings.word_embeddings.weight)
 
 
+def test_a_text_encoder_of_its_own_starts_as_the_same_bert(bert):
+    pretrained, folder = bert
+    model = ValorForRetrieval(tiny_config(text_encoder_config=pretrained.config.to_dict())).eval()
+    load_text_model(model, folder)
+    input_ids = torch.randint(104, 200, (2, 7))
+    expected = pretrained.bert(input_ids).last_hidden_state
+    torch.testing.assert_close(model.valor.text_encoder(input_ids).last_hidden_state, expected)
+    torch.testing.assert_close(model.valor.text_model(input_ids).last_hidden_state, expected, atol=2e-5, rtol=0)
+
+
 def test_vision_encoder_may_be_another_valors(tmp_path):
     pretrained = randomised(ValorForRetrieval(tiny_config()))
     pretrained.save_pretrained(tmp_path)

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,21 @@ import yaml
 from catalogue import EXPERIMENTS, Experiment, Measure, Scale, Stage, Variant, portraits
 from filelock import FileLock
 from real_data import PAIR_PROMPTS, TEMPLATES, evaluate_classes, exact_captions, vocabulary_of
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from modeling_valor import ValorConfig, ValorProcessor
 from modeling_valor.data.files import appearing
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
+from modeling_valor.data.text import clean_caption, clean_question
 from modeling_valor.data.vocabulary import train_tokenizer
 from modeling_valor.data.world import write_portraits, write_world
 from modeling_valor.evaluation import caption_metrics, evaluate_captioning
@@ -39,6 +49,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WORLD_SEEDS = {"train": 1, "test": 7, "portraits": 3}
 """Worlds of the two splits and of the still images. The splits hold out combinations; the test seed is used for nothing
 else besides."""
+
+MASKED = 0.3
+"""Share of words that are masked while texts are learned: twice BERT's, as the texts are short."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,54 @@ def prepare_vision(place: Place, scale: Scale, max_steps: int | None = None) -> 
     """The vision encoder that all models on the world start with, trained once for all variants and seeds."""
     model, experiment = prepare_model(place, scale, "world"), EXPERIMENTS["figure6"]
     recipe = recipe_of(experiment, portraits(scale), scale, place, 0, max_steps)
-    return train(place, scale, model, recipe, ValorConfig.from_pretrained(model), None)
+    return train(place, scale, model, recipe, ValorConfig.from_pretrained(model), {})
+
+
+def prepare_text(place: Place, scale: Scale, experiment: Experiment, max_steps: int | None = None) -> Path:
+    """The BERT that text encoders and decoders start with: it has learned the language of the training texts by masked
+    language modelling, once for all variants and seeds, and has seen and heard nothing.
+    """
+    model = prepare_model(place, scale, experiment.vocabulary)
+    known = {option.name for option in fields(TrainingArguments)}
+    arguments = {name: value for name, value in training_arguments(experiment, scale).items() if name in known}
+    arguments |= {
+        "max_steps": scale.steps["texts"] if max_steps is None else max_steps,
+        "per_device_train_batch_size": 4 * scale.batch_size,
+        "disable_tqdm": True,
+    }
+    config = bert_of(ValorConfig.from_pretrained(model))
+    origin = [arguments, config.to_dict(), _files(model), scale.train_clips, WORLD_SEEDS["train"]]
+    folder = place.work / "stages" / f"text-{digest(origin)}"
+    with locked(folder):
+        if not (folder / "done.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(model)
+            texts = [
+                tokenizer(text, truncation=True, max_length=config.max_position_embeddings)
+                for text in training_texts(experiment, scale, place)
+            ]
+            set_seed(0)
+            trainer = Trainer(
+                BertForMaskedLM(config),
+                TrainingArguments(str(folder), **arguments),
+                DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED),
+                texts,
+            )
+            started, resumed = time.monotonic(), any(folder.glob("checkpoint-*"))
+            trainer.train(resume_from_checkpoint=resumed)
+            trainer.save_model()
+            _finish(folder, None if resumed else time.monotonic() - started, arguments["max_steps"])
+    return folder
+
+
+def training_texts(experiment: Experiment, scale: Scale, place: Place) -> list[str]:
+    """All captions of the training split, and its questions with their answers."""
+    if experiment.vocabulary != "world":
+        return list(vocabulary_of(place.work / "real-data"))
+    texts = []
+    for sample in load_samples(place.dataset("world", scale, "train"), "train"):
+        texts += map(clean_caption, sample.captions)
+        texts += [f"{clean_question(question.text)} {question.answers[0]}" for question in sample.questions]
+    return texts
 
 
 def locked(folder: Path) -> FileLock:
@@ -172,22 +232,27 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def config_of(variant: Variant, model: Path) -> ValorConfig:
     """The configuration of the model folder with the variant's changes."""
-    config = ValorConfig.from_pretrained(model).to_dict() | dict(variant.config)
+    base = ValorConfig.from_pretrained(model)
+    config = base.to_dict() | dict(variant.config)
     if config["text_encoder_config"] == "bert":
-        same = (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "hidden_dropout_prob",
-            "attention_probs_dropout_prob",
-            "pad_token_id",
-        )
-        text = config["text_config"]
-        config["text_encoder_config"] = {"model_type": "bert", **{name: text[name] for name in same}}
+        config["text_encoder_config"] = bert_of(base).to_dict()
     return ValorConfig.from_dict(config)
+
+
+def bert_of(config: ValorConfig) -> BertConfig:
+    """A BERT of the size of the text encoder."""
+    same = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "pad_token_id",
+    )
+    return BertConfig(**{name: getattr(config.text_config, name) for name in same})
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -234,39 +299,43 @@ def train(
     model: Path,
     recipe: dict[str, Any],
     config: ValorConfig,
-    parent: Path | None,
-    vision: Path | None = None,
+    start: Path | Mapping[str, Path],
 ) -> Path:
     """Trains one stage, or finds it trained; gives its folder, with weights and processor.
 
-    It starts from the stage `parent`, or from new weights, of which those of the vision encoder may be from `vision`.
+    It starts from the stage `start`, or from new weights with the parts that `start` names ("text_model", "vision_model").
 
     The folder is called by all that the weights depend on, so that variants with equal beginnings share them.
     """
-    origin = {"parent": parent.name} if parent else {"config": config.to_dict(), "processor": _files(model)}
-    if vision is not None:
-        origin["vision"] = vision.name
+    if isinstance(start, Path):
+        origin = {"parent": start.name}
+    else:
+        parts = {name: part.name for name, part in start.items()}
+        origin = {"config": config.to_dict(), "processor": _files(model), **parts}
     world = [scale.train_clips, scale.portraits, WORLD_SEEDS]
     folder = place.work / "stages" / digest([_without_paths(recipe), origin, world])
     with locked(folder):
         if not (folder / "done.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            if parent is None:
-                config.save_pretrained(folder / "new")
-                start = {"config_name": str(folder / "new"), "processor_name": str(model)}
-                if vision is not None:
-                    start["vision_model"] = str(vision)
+            if isinstance(start, Path):
+                weights = {"model_name_or_path": str(start)}
             else:
-                start = {"model_name_or_path": str(parent)}
+                config.save_pretrained(folder / "new")
+                weights = {"config_name": str(folder / "new"), "processor_name": str(model)}
+                weights |= {name: str(part) for name, part in start.items()}
             path = folder / "recipe.yaml"
-            path.write_text(yaml.safe_dump({**recipe, **start, "output_dir": str(folder)}), encoding="utf-8")
+            path.write_text(yaml.safe_dump({**recipe, **weights, "output_dir": str(folder)}), encoding="utf-8")
             resumed, started = any(folder.glob("checkpoint-*")), time.monotonic()
             run(*parse_arguments([str(path)]), task=None)
-            for checkpoint in folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint)
-            seconds = None if resumed else round(time.monotonic() - started, 1)
-            write_json(folder / "done.json", {"seconds": seconds, "steps": recipe["max_steps"]})
+            _finish(folder, None if resumed else time.monotonic() - started, recipe["max_steps"])
     return folder
+
+
+def _finish(folder: Path, seconds: float | None, steps: int) -> None:
+    """Leaves the weights only, and a note that they are complete."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    write_json(folder / "done.json", {"seconds": None if seconds is None else round(seconds, 1), "steps": steps})
 
 
 def _files(model: Path) -> str:
@@ -337,12 +406,14 @@ def run_variant(
     if is_done(path, settings):
         return path
     model = prepare_model(place, scale, experiment.vocabulary)
-    vision = prepare_vision(place, scale, max_steps) if experiment.vocabulary == "world" else None
-    config, checkpoint, trained = config_of(variant, model), None, []
+    parts = {"text_model": prepare_text(place, scale, experiment, max_steps)}
+    if experiment.vocabulary == "world":
+        parts["vision_model"] = prepare_vision(place, scale, max_steps)
+    config, checkpoint, trained = config_of(variant, model), parts, []
 
-    def next_stage(stage: Stage, parent: Path | None) -> Path:
+    def next_stage(stage: Stage, start: Path | Mapping[str, Path]) -> Path:
         recipe = recipe_of(experiment, stage, scale, place, seed, max_steps)
-        trained.append(train(place, scale, model, recipe, config, parent, None if parent else vision))
+        trained.append(train(place, scale, model, recipe, config, start))
         return trained[-1]
 
     for stage in variant.stages:

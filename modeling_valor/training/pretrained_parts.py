@@ -53,16 +53,20 @@ def load_processor(name: str, text_model: str) -> ValorProcessor:
 
 
 def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
-    """Copies BERT into the decoder, which is the text encoder as well where they share their weights, and into its head.
+    """Copies BERT into the decoder and its head, and into the text encoder where that is a BERT of its own.
 
     Raises:
         ValueError: the checkpoint is not a BERT, or has another size.
     """
     bert = _of_type("bert", AutoModelForMaskedLM, checkpoint).state_dict()
+    text_encoder = model.valor.text_encoder
     tensors = {}
     for key, tensor in bert.items():
         if key.startswith("bert."):
-            tensors[new_name(f"multimodal_encoder.{key.removeprefix('bert.')}")] = tensor
+            name = key.removeprefix("bert.")
+            tensors[new_name(f"multimodal_encoder.{name}")] = tensor
+            if text_encoder is not None and text_encoder.config.model_type == "bert":
+                tensors[f"valor.text_encoder.{name}"] = tensor
         for prefix, new_prefix in BERT_HEAD_NAMES.items():
             if key.startswith(prefix):
                 tensors[key.replace(prefix, new_prefix)] = tensor
