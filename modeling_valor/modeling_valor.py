@@ -108,6 +108,8 @@ class ValorPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ValorConditionEmbeddings):
             init.normal_(module.type_embedding, mean=0.0, std=self.config.initializer_range)
+            if self.config.position_initializer_range is not None:
+                init.normal_(module.position_embedding.weight, std=self.config.position_initializer_range)
         elif isinstance(module, ValorModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
 

@@ -498,3 +498,15 @@ def test_attentions_and_hidden_states_on_request():
     assert len(outputs.hidden_states) == 3 and outputs.hidden_states[0].shape == (3, 7, 32)
     assert [a.shape for a in outputs.attentions] == [(3, 4, 7, 7)] * 2
     assert [a.shape for a in outputs.cross_attentions] == [(3, 4, 7, 2 * 5 + 2 * 9)] * 2
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 0.02), (0.5, 0.5)])
+def test_positions_of_a_new_model_are_as_large_as_asked_for(asked, expected):
+    config = tiny_config(position_initializer_range=asked)
+    torch.manual_seed(0)
+    model = ValorModel(config)
+    for part in (model.video_condition, model.audio_condition):
+        assert part.position_embedding.weight.std().item() == pytest.approx(expected, rel=0.1)
+    # Patches of 8 x 8 values of variance 1, times weights of 0.02, have a deviation of 0.16
+    positions = model.audio_model.embeddings.position_embedding.weight
+    assert positions.std().item() == pytest.approx(0.16, rel=0.15)

@@ -152,10 +152,10 @@ SCALES = {
             "small",
             train_clips=2000,
             test_clips=200,
-            portraits=8000,
+            portraits=16000,
             steps={
                 "texts": 1000,
-                "portraits": 1000,
+                "portraits": 2000,
                 "pretraining": 320,
                 "downstream": 480,
                 "finetuning": 120,
@@ -227,7 +227,6 @@ def pretraining(alignment: tuple[str, ...] = (), captioning: tuple[str, ...] = (
 
 def portraits(scale: Scale) -> Stage:
     """What the vision encoder of all models on the world starts with, as the paper's starts with CLIP."""
-    side = scale.image_size // 2  # a portrait shows half of a frame's side
     source = {
         "name": "portraits",
         "task": "pretraining",
@@ -236,7 +235,6 @@ def portraits(scale: Scale) -> Stage:
         "num_frames": 1,
         "neighbours": 8,
         "batch_size": 2 * scale.batch_size,
-        "transforms": {"size": {"height": side, "width": side}},
     }
     return Stage((source,), "portraits")
 

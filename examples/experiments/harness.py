@@ -127,7 +127,7 @@ def prepare_world(place: Place, scale: Scale, workers: int | None = None) -> Non
     folder = place.dataset("portraits", scale, "train")
     if not _holds(folder, scale.portraits):
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed, or had another number
-        write_portraits(folder, scale.portraits, WORLD_SEEDS["portraits"], workers, progress=True)
+        write_portraits(folder, scale.portraits, WORLD_SEEDS["portraits"], workers=workers, progress=True)
 
 
 def _holds(folder: str, count: int) -> bool:

@@ -8,14 +8,13 @@ single things.
 
 from .drawing import render_frames
 from .language import describe, questions
-from .portraits import PORTRAIT_SIZE, draw_portrait, sample_portrait, write_portraits
+from .portraits import draw_portrait, sample_portrait, write_portraits
 from .render import write_clip, write_world
 from .scenes import SPLITS, Act, Scene, Sound, Thing, sample_scene, split_of
 from .sounds import render_audio
 
 
 __all__ = [
-    "PORTRAIT_SIZE",
     "SPLITS",
     "Act",
     "Scene",

@@ -41,16 +41,14 @@ def render_frames(scene: Scene) -> np.ndarray:
     return np.clip(frames + 0.5, 0, 255).astype(np.uint8)
 
 
-def draw_still(
-    thing: Thing, background: str, angle: float, rng: np.random.Generator
-) -> tuple[np.ndarray, float, float]:
-    """One frame with one thing, turned by `angle` radians, somewhere in it; and its centre (x, y) in pixels."""
+def draw_still(thing: Thing, background: str, angle: float, rng: np.random.Generator) -> np.ndarray:
+    """One frame with one thing, turned by `angle` radians, somewhere in it."""
     track = _still(thing, np.zeros(1), rng)
     track.angle = track.angle + angle
     _place([track], rng)
     frames = _draw_background(background, rng)[None]
     _paint(frames, thing, track, rng)
-    return np.clip(frames[0] + 0.5, 0, 255).astype(np.uint8), track.x[0] * FRAME_SIZE, track.y[0] * FRAME_SIZE
+    return np.clip(frames[0] + 0.5, 0, 255).astype(np.uint8)
 
 
 # --- Where things are -------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Portraits: still images of one thing each, from close by, for vision encoders that start from nothing.
+"""Portraits: still images of one thing each, for vision encoders that start from nothing.
 
 In a clip a thing covers a tenth of the picture and five sentences tell of ten other facts, so shapes are learned last
-and late. A portrait is to the clips what CLIP's images are to VALOR's videos: one thing, its background, no time.
+and late. A portrait is to the clips what CLIP's images are to VALOR's videos: one thing, its background, no time. The thing
+is anywhere in a whole frame, as in a clip: whoever learns shapes in the middle of close-ups does not know them elsewhere.
 """
 
 import json
@@ -19,9 +20,6 @@ from .drawing import draw_still
 from .language import describe_still, questions_on_still
 from .render import METADATA
 from .scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, TEXTURES, Scene, Thing
-
-
-PORTRAIT_SIZE = 64  # pixels: half the side of a clip's frame, at the same scale
 
 
 def sample_portrait(index: int, seed: int) -> Scene:
@@ -42,13 +40,10 @@ def sample_portrait(index: int, seed: int) -> Scene:
 
 
 def draw_portrait(portrait: Scene) -> np.ndarray:
-    """Its picture, uint8 (`PORTRAIT_SIZE`, `PORTRAIT_SIZE`, 3). One of three things is turned, as by spinning."""
+    """Its picture, uint8 (`FRAME_SIZE`, `FRAME_SIZE`, 3). One of three things is turned, as by spinning."""
     rng = portrait.generator("frames")
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 1 / 3 else 0.0
-    frame, x, y = draw_still(portrait.things[0], portrait.background, angle, rng)
-    corners = np.rint(np.array([y, x]) - PORTRAIT_SIZE / 2 + rng.integers(-10, 11, size=2))
-    top, left = np.clip(corners, 0, len(frame) - PORTRAIT_SIZE).astype(int)
-    return frame[top : top + PORTRAIT_SIZE, left : left + PORTRAIT_SIZE]
+    return draw_still(portrait.things[0], portrait.background, angle, rng)
 
 
 def write_portraits(
