@@ -300,6 +300,7 @@ def test_findings_are_judged_by_means_and_their_errors(paper):
     assert judge([1.0], [2.0]) == "Holds: 2 of 2 comparisons come out as in the paper. One seed only."
     assert judge([2.0], [1.0], [2.0], [1.0]).startswith("Does not hold: 0 of 2")
     assert "the other way: R: B 1.0, A 2.0" in judge([2.0], [1.0])
+    assert "unclear: R: B 1.0, A 1.0" in judge([1.0], [1.0])
     # Standard deviation 1 in both: the difference 1.5 is below twice the error, 2 * sqrt(1/3 + 1/3) = 1.63
     unclear = judge([1.0, 2.0, 3.0], [2.5, 3.5, 4.5])
     assert "unclear: R: B 3.5, A 2.0" in unclear and unclear.startswith("Holds in part: 1 of 2")

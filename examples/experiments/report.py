@@ -115,11 +115,12 @@ def verdict(comparisons: Sequence[tuple[str, str, str]], values: Values) -> str:
         first, second = values[better, column], values[worse, column]
         difference = mean(first) - mean(second)
         text = f"{column}: {better} {mean(first):.1f}, {worse} {mean(second):.1f}"
+        error = 0.0
         if min(len(first), len(second)) > 1:
             error = (stdev(first) ** 2 / len(first) + stdev(second) ** 2 / len(second)) ** 0.5
-            if abs(difference) < 2 * error:
-                outcomes["unclear"].append(text)
-                continue
+        if difference == 0 or abs(difference) < 2 * error:
+            outcomes["unclear"].append(text)
+            continue
         outcomes["as in the paper" if difference > 0 else "the other way"].append(text)
     right = len(outcomes["as in the paper"])
     head = "Holds" if right == len(comparisons) else "Does not hold" if right == 0 else "Holds in part"

@@ -3,7 +3,7 @@
 The paper's ablation study on the procedural world, and training on small sets of real sounds and images.
 
     pip install -e ".[experiments]"
-    python examples/experiments/run_experiments.py all --work work                        # two CPU cores, hours
+    OMP_NUM_THREADS=1 python examples/experiments/run_experiments.py all --work work --jobs 2    # two CPU cores, an hour
     python examples/experiments/run_experiments.py all --work work --scale full --seeds 0 1 2 --jobs 4    # a GPU
     python examples/experiments/run_experiments.py real-data --work work --data path/to/sets
     python examples/experiments/run_experiments.py --list
