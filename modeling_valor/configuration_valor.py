@@ -200,8 +200,8 @@ class ValorConfig(PreTrainedConfig):
             third is inserted after the question's [CLS].
         initializer_range (`float`): standard deviation of new projections.
         position_initializer_range (`float`, *optional*): that of new frame and clip embeddings, which are added to
-            normalised tokens. `None` is `initializer_range`, as in the 2023 code; a model that learns from nothing tells
-            earlier from later much sooner with 0.5.
+            normalised tokens. `None` is `initializer_range`, as in the 2023 code; 0.5 makes them half as large as those
+            tokens, for a model that learns from nothing.
     """
 
     model_type = "valor"

@@ -187,7 +187,9 @@ def load_media(
     digest = hashlib.sha256(json.dumps([sample.id, *map(_place_of, sources)]).encode()).hexdigest()
     path = cache / digest[:2] / f"{digest}.safetensors"
     state = [_state_of(source) for source in sources]
-    if not _is_current(path, state):
+    wanted = {name for key, names in _INPUTS.items() if key in modalities for name in names}
+    media = _read_cached(path, state, wanted)
+    if media is None:
         try:
             media = _read_media(sample, processor, "av", options)
         except MediaError:
@@ -199,9 +201,7 @@ def load_media(
         halves = {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
         with appearing(path) as partial:
             save_file(halves, partial, metadata={"state": json.dumps(state)})
-    wanted = [name for key, names in _INPUTS.items() if key in modalities for name in names]
-    with safe_open(path, "pt") as file:
-        media = {name: file.get_tensor(name) for name in set(file.keys()) & set(wanted)}
+        media = {name: value for name, value in halves.items() if name in wanted}
     if not media:
         raise MediaError(f'{sample.id} has nothing of `modalities="{modalities}"`.')
     return {name: value.float() if value.is_floating_point() else value for name, value in media.items()}
@@ -223,14 +223,21 @@ def _state_of(source: Any) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _is_current(path: Path, state: Sequence[list[int] | None]) -> bool:
-    """Whether a cached file was made from the media as they are now, or as they were before they went."""
+def _read_cached(path: Path, state: Sequence[list[int] | None], wanted: set[str]) -> dict[str, torch.Tensor] | None:
+    """What is wanted of a cached file; None where there is none, or one that was made from other media than now.
+
+    Media that are gone (their state is None) are taken to be as they were.
+    """
     try:
         with safe_open(path, "pt") as file:
             known = json.loads((file.metadata() or {}).get("state", "[]"))
+            if len(known) != len(state) or any(
+                now not in (None, then) for now, then in zip(state, known, strict=True)
+            ):
+                return None
+            return {name: file.get_tensor(name) for name in wanted & set(file.keys())}
     except FileNotFoundError:
-        return False
-    return len(known) == len(state) and all(now in (None, then) for now, then in zip(state, known, strict=True))
+        return None
 
 
 def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: LoadingOptions) -> Path:

@@ -49,7 +49,7 @@ def draw_portrait(portrait: Scene) -> np.ndarray:
 def write_portraits(
     directory: str | os.PathLike, count: int, seed: int, workers: int | None = None, progress: bool = False
 ) -> None:
-    """Writes the first `count` portraits as PNG files and `metadata.jsonl` with captions and questions, in about 2 ms each.
+    """Writes the first `count` portraits as PNG files and `metadata.jsonl` with captions and questions, in about 5 ms each.
 
     Args:
         directory: made if absent; must be empty.
