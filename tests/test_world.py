@@ -371,6 +371,26 @@ def test_a_directory_holds_one_world(tmp_path):
         write_world(tmp_path / "films", "train", 1, seed=2, workers=1)
 
 
+def test_a_lesson_asks_all_questions_of_one_kind_about_the_clips_that_have_them(tmp_path):
+    write_world(tmp_path, "train", 3, seed=2, workers=1, things=2, about="both")
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
+    scenes = [sample_scene("train", index, seed=2) for index in range(100)]
+    chosen = [
+        scene for scene in scenes if len(scene.things) == 2 and any(q["about"] == "both" for q in questions(scene))
+    ]
+    assert [row["captions"] for row in rows] == [describe(scene) for scene in chosen[:3]]
+    for row, scene in zip(rows, chosen, strict=False):
+        asked = [pair for pair in questions(scene) if pair["about"] == "both"]
+        assert row["qa"][: len(asked)] == asked
+        assert {pair["about"] for pair in row["qa"]} == {"both"}
+    with pytest.raises(ValueError, match="choose another directory"):
+        write_world(tmp_path, "train", 3, seed=2, workers=1)
+    with pytest.raises(ValueError, match="1 or 2 things"):
+        write_world(tmp_path / "out", "train", 1, seed=2, things=3)
+    with pytest.raises(ValueError, match="sight, sound, both"):
+        write_world(tmp_path / "out", "train", 1, seed=2, about="taste")
+
+
 @pytest.mark.parametrize("count, workers", [(0, 1), (1, 0)])
 def test_counts_below_one_are_an_error(tmp_path, count, workers):
     with pytest.raises(ValueError, match="at least 1"):

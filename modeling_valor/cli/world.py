@@ -23,11 +23,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--portraits", action="store_true", help="still images of single things instead, for which there are no splits"
     )
+    parser.add_argument("--things", type=int, choices=(1, 2), help="only clips in which so many things are seen")
+    parser.add_argument(
+        "--about", choices=("sight", "sound", "both"), help="all questions of this kind and no others, for lessons"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
 
     summary = {"directory": args.directory, "seed": args.seed}
+    lesson = {"things": args.things, "about": args.about}
+    if args.portraits and any(lesson.values()):
+        parser.error("--things and --about choose among clips: leave them out with --portraits.")
     options = {"workers": args.workers, "progress": not args.json}
     try:
         if args.portraits:
@@ -35,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
             summary |= {"portraits": args.count}
             told = f"{args.directory}: {args.count} portraits."
         else:
-            rendered = write_world(args.directory, args.split, args.count, args.seed, **options)
+            rendered = write_world(args.directory, args.split, args.count, args.seed, **options, **lesson)
             summary |= {"split": args.split, "clips": args.count, "rendered": rendered}
             told = f"{args.directory}: {args.count} clips of the {args.split} split, {rendered} of them rendered now."
     except (ValueError, OSError) as error:

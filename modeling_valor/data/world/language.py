@@ -11,7 +11,8 @@ from .scenes import COLORS, EVENTS, HALVES, MOMENTS, SHAPES, SOUNDS, Act, Scene,
 
 
 CAPTIONS = 5
-QUESTIONS = 2  # of each kind: sight, sound, both
+QUESTIONS = 2  # of each kind
+KINDS = ("sight", "sound", "both")  # what questions are about
 
 # Each pair is a common wording and a rarer one.
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
@@ -243,18 +244,25 @@ class _Narrator:
 # --- Questions --------------------------------------------------------------------------------------------------------
 
 
-def questions(scene: Scene) -> list[dict[str, str]]:
+def questions(scene: Scene, about: str | None = None) -> list[dict[str, str]]:
     """Up to two questions each "about" sight, sound and both, with short answers.
 
     A question about both turns on whether something seen and something heard happen at the same time: change either alone
     and its answer changes. Clips in which nothing seen or nothing heard is timed have none.
+
+    Args:
+        about: all questions of this kind instead, and no others.
     """
     rng = scene.generator("questions")
     asked = []
-    for about, candidates in (("sight", _on_sight), ("sound", _on_sound), ("both", _on_both)):
+    for kind, candidates in zip(KINDS, (_on_sight, _on_sound, _on_both), strict=True):
         pairs = candidates(scene, rng)
-        chosen = rng.permutation(len(pairs))[:QUESTIONS]
-        asked += [{"question": pairs[i][0], "answer": pairs[i][1], "about": about} for i in chosen]
+        chosen = rng.permutation(len(pairs))
+        if about is None:
+            chosen = chosen[:QUESTIONS]
+        elif kind != about:
+            continue
+        asked += [{"question": pairs[i][0], "answer": pairs[i][1], "about": kind} for i in chosen]
     return asked
 
 

@@ -3,6 +3,9 @@
 
 import json
 import os
+from collections.abc import Iterator
+from itertools import count as counted
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -11,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..files import appearing, mapping
 from .drawing import FRAME_RATE, FRAME_SIZE, render_frames
-from .language import describe, questions
+from .language import KINDS, describe, questions
 from .scenes import Scene, sample_scene
 from .sounds import render_audio
 
@@ -50,6 +53,8 @@ def write_world(
     seed: int,
     workers: int | None = None,
     progress: bool = False,
+    things: int | None = None,
+    about: str | None = None,
 ) -> int:
     """Writes the first `count` clips of a split and then `metadata.jsonl`; gives the number of clips it had to render.
 
@@ -63,24 +68,40 @@ def write_world(
         count: how many clips, at least 1.
         workers: processes, by default one for each core; 1 renders in this process.
         progress: show a progress bar, where there is a terminal.
+        things: 1 or 2: only clips in which so many things are seen.
+        about: "sight", "sound" or "both": only clips about which such questions can be asked, with all of these questions.
+            What a model does not learn from the whole world in any time it may learn soon from such a lesson.
 
     Raises:
-        ValueError: an unknown split; a count, seed or number of workers out of range; a directory with other clips, or
-            one that another run is writing to.
+        ValueError: an unknown split; a count, seed, number of workers or lesson out of range; a directory with other
+            clips, or one that another run is writing to.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
     if count < 1 or workers < 1:
         raise ValueError(f"count and workers must be at least 1, got count={count} and workers={workers}.")
-    scenes = [sample_scene(split, index, seed) for index in range(count)]
+    if things not in (None, 1, 2) or about not in (None, *KINDS):
+        raise ValueError(
+            f"There are clips of 1 or 2 things and questions about {', '.join(KINDS)}, got things={things!r} and about={about!r}."
+        )
+    scenes = list(islice(_scenes(split, seed, things, about), count))
+    origin = {"split": split, "seed": seed} | {
+        name: value for name, value in (("things", things), ("about", about)) if value is not None
+    }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(directory / ".world.lock", timeout=0):
-            return _write_missing(directory, {"split": split, "seed": seed}, scenes, workers, progress)
+            return _write_missing(directory, origin, scenes, workers, progress)
     except Timeout as error:
         raise ValueError(
             f"{directory} is being written by another run: wait for it, or choose another folder."
         ) from error
+
+
+def _scenes(split: str, seed: int, things: int | None, about: str | None) -> Iterator[Scene]:
+    for scene in (sample_scene(split, index, seed) for index in counted()):
+        if things in (None, len(scene.things)) and (about is None or questions(scene, about)):
+            yield scene
 
 
 def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: int, progress: bool) -> int:
@@ -93,7 +114,7 @@ def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: 
             pass
     with appearing(directory / METADATA) as partial, partial.open("w", encoding="utf-8") as file:
         for name, scene in zip(names, scenes, strict=True):
-            row = {"file_name": name, "captions": describe(scene), "qa": questions(scene)}
+            row = {"file_name": name, "captions": describe(scene), "qa": questions(scene, origin.get("about"))}
             file.write(json.dumps(row) + "\n")
     for leftover in directory.glob(".*.partial"):  # of runs that were killed
         leftover.unlink(missing_ok=True)
