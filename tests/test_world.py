@@ -387,7 +387,7 @@ def test_a_lesson_asks_all_questions_of_one_kind_about_the_clips_that_have_them(
         write_world(tmp_path, "train", 3, seed=2, workers=1)
     with pytest.raises(ValueError, match="1 or 2 things"):
         write_world(tmp_path / "out", "train", 1, seed=2, things=3)
-    with pytest.raises(ValueError, match="sight, sound, both"):
+    with pytest.raises(ValueError, match="sight, sound, both, time"):
         write_world(tmp_path / "out", "train", 1, seed=2, about="taste")
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from ..data.world import SPLITS, write_portraits, write_world
+from ..data.world import LESSONS, SPLITS, write_portraits, write_world
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,9 +24,7 @@ def main(argv: Sequence[str]) -> int:
         "--portraits", action="store_true", help="still images of single things instead, for which there are no splits"
     )
     parser.add_argument("--things", type=int, choices=(1, 2), help="only clips in which so many things are seen")
-    parser.add_argument(
-        "--about", choices=("sight", "sound", "both"), help="all questions of this kind and no others, for lessons"
-    )
+    parser.add_argument("--about", choices=LESSONS, help="all questions of this kind and no others, for lessons")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)

@@ -7,7 +7,7 @@ single things.
 """
 
 from .drawing import render_frames
-from .language import describe, questions
+from .language import LESSONS, describe, questions
 from .portraits import draw_portrait, sample_portrait, write_portraits
 from .render import write_clip, write_world
 from .scenes import SPLITS, Act, Scene, Sound, Thing, sample_scene, split_of
@@ -15,6 +15,7 @@ from .sounds import render_audio
 
 
 __all__ = [
+    "LESSONS",
     "SPLITS",
     "Act",
     "Scene",

@@ -13,6 +13,7 @@ from .scenes import COLORS, EVENTS, HALVES, MOMENTS, SHAPES, SOUNDS, Act, Scene,
 CAPTIONS = 5
 QUESTIONS = 2  # of each kind
 KINDS = ("sight", "sound", "both")  # what questions are about
+LESSONS = (*KINDS, "time")  # what they may be about in lessons
 
 # Each pair is a common wording and a rarer one.
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
@@ -65,6 +66,7 @@ SOUND_WORDS = {
     "woman": ("a woman", "talks", "talking", "the voice of a woman", "woman"),
     "clock": ("a clock", "ticks", "ticking", "the sound of a clock", "clock"),
 }
+MOMENT_WORDS = {"first": "first", "last": "last", "early": "first", "middle": "later", "late": "last"}
 QUIET_CLAUSES = ("it is quiet", "there is no sound")
 QUIET_NOUNS = ("no sound", "silence")
 
@@ -251,9 +253,12 @@ def questions(scene: Scene, about: str | None = None) -> list[dict[str, str]]:
     and its answer changes. Clips in which nothing seen or nothing heard is timed have none.
 
     Args:
-        about: all questions of this kind instead, and no others.
+        about: all questions of this kind instead, and no others; one of `LESSONS`. Those about "time" are asked in lessons
+            only: at what moment something is seen or heard, which all questions about both take for granted.
     """
     rng = scene.generator("questions")
+    if about == "time":
+        return [{"question": question, "answer": moment, "about": about} for question, moment in _on_time(scene)]
     asked = []
     for kind, candidates in zip(KINDS, (_on_sight, _on_sound, _on_both), strict=True):
         pairs = candidates(scene, rng)
@@ -366,14 +371,18 @@ def _on_both(scene: Scene, rng) -> list[tuple[str, str]]:
     return pairs
 
 
-def _on_event(scene: Scene) -> list[tuple[str, str]]:
-    act, strike, things = scene.acts[0], scene.sounds[0], scene.things
-    event = {
+def _event(scene: Scene) -> str:
+    act, things = scene.acts[0], scene.things
+    return {
         "collide": f"the {things[0].shape} and the {things[-1].shape} collide",
         "appear": f"the {things[-1].shape} appears",
         "vanish": f"the {things[-1].shape} vanishes",
         "change": f"the {things[0].shape} changes color",
     }[act.verb]
+
+
+def _on_event(scene: Scene) -> list[tuple[str, str]]:
+    act, strike, event = scene.acts[0], scene.sounds[0], _event(scene)
     pairs = [(f"is {_with_article(strike.name)} heard just as {event}?", _yes(act, strike))]
     if len(scene.sounds) == 1:
         pairs.append((f"what is heard just as {event}?", _answer(strike.name if act.when == strike.when else None)))
@@ -382,3 +391,12 @@ def _on_event(scene: Scene) -> list[tuple[str, str]]:
 
 def _yes(act: Act, sound: Sound) -> str:
     return "yes" if act.when == sound.when else "no"
+
+
+def _on_time(scene: Scene) -> list[tuple[str, str]]:
+    pairs = []
+    for act in scene.acts:
+        seen = _event(scene) if act.verb in EVENTS else f"the {scene.things[act.thing].shape} {_finite(act)}"
+        pairs.append((f"at what moment do we see that {seen}?", act.when))
+    pairs += [(f"at what moment do we hear that {_clause(sound.name)}?", sound.when) for sound in scene.sounds]
+    return [(question, MOMENT_WORDS[when]) for question, when in pairs if when in MOMENT_WORDS]

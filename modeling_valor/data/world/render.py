@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..files import appearing, mapping
 from .drawing import FRAME_RATE, FRAME_SIZE, render_frames
-from .language import KINDS, describe, questions
+from .language import LESSONS, describe, questions
 from .scenes import Scene, sample_scene
 from .sounds import render_audio
 
@@ -69,7 +69,7 @@ def write_world(
         workers: processes, by default one for each core; 1 renders in this process.
         progress: show a progress bar, where there is a terminal.
         things: 1 or 2: only clips in which so many things are seen.
-        about: "sight", "sound" or "both": only clips about which such questions can be asked, with all of these questions.
+        about: "sight", "sound", "both" or "time": only clips about which such questions can be asked, with all of these questions.
             What a model does not learn from the whole world in any time it may learn soon from such a lesson.
 
     Raises:
@@ -79,9 +79,9 @@ def write_world(
     workers = os.cpu_count() or 1 if workers is None else workers
     if count < 1 or workers < 1:
         raise ValueError(f"count and workers must be at least 1, got count={count} and workers={workers}.")
-    if things not in (None, 1, 2) or about not in (None, *KINDS):
+    if things not in (None, 1, 2) or about not in (None, *LESSONS):
         raise ValueError(
-            f"There are clips of 1 or 2 things and questions about {', '.join(KINDS)}, got things={things!r} and about={about!r}."
+            f"There are clips of 1 or 2 things and questions about {', '.join(LESSONS)}, got things={things!r} and about={about!r}."
         )
     scenes = list(islice(_scenes(split, seed, things, about), count))
     origin = {"split": split, "seed": seed} | {
