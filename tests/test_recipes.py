@@ -20,7 +20,13 @@ from modeling_valor.training.recipes import EVALUATIONS, ModelArguments, build_m
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPES = {path.stem: path for path in sorted((EXAMPLES / "recipes").glob("*.yaml"))}
-PRETRAINING = ["pretrain_valor_base", "pretrain_valor_large", "valor_tiny", "valor_tiny_portraits"]
+PRETRAINING = [
+    "pretrain_valor_base",
+    "pretrain_valor_large",
+    "valor_tiny",
+    "valor_tiny_lessons",
+    "valor_tiny_portraits",
+]
 SELF_CRITICAL = ["coco_captioning_scst", "vatex_captioning_scst"]
 DOWNSTREAM = [name for name in RECIPES if name not in PRETRAINING]
 GPUS = 8
