@@ -38,7 +38,7 @@ from modeling_valor.media import (
 )
 
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
