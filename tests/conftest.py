@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What every test may use: the recorded outputs of the 2023 code, checkpoints converted from it, the shared data."""
+"""What every test may use: the recorded outputs of the 2023 code, checkpoints converted from it, the shared data, media."""
 
 import functools
 import http.server

@@ -391,6 +391,29 @@ def test_a_lesson_asks_all_questions_of_one_kind_about_the_clips_that_have_them(
         write_world(tmp_path / "out", "train", 1, seed=2, about="taste")
 
 
+def test_a_lesson_about_time_asks_for_the_moment_of_all_that_has_one():
+    star, ring = Thing("small", "plain", "red", "star"), Thing("large", "plain", "blue", "ring")
+    turns = Scene("sky", (star, ring), (Act("spin", "first"), Act("up", "last", 1)), (Sound("bell", "last"),), 0)
+    assert [(pair["question"], pair["answer"]) for pair in questions(turns, "time")] == [
+        ("at what moment do we see that the star spins?", "first"),
+        ("at what moment do we see that the ring rises?", "last"),
+        ("at what moment do we hear that a bell rings?", "last"),
+    ]
+    sounds = (Sound("bell", "middle"), Sound("rain", "throughout", bed=True))
+    event = Scene("sky", (star, ring), (Act("appear", "early", 1),), sounds, 0)
+    assert [(pair["question"], pair["answer"]) for pair in questions(event, "time")] == [
+        ("at what moment do we see that the ring appears?", "first"),
+        ("at what moment do we hear that a bell rings?", "later"),
+    ]
+
+
+def test_command_refuses_lessons_of_portraits(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "out"), "--portraits", "--about", "sight"])
+    assert "leave them out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("count, workers", [(0, 1), (1, 0)])
 def test_counts_below_one_are_an_error(tmp_path, count, workers):
     with pytest.raises(ValueError, match="at least 1"):

@@ -66,6 +66,7 @@ SOUND_WORDS = {
     "woman": ("a woman", "talks", "talking", "the voice of a woman", "woman"),
     "clock": ("a clock", "ticks", "ticking", "the sound of a clock", "clock"),
 }
+# The named time of something -> what a lesson about time calls it; what lasts throughout is not asked for.
 MOMENT_WORDS = {"first": "first", "last": "last", "early": "first", "middle": "later", "late": "last"}
 QUIET_CLAUSES = ("it is quiet", "there is no sound")
 QUIET_NOUNS = ("no sound", "silence")
@@ -372,6 +373,7 @@ def _on_both(scene: Scene, rng) -> list[tuple[str, str]]:
 
 
 def _event(scene: Scene) -> str:
+    """A scene's event as a clause, such as "the ring appears"."""
     act, things = scene.acts[0], scene.things
     return {
         "collide": f"the {things[0].shape} and the {things[-1].shape} collide",

@@ -69,8 +69,8 @@ def write_world(
         workers: processes, by default one for each core; 1 renders in this process.
         progress: show a progress bar, where there is a terminal.
         things: 1 or 2: only clips in which so many things are seen.
-        about: "sight", "sound", "both" or "time": only clips about which such questions can be asked, with all of these questions.
-            What a model does not learn from the whole world in any time it may learn soon from such a lesson.
+        about: one of `LESSONS`: only clips about which such questions can be asked, with all of these questions. What a
+            model learns slowly from the whole world it may learn soon from such a lesson.
 
     Raises:
         ValueError: an unknown split; a count, seed, number of workers or lesson out of range; a directory with other
@@ -81,12 +81,15 @@ def write_world(
         raise ValueError(f"count and workers must be at least 1, got count={count} and workers={workers}.")
     if things not in (None, 1, 2) or about not in (None, *LESSONS):
         raise ValueError(
-            f"There are clips of 1 or 2 things and questions about {', '.join(LESSONS)}, got things={things!r} and about={about!r}."
+            f"There are clips of 1 or 2 things and questions about {', '.join(LESSONS)}, "
+            f"got things={things!r} and about={about!r}."
         )
     scenes = list(islice(_scenes(split, seed, things, about), count))
-    origin = {"split": split, "seed": seed} | {
-        name: value for name, value in (("things", things), ("about", about)) if value is not None
-    }
+    origin = {"split": split, "seed": seed}
+    if things is not None:
+        origin["things"] = things
+    if about is not None:
+        origin["about"] = about
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -99,6 +102,7 @@ def write_world(
 
 
 def _scenes(split: str, seed: int, things: int | None, about: str | None) -> Iterator[Scene]:
+    """All scenes of a split without end, or those of one lesson, in their order."""
     for scene in (sample_scene(split, index, seed) for index in counted()):
         if things in (None, len(scene.things)) and (about is None or questions(scene, about)):
             yield scene
