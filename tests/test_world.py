@@ -387,7 +387,7 @@ def test_a_lesson_asks_all_questions_of_one_kind_about_the_clips_that_have_them(
         write_world(tmp_path, "train", 3, seed=2, workers=1)
     with pytest.raises(ValueError, match="1 or 2 things"):
         write_world(tmp_path / "out", "train", 1, seed=2, things=3)
-    with pytest.raises(ValueError, match="sight, sound, both, time"):
+    with pytest.raises(ValueError, match="sight, sound, both, order, time"):
         write_world(tmp_path / "out", "train", 1, seed=2, about="taste")
 
 
@@ -405,6 +405,19 @@ def test_a_lesson_about_time_asks_for_the_moment_of_all_that_has_one():
         ("at what moment do we see that the ring appears?", "first"),
         ("at what moment do we hear that a bell rings?", "later"),
     ]
+
+
+def test_a_lesson_about_order_asks_which_of_two_is_active_in_each_half():
+    star, ring = Thing("small", "plain", "red", "star"), Thing("large", "plain", "blue", "ring")
+    turns = Scene("sky", (star, ring), (Act("spin", "first"), Act("up", "last", 1)), (), 0)
+    assert [(pair["question"], pair["answer"]) for pair in questions(turns, "order")] == [
+        ("which shape moves first?", "star"),
+        ("which shape is active first?", "star"),
+        ("what color is the active shape first?", "red"),
+        ("which shape is active last?", "ring"),
+        ("what color is the active shape last?", "blue"),
+    ]
+    assert questions(Scene("sky", (star,), (Act("spin", "first"),), (), 0), "order") == []
 
 
 def test_command_refuses_lessons_of_portraits(tmp_path, capsys):

@@ -13,7 +13,7 @@ from .scenes import COLORS, EVENTS, HALVES, MOMENTS, SHAPES, SOUNDS, Act, Scene,
 CAPTIONS = 5
 QUESTIONS = 2  # of each kind
 KINDS = ("sight", "sound", "both")  # what questions are about
-LESSONS = (*KINDS, "time")  # what they may be about in lessons
+LESSONS = (*KINDS, "order", "time")  # what they may be about in lessons
 
 # Each pair is a common wording and a rarer one.
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
@@ -254,12 +254,14 @@ def questions(scene: Scene, about: str | None = None) -> list[dict[str, str]]:
     and its answer changes. Clips in which nothing seen or nothing heard is timed have none.
 
     Args:
-        about: all questions of this kind instead, and no others; one of `LESSONS`. Those about "time" are asked in lessons
-            only: at what moment something is seen or heard, which all questions about both take for granted.
+        about: all questions of this kind instead, and no others; one of `LESSONS`. Two kinds are asked in lessons only, of
+            what all questions about both take for granted: "order", which of two things is active first, and "time", at
+            what moment something is seen or heard.
     """
     rng = scene.generator("questions")
-    if about == "time":
-        return [{"question": question, "answer": moment, "about": about} for question, moment in _on_time(scene)]
+    if about in ("order", "time"):
+        pairs = _on_order(scene) if about == "order" else _on_time(scene)
+        return [{"question": question, "answer": answer, "about": about} for question, answer in pairs]
     asked = []
     for kind, candidates in zip(KINDS, (_on_sight, _on_sound, _on_both), strict=True):
         pairs = candidates(scene, rng)
@@ -393,6 +395,16 @@ def _on_event(scene: Scene) -> list[tuple[str, str]]:
 
 def _yes(act: Act, sound: Sound) -> str:
     return "yes" if act.when == sound.when else "no"
+
+
+def _on_order(scene: Scene) -> list[tuple[str, str]]:
+    if len(scene.acts) < 2:
+        return []
+    pairs = [("which shape moves first?", scene.things[0].shape)]
+    for when, thing in zip(HALVES, scene.things, strict=True):
+        pairs.append((f"which shape is active {when}?", thing.shape))
+        pairs.append((f"what color is the active shape {when}?", thing.color))
+    return pairs
 
 
 def _on_time(scene: Scene) -> list[tuple[str, str]]:
