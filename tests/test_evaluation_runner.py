@@ -97,7 +97,7 @@ for task in sys.argv[1].split(","):
             cache.add = add
         os._exit(main([part.replace("TASK", task) for part in sys.argv[2:]]))
     _, status = os.waitpid(child, 0)
-    print(os.WTERMSIG(status))
+    print(os.WTERMSIG(status), flush=True)
 """
 
 

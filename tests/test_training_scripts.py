@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,13 @@ from modeling_valor.data.world import write_world
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {
+    **os.environ,
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONUNBUFFERED": "1",  # each step is seen when it is done
+}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +93,11 @@ def test_a_run_that_was_killed_resumes_to_the_losses_of_one_that_was_not(tmp_pat
     process.stdout.close()
     process.wait()
     assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "trainer_state.json").exists()
+    # As if killed once more, in the middle of writing a checkpoint
+    torn = tmp_path / "killed" / "checkpoint-4"
+    shutil.rmtree(torn, ignore_errors=True)
+    torn.mkdir()
+    (torn / "config.json").write_text("{}")
     run(script, options, "--output_dir", tmp_path / "killed")
     whole = losses(tmp_path / "whole")
     assert len(whole) == 6 and losses(tmp_path / "killed") == whole

@@ -12,11 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
 
 from ..configuration_valor import ValorConfig
 from ..data.loading import LoadingOptions
@@ -34,6 +37,9 @@ from .multitask import HEADS, ValorForMultitask
 from .pretrained_parts import load_audio_model, load_processor, load_text_model, load_vision_model
 from .self_critical import CiderReward, SelfCriticalTrainer
 from .trainer import Evaluation, ValorTrainer
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -274,8 +280,8 @@ def run(
     )
     if args.do_train:
         checkpoint = args.resume_from_checkpoint
-        if checkpoint is None and os.path.isdir(args.output_dir):
-            checkpoint = get_last_checkpoint(args.output_dir)
+        if checkpoint is None:
+            checkpoint = last_checkpoint(args.output_dir)
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         trainer.log_metrics("train", result.metrics)
@@ -287,6 +293,26 @@ def run(
     trainer.log_metrics("eval", metrics)
     trainer.save_metrics("eval", metrics)
     return metrics
+
+
+def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """
+    The last checkpoint that was written to its end, or None.
+
+    That of transformers would also be one that the run was killed in the middle of writing, which cannot be resumed.
+    """
+    complete = {}
+    for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if not step.isdecimal():
+            continue
+        try:  # the state is what Trainer writes last
+            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning(f"{folder} was not written to its end and is passed over.")
+            continue
+        complete[int(step)] = str(folder)
+    return complete[max(complete)] if complete else None
 
 
 def build_evaluations(
