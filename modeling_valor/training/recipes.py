@@ -8,6 +8,7 @@ A recipe is a YAML file of the same arguments as the command line's, which overr
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -18,7 +19,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from transformers.utils import logging
 
 from ..configuration_valor import ValorConfig
@@ -301,18 +302,16 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
 
     That of transformers would also be one that the run was killed in the middle of writing, which cannot be resumed.
     """
-    complete = {}
-    for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        step = folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-        if not step.isdecimal():
-            continue
+    for folder in reversed(sort_checkpoints(os.fspath(output_dir))):
+        if not re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", os.path.basename(folder)):
+            continue  # somebody's copy of one
         try:  # the state is what Trainer writes last
-            json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+            json.loads(Path(folder, TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             logger.warning(f"{folder} was not written to its end and is passed over.")
-            continue
-        complete[int(step)] = str(folder)
-    return complete[max(complete)] if complete else None
+        else:
+            return folder
+    return None
 
 
 def build_evaluations(

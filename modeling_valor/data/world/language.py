@@ -401,9 +401,10 @@ def _on_order(scene: Scene) -> list[tuple[str, str]]:
     if len(scene.acts) < 2:
         return []
     pairs = [("which shape moves first?", scene.things[0].shape)]
-    for when, thing in zip(HALVES, scene.things, strict=True):
-        pairs.append((f"which shape is active {when}?", thing.shape))
-        pairs.append((f"what color is the active shape {when}?", thing.color))
+    for act in scene.acts:
+        thing = scene.things[act.thing]
+        pairs.append((f"which shape is active {act.when}?", thing.shape))
+        pairs.append((f"what color is the active shape {act.when}?", thing.color))
     return pairs
 
 
