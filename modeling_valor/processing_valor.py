@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Text, questions, videos and sound to the inputs of the VALOR models, and generated ids back to text."""
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any, Literal
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BatchFeature
+from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
@@ -75,6 +76,12 @@ class ValorProcessor(ProcessorMixin):
     def __init__(self, tokenizer, video_processor, feature_extractor, clean_text: bool = False):
         super().__init__(tokenizer, video_processor, feature_extractor)
         self.clean_text = clean_text
+
+    @classmethod
+    def _load_tokenizer_from_pretrained(
+        cls, sub_processor_type: str, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> PreTrainedTokenizerBase:
+        return load_tokenizer(pretrained_model_name_or_path, **kwargs)
 
     def __call__(
         self,
@@ -247,6 +254,26 @@ class ValorProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """What text and complete audiovisual samples become; questions and masks come with questions and gaps."""
         return ["input_ids", "attention_mask", *MASKS]
+
+
+def load_tokenizer(name: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase:
+    """
+    The tokenizer of a folder or Hub name, never the empty one that transformers makes where its files are missing.
+
+    Raises:
+        OSError: there is no tokenizer, or one without any words.
+    """
+    try:
+        tokenizer, cause = AutoTokenizer.from_pretrained(name, **kwargs), None
+    except ValueError as error:
+        tokenizer, cause = None, error
+    if tokenizer is None or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise OSError(
+            f"{name} has no tokenizer: add the `tokenizer.json` and `tokenizer_config.json`, or the `vocab.txt`, that the "
+            "model was trained with (for the released checkpoints those of bert-base-uncased; `valor convert --vocab` "
+            "writes them)."
+        ) from cause
+    return tokenizer
 
 
 def _as_files(videos: Any) -> list | None:

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import fixture_json
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoVideoProcessor, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoProcessor,
+    AutoVideoProcessor,
+    GenerationConfig,
+)
 
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorProcessor
 from modeling_valor.convert_valor_checkpoint import config_from_checkpoint, convert_state_dict, save_configs
@@ -117,6 +124,12 @@ def test_files_load_through_auto_classes(size):
     assert AutoVideoProcessor.from_pretrained(folder).size["height"] == 224
     assert AutoFeatureExtractor.from_pretrained(folder).clip_length == 512
     assert GenerationConfig.from_pretrained(folder).max_new_tokens == 30
+
+
+@pytest.mark.parametrize("auto", [AutoProcessor, ValorProcessor])
+def test_a_processor_without_its_tokenizer_is_refused(size, auto):
+    with pytest.raises(OSError, match=rf"{size} has no tokenizer: add the `tokenizer.json`.*`vocab.txt`"):
+        auto.from_pretrained(HUB_CONFIGS / size)
 
 
 def test_paper_facts_of_the_two_sizes():

@@ -338,6 +338,18 @@ def test_saved_processor_is_loaded_unchanged(processor, clips, tmp_path):
     assert_same(loaded(**options), processor(**options))
 
 
+@pytest.mark.parametrize("missing", [["tokenizer.json"], ["tokenizer.json", "tokenizer_config.json"]])
+def test_a_processor_whose_tokenizer_files_are_missing_is_refused(processor, tmp_path, missing):
+    processor.save_pretrained(tmp_path)
+    for name in missing:
+        (tmp_path / name).unlink()
+    with pytest.raises(OSError, match=r"has no tokenizer: add the `tokenizer.json`"):
+        ValorProcessor.from_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ndog\n")
+    if len(missing) == 1:  # else nothing says which kind of tokenizer the words are for
+        assert len(ValorProcessor.from_pretrained(tmp_path).tokenizer) == 7
+
+
 def test_input_names_are_those_of_complete_samples(processor, clips):
     assert set(processor(text="a dog", videos=clips["both"])) == set(processor.model_input_names)
 

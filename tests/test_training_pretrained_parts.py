@@ -17,7 +17,12 @@ from transformers import (
 )
 
 from modeling_valor import ValorConfig, ValorForPreTraining, ValorForRetrieval, ValorProcessor
-from modeling_valor.training.pretrained_parts import load_audio_model, load_text_model, load_vision_model
+from modeling_valor.training.pretrained_parts import (
+    load_audio_model,
+    load_processor,
+    load_text_model,
+    load_vision_model,
+)
 from modeling_valor.training.recipes import ModelArguments, build_model
 
 
@@ -178,6 +183,12 @@ def test_a_checkpoint_of_another_kind_or_size_is_refused(tmp_path, bert):
     ).save_pretrained(tmp_path / "clip")
     with pytest.raises(ValueError, match=r"are missing, such as .*encoder.layers.1"):
         load_vision_model(ValorForRetrieval(tiny_config()), str(tmp_path / "clip"))
+
+
+def test_a_bert_without_a_tokenizer_is_refused_as_its_source(tmp_path, bert):
+    write_checkpoint(tmp_path / "source")
+    with pytest.raises(OSError, match="has no tokenizer"):
+        load_processor(str(tmp_path / "source"), bert[1])
 
 
 def test_a_new_model_takes_the_tokenizer_of_its_bert(tmp_path, bert):

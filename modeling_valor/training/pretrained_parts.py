@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedModel
 
 from ..conversion.tensors import new_name
 from ..feature_extraction_valor import ValorFeatureExtractor
 from ..modeling_valor import ValorModel, ValorPreTrainedModel
 from ..modeling_valor_audio import resize_position_embedding
-from ..processing_valor import ValorProcessor
+from ..processing_valor import ValorProcessor, load_tokenizer
 from ..video_processing_valor import ValorVideoProcessor
 
 
@@ -42,10 +42,14 @@ AST_NAMES = [
 
 
 def load_processor(name: str, text_model: str) -> ValorProcessor:
-    """The processor of `name`, a folder that need not have a tokenizer, with the tokenizer of `text_model`."""
+    """The processor of `name`, a folder that need not have a tokenizer, with the tokenizer of `text_model`.
+
+    Raises:
+        OSError: `text_model` has no tokenizer.
+    """
     settings, _ = ValorProcessor.get_processor_dict(name)
     parts = [
-        AutoTokenizer.from_pretrained(text_model),
+        load_tokenizer(text_model),
         ValorVideoProcessor(**settings["video_processor"]),
         ValorFeatureExtractor(**settings["feature_extractor"]),
     ]
