@@ -18,6 +18,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
+    py_modules=["valor_cli"],
     packages=find_packages(include=["modeling_valor", "modeling_valor.*"]),
     # Modules of `evaluate` are loaded as files, not imported
     package_data={"modeling_valor.evaluation": ["evaluate_modules/*/*.py"]},
@@ -48,7 +49,7 @@ setup(
         # plots and supervised baselines of examples/experiments
         "experiments": ["matplotlib", "scikit-learn"],
     },
-    entry_points={"console_scripts": ["valor = modeling_valor.cli.main:main"]},
+    entry_points={"console_scripts": ["valor = valor_cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

@@ -1,10 +1,14 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The `valor` command as users type it."""
 
+import importlib.metadata
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import valor_cli
 
 from modeling_valor.cli.main import COMMANDS, main
 
@@ -18,6 +22,49 @@ def test_help_lists_every_command(capsys):
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert all(command in printed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_neither_torch_nor_the_package(option):
+    code = f"""
+import sys, valor_cli
+try:
+    valor_cli.main([{option!r}])
+except SystemExit as stop:
+    assert stop.code == 0
+assert not {{"torch", "transformers", "modeling_valor"}} & set(sys.modules)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert option == "--help" or printed == f"valor {importlib.metadata.version('modeling-valor')}\n"
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error, status, line",
+    [
+        (ValueError("clip.mp4 is\nempty."), 1, "valor x: clip.mp4 is empty.\n"),
+        (KeyboardInterrupt(), 130, "valor x: interrupted.\n"),
+        (
+            RuntimeError("shapes differ"),
+            1,
+            "valor x: RuntimeError: shapes differ (--debug shows where it comes from).\n",
+        ),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_status(error, status, line, capsys):
+    assert valor_cli.run_guarded("valor x", lambda: _raise(error)) == status
+    assert capsys.readouterr().err == line
+    assert valor_cli.run_guarded("valor x", lambda: _raise(error), debug=True) == status
+    assert "Traceback" in (printed := capsys.readouterr().err) and printed.endswith(line)
+
+
+def test_debug_is_ours_without_a_value_and_trainers_with_one():
+    assert valor_cli.pop_debug(["train", "--debug", "--bf16"]) == (["train", "--bf16"], True)
+    given = ["train", "--debug", "underflow_overflow"]
+    assert valor_cli.pop_debug(given) == (given, False)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,99 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""
+The console command `valor`: finds the module of a command in `modeling_valor.cli` and runs it.
+
+It lies outside the package, because importing the package imports torch: `valor --help` must not wait for that.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+
+COMMANDS = {
+    "caption": "describe video and sound files, or answer a question about them",
+    "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
+    "extract": "decode the frames and the sound of a dataset once, for training that reads them often",
+    "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
+    "search": "find videos, sounds or images by a text",
+    "statistics": "how long captions are and how much they say about sound, beside the paper's Table 1",
+    "world": "write a small world of rendered, labelled audio-visual clips",
+}
+"""Commands and their line of help. The module `modeling_valor.cli.COMMAND` has `main(argv) -> int`, its exit status."""
+
+INTERRUPTED, READER_GONE = 130, 141
+"""Exit status after Ctrl-C, and where the reader of the output has ended: 128 and the signal's number, as in shells."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `valor` with the arguments `argv` (default: the process's) and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="valor",
+        description="VALOR: vision, audio and language in one model.",
+        epilog="`valor COMMAND --help` explains a command. With --debug an error is shown with its whole traceback.",
+    )
+    parser.add_argument("--version", action="version", version=f"valor {importlib.metadata.version('modeling-valor')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, line in COMMANDS.items():
+        commands.add_parser(name, help=line, add_help=False)
+    argv, debug = pop_debug(sys.argv[1:] if argv is None else argv)
+    command = parser.parse_args(argv[:1]).command
+    return run_guarded(f"valor {command}", lambda: _run_command(command, argv[1:]), debug)
+
+
+def pop_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without a bare `--debug`, and whether it was there; `--debug VALUE` is an option of Trainer's."""
+    kept, debug = [], False
+    for index, argument in enumerate(argv):
+        value = argv[index + 1] if index + 1 < len(argv) else ""
+        if argument == "--debug" and value not in ("underflow_overflow", "tpu_metrics_debug"):
+            debug = True
+        else:
+            kept.append(argument)
+    return kept, debug
+
+
+def run_guarded(program: str, run: Callable[[], int | None], debug: bool = False) -> int:
+    """
+    Runs a program and returns its exit status; an error ends it with one line instead of a traceback.
+
+    Args:
+        program: its name, which begins the line.
+        run: the program; `None` counts as 0, and a `SystemExit` passes.
+        debug: print the traceback too.
+
+    Returns:
+        1 after an error, 130 after Ctrl-C, 141 if whoever reads the output has gone away.
+    """
+    try:
+        return run() or 0
+    except BrokenPipeError:
+        # Python would complain again when it flushes the output at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            traceback.print_exc()
+        interrupted = isinstance(error, KeyboardInterrupt)
+        print(f"{program}: {'interrupted.' if interrupted else describe_error(error)}", file=sys.stderr)
+        return INTERRUPTED if interrupted else 1
+
+
+def describe_error(error: BaseException) -> str:
+    """One line about an error: its message alone where that is written for users, else its type, too."""
+    message = " ".join(str(error).split())
+    if message and isinstance(error, (ValueError, OSError, ImportError, EOFError)):
+        return message
+    return f"{type(error).__name__}: {message} (--debug shows where it comes from)."
+
+
+def _run_command(command: str, argv: list[str]) -> int:
+    return importlib.import_module(f"modeling_valor.cli.{command}").main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
