@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import valor_cli
 
+import valor_cli
 from modeling_valor.cli.main import COMMANDS, main
 
 
