@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """VALOR: where text, frames and sound meet (Figure 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,8 +118,9 @@ class ValorModel(ValorPreTrainedModel):
     """
     The encoders of VALOR, the common space in which they are aligned, and the decoder's stack without its head.
 
-    `get_text_features`, `get_video_features` and `get_audio_features` embed each modality on its own;
-    `compute_similarity` scores any two sets of embeddings; `forward` does it all for a batch of matching samples.
+    `score` compares texts with videos and sounds as the processor gives them. `get_text_embeds`, `get_video_embeds` and
+    `get_audio_embeds` embed each modality on its own; `compute_similarity` scores any two sets of embeddings; `forward`
+    does it all for a batch of matching samples.
     """
 
     # Heads save it beside this model; it is not missed here
@@ -321,7 +322,7 @@ class ValorModel(ValorPreTrainedModel):
                 pooled = (pooled * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         return F.normalize(projection(pooled), dim=-1)
 
-    def get_text_features(
+    def get_text_embeds(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         r"""
@@ -333,7 +334,7 @@ class ValorModel(ValorPreTrainedModel):
         outputs = self.encode_text(input_ids, attention_mask, **kwargs)
         return self.project_text(outputs.last_hidden_state, input_ids)
 
-    def get_video_features(
+    def get_video_embeds(
         self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         r"""
@@ -346,7 +347,7 @@ class ValorModel(ValorPreTrainedModel):
         frame_mask = self.encoded_frame_mask(frame_mask)
         return self.project_pooled(outputs.pooler_output, frame_mask, self.video_projection)
 
-    def get_audio_features(
+    def get_audio_embeds(
         self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
     ) -> torch.FloatTensor:
         r"""
@@ -357,6 +358,92 @@ class ValorModel(ValorPreTrainedModel):
         """
         outputs = self.encode_audio(input_features, audio_mask, **kwargs)
         return self.project_pooled(outputs.pooler_output, audio_mask, self.audio_projection)
+
+    def get_text_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_text_embeds`]."""
+        return self.get_text_embeds(*args, **kwargs)
+
+    def get_video_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_video_embeds`]."""
+        return self.get_video_embeds(*args, **kwargs)
+
+    def get_audio_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_audio_embeds`]."""
+        return self.get_audio_embeds(*args, **kwargs)
+
+    def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        First half of [`ValorModel.score`]: what `compute_similarity` takes of texts.
+
+        Args:
+            texts: `processor(text=..., return_tensors="pt")`.
+
+        Returns:
+            `text_embeds`, as of `get_text_embeds`, and `attention_mask`, (texts, length).
+
+        Raises:
+            `ValueError`: there is no text among the inputs.
+        """
+        if texts.get("input_ids") is None:
+            raise ValueError(f"Texts to score need `input_ids`; given are {list(texts)}.")
+        attention_mask = self.text_attention_mask(texts["input_ids"], texts.get("attention_mask"))
+        return {
+            "text_embeds": self.get_text_embeds(texts["input_ids"], attention_mask),
+            "attention_mask": attention_mask,
+        }
+
+    def embed_media(self, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Second half of [`ValorModel.score`]: what `compute_similarity` takes of videos and sounds.
+
+        Args:
+            media: `processor(videos=..., audio=..., return_tensors="pt")`, or the `processor.pad` of several of them.
+
+        Returns:
+            `video_embeds` and `audio_embeds`, as of `get_video_embeds` and `get_audio_embeds`, of what is given, with
+            `frame_mask`, (media, frames), and `audio_mask`, (media, clips), where something is missing.
+
+        Raises:
+            `ValueError`: there are neither frames nor sounds among the inputs.
+        """
+        embeds = {}
+        for name, inputs, mask, get_embeds in (
+            ("video_embeds", "pixel_values_videos", "frame_mask", self.get_video_embeds),
+            ("audio_embeds", "input_features", "audio_mask", self.get_audio_embeds),
+        ):
+            if media.get(inputs) is not None:
+                embeds[name] = get_embeds(media[inputs], media.get(mask))
+                if media.get(mask) is not None:
+                    embeds[mask] = media[mask]
+        if not embeds:
+            raise ValueError(
+                f"Media to score need `pixel_values_videos`, `input_features` or both; given are {list(media)}."
+            )
+        return embeds
+
+    def score(
+        self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
+    ) -> torch.FloatTensor:
+        """
+        Scores every text against every video or sound (eq. 3), without temperature.
+
+        What is missing, of one sample or of all, is left out: a silent clip gets the score of its frames.
+        To index media, keep what `embed_media` returns: `compute_similarity(**embed_texts(texts), **embed_media(media))`
+        is the same.
+
+        Args:
+            texts: `processor(text=..., return_tensors="pt")`.
+            media: `processor(videos=..., audio=..., return_tensors="pt")`.
+            group (`str`): `"t-v"` scores by the frames only, `"t-a"` by the sound only.
+
+        Returns:
+            (texts, media); `-inf` for media that lack the group's modalities altogether.
+
+        Raises:
+            `ValueError`: texts without `input_ids`, media without the group's modalities, or a group without texts in
+                its rows.
+        """
+        return self.compute_similarity(**self.embed_texts(texts), **self.embed_media(media), group=group)
 
     def compute_similarities(
         self,
@@ -429,7 +516,7 @@ class ValorModel(ValorPreTrainedModel):
         Scores every query against every candidate (eq. 3), without temperature.
 
         Args:
-            text_embeds, video_embeds, audio_embeds: what `get_text_features` and the others return. Rows and columns may
+            text_embeds, video_embeds, audio_embeds: what `get_text_embeds` and the others return. Rows and columns may
                 differ in number; video and audio that form one side must agree.
             attention_mask, frame_mask, audio_mask: the masks that belong to them.
             group (`str`): modality group; items of its first letter are the rows.

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """VALOR at work: pretraining, retrieval, captioning and question answering (sections 4.2 and 4.3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,6 +66,18 @@ class ValorForRetrieval(ValorPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding):
         self.valor.set_input_embeddings(value)
 
+    def get_text_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_text_embeds`]."""
+        return self.valor.get_text_embeds(*args, **kwargs)
+
+    def get_video_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_video_embeds`]."""
+        return self.valor.get_video_embeds(*args, **kwargs)
+
+    def get_audio_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_audio_embeds`]."""
+        return self.valor.get_audio_embeds(*args, **kwargs)
+
     def get_text_features(self, *args, **kwargs) -> torch.FloatTensor:
         """See [`ValorModel.get_text_features`]."""
         return self.valor.get_text_features(*args, **kwargs)
@@ -77,6 +89,20 @@ class ValorForRetrieval(ValorPreTrainedModel):
     def get_audio_features(self, *args, **kwargs) -> torch.FloatTensor:
         """See [`ValorModel.get_audio_features`]."""
         return self.valor.get_audio_features(*args, **kwargs)
+
+    def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See [`ValorModel.embed_texts`]."""
+        return self.valor.embed_texts(texts)
+
+    def embed_media(self, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See [`ValorModel.embed_media`]."""
+        return self.valor.embed_media(media)
+
+    def score(
+        self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
+    ) -> torch.FloatTensor:
+        """See [`ValorModel.score`]."""
+        return self.valor.score(texts, media, group)
 
     def compute_similarity(self, *args, **kwargs) -> torch.FloatTensor:
         """See [`ValorModel.compute_similarity`]."""

@@ -109,6 +109,45 @@ def test_missing_modality_is_scored_as_running_alone(options):
     assert (together["t-v"][:, 1] == -torch.inf).all() and (together["t-a"][:, 2] == -torch.inf).all()
 
 
+@pytest.mark.parametrize("group", ["t-av", "t-v", "t-a"])
+@pytest.mark.parametrize("cls", [ValorModel, ValorForRetrieval])
+def test_score_of_a_processors_inputs_is_that_of_each_pair_alone(cls, group):
+    """More texts than media, which lack frames or sound; the pairs are scored by `forward`, without masks of media."""
+    model, batch = tiny_model(cls), tiny_batch()
+    words = ("input_ids", "attention_mask")
+    texts = {name: batch[name][[0, 1, 2, 1]] for name in words}
+    media = {name: value for name, value in {**batch, **MIXED}.items() if name not in words}
+    expected = torch.full((4, 3), -torch.inf)
+    with torch.no_grad():
+        scores = model.score(texts, media, group=group)
+        index = model.embed_media(media)
+        for text in range(4):
+            length = int(texts["attention_mask"][text].sum())
+            for sample in range(3):
+                single = {name: value for name, value in alone(batch, sample).items() if name not in words}
+                if group == "t-av" or {"t-v": "pixel_values_videos", "t-a": "input_features"}[group] in single:
+                    ids = texts["input_ids"][text : text + 1, :length]
+                    outputs = model(input_ids=ids, **single, alignment_groups=[group], return_loss=False)
+                    expected[text, sample] = outputs.similarity[group][0, 0]
+                    torch.testing.assert_close(
+                        model.score({"input_ids": ids}, single, group=group)[0, 0], expected[text, sample]
+                    )
+        halves = model.compute_similarity(**model.embed_texts(texts), **index, group=group)
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(halves, scores)
+
+
+def test_score_names_the_inputs_that_it_lacks():
+    model, batch = tiny_model(ValorModel), tiny_batch()
+    sound = {"input_features": batch["input_features"]}
+    with pytest.raises(ValueError, match=r"Texts to score need `input_ids`; given are .'input_features'."):
+        model.score(sound, batch)
+    with pytest.raises(ValueError, match="Media to score need `pixel_values_videos`, `input_features` or both; given"):
+        model.score(batch, {"input_ids": batch["input_ids"]})
+    with pytest.raises(ValueError, match="'t-v' needs `pixel_values_videos`, not given"):
+        model.score(batch, sound, group="t-v")
+
+
 def test_pretraining_with_missing_modalities_has_finite_gradients_and_the_right_targets():
     model, batch = tiny_model(ValorForPreTraining), tiny_batch()
     decoder_input_ids = batch["input_ids"].masked_fill(batch["input_ids"] > MASK, MASK)

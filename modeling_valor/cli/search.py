@@ -45,23 +45,10 @@ def main(argv: Sequence[str]) -> int:
     text = processor(text=args.text, return_tensors="pt")
     scores = []
     with torch.no_grad():
-        query = model.get_text_features(**text)
+        query = model.embed_texts(text)
         for start in range(0, len(samples), args.batch_size):
-            batch = processor.pad(samples[start : start + args.batch_size])
-            video = audio = None
-            if "pixel_values_videos" in batch:
-                video = model.get_video_features(batch["pixel_values_videos"], batch.get("frame_mask"))
-            if "input_features" in batch:
-                audio = model.get_audio_features(batch["input_features"], batch.get("audio_mask"))
-            scores += model.compute_similarity(
-                query,
-                video,
-                audio,
-                text["attention_mask"],
-                batch.get("frame_mask"),
-                batch.get("audio_mask"),
-                group=GROUP_OF[args.modalities],
-            )[0].tolist()
+            media = model.embed_media(processor.pad(samples[start : start + args.batch_size]))
+            scores += model.compute_similarity(**query, **media, group=GROUP_OF[args.modalities])[0].tolist()
     ranked = sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])[: args.top]
     for file, score in ranked:
         print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {file}")
