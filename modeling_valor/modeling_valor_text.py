@@ -72,6 +72,10 @@ class ValorConditions(ModelOutput):
             return None
         return torch.stack([self.mask(name).any(dim=1) for name in modalities]).any(dim=0)
 
+    def select(self, rows: Sequence[int]) -> "ValorConditions":
+        """The conditions of these samples, in this order; a sample may be named several times."""
+        return ValorConditions(**{name: value[rows] for name, value in self.items()})
+
 
 class ConditionCache(DynamicCache):
     """

@@ -2,17 +2,22 @@
 """`pipeline("audiovisual-captioning")` and `pipeline("audiovisual-question-answering")`."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 from transformers.pipelines.base import build_pipeline_init_args
-from transformers.utils import ModelOutput, add_end_docstrings
+from transformers.utils import ModelOutput, add_end_docstrings, logging
+from transformers.video_utils import VideoMetadata
 
 from .processing_valor import MASKS
 
+
+logger = logging.get_logger(__name__)
 
 SCORED_BEAMS = 3
 """Beams of `return_all=True` where `num_beams` is not given, or the model's own number if that is larger."""
@@ -42,59 +47,116 @@ class AudiovisualPipeline(Pipeline):
         num_frames: int | None = None,
         num_audio_clips: int | None = None,
         processor_kwargs: dict | None = None,
+        on_error: str | None = None,
         return_all: bool | None = None,
         generate_kwargs: dict | None = None,
         **kwargs,
     ) -> tuple[dict, dict, dict]:
-        given = {"modalities": modalities, "num_frames": num_frames, "num_audio_clips": num_audio_clips}
+        given = {
+            "modalities": modalities,
+            "num_frames": num_frames,
+            "num_audio_clips": num_audio_clips,
+            "on_error": on_error,
+        }
         preprocess = {name: value for name, value in given.items() if value is not None} | (processor_kwargs or {})
-        if twice := sorted(kwargs.keys() & (generate_kwargs or {}).keys()):
-            raise ValueError(f"`{twice[0]}` is given twice, by itself and in `generate_kwargs`. Keep one of them.")
+        if on_error not in (None, "raise", "skip"):
+            raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')
+        if duplicates := sorted(kwargs.keys() & (generate_kwargs or {}).keys()):
+            raise ValueError(
+                f"`{duplicates[0]}` is given twice, by itself and in `generate_kwargs`. Keep one of them."
+            )
         forward = {**(generate_kwargs or {}), **kwargs}
         if return_all is not None:
             forward["return_all"] = return_all
         return preprocess, forward, {}
 
     def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
-        known = isinstance(inputs, torch.utils.data.Dataset) or (isinstance(inputs, list) and inputs)
-        if known or _is_sample(inputs):
+        is_native = isinstance(inputs, Dataset) or (isinstance(inputs, list) and inputs)
+        if is_native or _is_sample(inputs):
             return super().__call__(inputs, **kwargs)
         # transformers takes tuples, iterators and columns of `datasets` for single samples
         results = super().__call__((sample for sample in inputs), **kwargs)
         return list(results) if hasattr(inputs, "__len__") else results
 
-    def preprocess(self, sample: Any, **processor_kwargs) -> dict:
-        sample = sample if _is_dict_of_parts(sample) else {"video": sample}
-        inputs = self.processor(
-            videos=_batch_of_one(sample.get("video")),
-            audio=_batch_of_one(sample.get("audio")),
-            question=self.question_of(sample),
-            return_tensors="pt",
-            **processor_kwargs,
-        )
+    def preprocess(self, sample: Any, on_error: str = "raise", **processor_kwargs) -> dict:
+        sample = _parts(sample)
+        question = self.question_of(sample)
         # The samples of a batch are joined by the processor, in `_forward`: transformers cannot pad frames
-        return {"sample": inputs.to(self.dtype).data}
+        prepared = {"media": None, "questions": None, "error": None}
+        if question is not None:
+            asked = self.processor(question=question, return_tensors="pt", **processor_kwargs)
+            prepared["questions"] = asked.data
+        is_list = isinstance(question, list)
+        prepared |= {"is_list": is_list, "num_questions": len(question) if is_list else 1}
+        try:
+            media = self.processor(
+                videos=_batch_of_one(sample.get("video")),
+                audio=_batch_of_one(sample.get("audio")),
+                return_tensors="pt",
+                **processor_kwargs,
+            )
+            prepared["media"] = media.to(self.dtype).data
+        except Exception as error:
+            if on_error == "raise":
+                raise
+            logger.warning(f"A sample is skipped: {error}")
+            prepared["error"] = str(error)
+        return {"sample": prepared}
 
-    def question_of(self, sample: dict) -> str | None:
+    def question_of(self, sample: dict) -> str | list[str] | None:
+        """The question about a sample, or a list of questions; `None` where the task has none."""
         return None
 
     def _forward(self, model_inputs: dict, return_all: bool = False, **generate_kwargs) -> dict:
+        """Results of a batch: for each sample the ids, scores and modalities of its texts, question by question."""
         samples = model_inputs["sample"]
-        inputs = self.processor.pad(samples if isinstance(samples, list) else [samples])
+        samples = samples if isinstance(samples, list) else [samples]
+        readable = [sample for sample in samples if sample["error"] is None]
+        generated = iter(self._generate(readable, return_all, generate_kwargs) if readable else ())
+        results = []
+        for sample in samples:
+            result = {name: sample[name] for name in ("is_list", "num_questions", "error")}
+            results.append(result | {"texts": next(generated) if sample["error"] is None else None})
+        return {"result": results}
+
+    def _generate(self, samples: list[dict], return_all: bool, generate_kwargs: dict) -> Iterator[list[dict]]:
+        """The texts about each sample, one dict for each of its questions (or for its one caption)."""
+        inputs = self.processor.pad([sample["media"] for sample in samples])
         if return_all:
-            defaults = generate_kwargs.get("generation_config") or self.model.generation_config
-            num_beams = generate_kwargs.get("num_beams", defaults.num_beams)
-            if "num_beams" not in generate_kwargs and not generate_kwargs.get("do_sample", defaults.do_sample):
-                num_beams = generate_kwargs["num_beams"] = max(num_beams or 1, SCORED_BEAMS)
-            generate_kwargs.setdefault("num_return_sequences", num_beams or 1)
-            generate_kwargs.update(output_scores=True, output_logits=True)
-        outputs = self.model.generate(**inputs, **generate_kwargs, return_dict_in_generate=True)
-        batch_size = next(len(inputs[name]) for name in MASKS if name in inputs)
-        scores = self.sequence_scores(outputs).view(batch_size, -1) if return_all else None
+            generate_kwargs = self._scored(generate_kwargs)
+        if samples[0]["questions"] is not None:
+            questions = self.processor.pad([sample["questions"] for sample in samples])
+            generate_kwargs = {**questions, **generate_kwargs}
+        counts = [sample["num_questions"] for sample in samples]
+        rows = [row for row, count in enumerate(counts) for _ in range(count)]
+        conditions = self.model.valor.encode_conditions(**inputs)  # once, whatever the number of questions
+        outputs = self.model.generate(
+            conditions=conditions.select(rows) if len(rows) > len(samples) else conditions,
+            **generate_kwargs,
+            return_dict_in_generate=True,
+        )
+        modalities = self.modalities_of(inputs, len(samples))
+        scores = self.sequence_scores(outputs).view(len(rows), -1) if return_all else [None] * len(rows)
+        sequences = outputs.sequences.view(len(rows), -1, outputs.sequences.shape[-1])
+        texts = iter(
+            {"sequences": ids, "scores": score, "modalities": modalities[row]}
+            for row, ids, score in zip(rows, sequences, scores, strict=True)
+        )
+        for count in counts:
+            yield [next(texts) for _ in range(count)]
+
+    def _scored(self, generate_kwargs: dict) -> dict:
+        """Arguments of `generate` with which several texts and their scores come back."""
+        defaults = generate_kwargs.get("generation_config") or self.model.generation_config
+        num_beams = generate_kwargs.get("num_beams", defaults.num_beams) or 1
+        if "num_beams" not in generate_kwargs and not generate_kwargs.get("do_sample", defaults.do_sample):
+            num_beams = max(num_beams, SCORED_BEAMS)
         return {
-            "sequences": outputs.sequences.view(batch_size, -1, outputs.sequences.shape[-1]),
-            "scores": scores,
-            "modalities": self.modalities_of(inputs, batch_size),
+            "num_return_sequences": num_beams,
+            **generate_kwargs,
+            "num_beams": num_beams,
+            "output_scores": True,
+            "output_logits": True,
         }
 
     def sequence_scores(self, outputs: ModelOutput) -> torch.Tensor:
@@ -115,16 +177,24 @@ class AudiovisualPipeline(Pipeline):
                 names = [letter * there + other for there, other in zip(present, names, strict=True)]
         return names
 
-    def postprocess(self, model_outputs: dict) -> list[dict]:
-        scores, modalities = model_outputs["scores"], model_outputs["modalities"]
-        texts = self.processor.post_process_generation(model_outputs["sequences"][0])
-        modalities = modalities[0] if isinstance(modalities, list) else modalities
-        results = [{self.text_key: text, "modalities": modalities} for text in texts]
+    def postprocess(self, model_outputs: dict) -> list[dict] | list[list[dict]]:
+        result = model_outputs["result"]
+        result = result[0] if isinstance(result, list) else result
+        if result["error"] is None:
+            answers = [self._records(**texts) for texts in result["texts"]]
+        else:
+            answers = [[{self.text_key: None, "modalities": "", "error": result["error"]}]] * result["num_questions"]
+        return answers if result["is_list"] else answers[0]
+
+    def _records(self, sequences: torch.Tensor, scores: torch.Tensor | None, modalities: str) -> list[dict]:
+        """Ids (num_texts, length) to dicts, best first where there are scores (num_texts,)."""
+        texts = self.processor.post_process_generation(sequences)
+        records = [{self.text_key: text, "modalities": modalities} for text in texts]
         if scores is not None:
-            for result, score in zip(results, scores[0].tolist(), strict=True):
-                result["score"] = score
-            results.sort(key=lambda result: -result["score"])
-        return results
+            for record, score in zip(records, scores.tolist(), strict=True):
+                record["score"] = score
+            records.sort(key=lambda record: -record["score"])
+        return records
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Saves the model and the processor, so that `pipeline(task, model=save_directory)` loads them again."""
@@ -161,6 +231,8 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
             return_all (`bool`): several captions with their scores, the sums of the words' log-probabilities, best
                 first: all beams (at least three, if `num_beams` is not given), or `num_return_sequences` samples.
             batch_size (`int`): samples that go through the model together.
+            on_error (`str`): `"raise"` (the default) stops at a sample that cannot be read; `"skip"` goes on, logs one
+                warning, and gives this sample a result whose text is `None`, with the reason as `error`.
             generate_kwargs (`dict`): arguments of `generate()`, which may also be given by themselves
                 (`num_beams`, `max_new_tokens`, `do_sample`, ...).
 
@@ -188,18 +260,20 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
     text_key = "answer"
 
     def __call__(
-        self, inputs: Any, question: str | Iterable[str] | None = None, **kwargs
+        self, inputs: Any, question: str | Iterable | None = None, **kwargs
     ) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
         """
         Gives answers, in the order of the inputs.
 
         Args:
             inputs: as for [`AudiovisualCaptioningPipeline`]; the dict of a sample may hold its `"question"`.
-            question (`str` or `list[str]`): one question for all samples, or one for each.
+            question (`str` or `list`): of one sample, a question or a list of them, for which it is read and encoded
+                once; of several samples, one question for all, or one (or a list) for each.
             kwargs: as for [`AudiovisualCaptioningPipeline`].
 
         Returns:
-            As [`AudiovisualCaptioningPipeline`] does, with `answer` in place of `generated_text`.
+            As [`AudiovisualCaptioningPipeline`] does, with `answer` in place of `generated_text`; for a sample with a
+            list of questions a list of such results, in their order.
         """
         if question is None:
             return super().__call__(inputs, **kwargs)
@@ -209,35 +283,76 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
             raise ValueError(
                 f"There are {len(inputs)} samples, but {len(question)} questions. Ask one, or one for each."
             )
+        if isinstance(inputs, Dataset) and not isinstance(inputs, IterableDataset):
+            return super().__call__(_QuestionDataset(inputs, question), **kwargs)
         if isinstance(question, str):
             asked = (_with_question(sample, question) for sample in inputs)
         else:
             asked = (_with_question(*pair) for pair in zip(inputs, question, strict=True))
         return super().__call__(list(asked) if hasattr(inputs, "__len__") else asked, **kwargs)
 
-    def question_of(self, sample: dict) -> str:
+    def question_of(self, sample: dict) -> str | list[str]:
         question = sample.get("question")
-        if not isinstance(question, str):
+        question = list(question) if isinstance(question, tuple) else question
+        questions = question if isinstance(question, list) and question else [question]
+        if not all(isinstance(text, str) for text in questions):
             raise ValueError(
-                f"The question of a sample must be a string, got {question!r}. Pass `question=...`, or a dict with the "
-                'keys "video" and "question".'
+                f"The question of a sample must be a string or a list of strings, got {question!r}. Pass "
+                '`question=...`, or a dict with the keys "video" and "question".'
             )
         return question
 
 
+class _QuestionDataset(Dataset):
+    """The samples of a dataset with one question for all of them, or one for each."""
+
+    def __init__(self, dataset: Dataset, question: str | Sequence):
+        self.dataset, self.question = dataset, question
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        question = self.question if isinstance(self.question, str) else self.question[index]
+        return _with_question(self.dataset[index], question)
+
+
 def _is_sample(inputs: Any) -> bool:
     """Whether the inputs are a single sample, as opposed to a list, an iterator or a dataset."""
+    if isinstance(inputs, Dataset):
+        return False
     single = (str, bytes, bytearray, os.PathLike, dict, np.ndarray, torch.Tensor)
-    return isinstance(inputs, single) or not isinstance(inputs, Iterable) or hasattr(inputs, "read")
+    is_single = isinstance(inputs, single) or not isinstance(inputs, Iterable) or hasattr(inputs, "read")
+    return is_single or _is_waveform(inputs) or _is_frames_with_metadata(inputs)
 
 
 def _is_dict_of_parts(sample: Any) -> bool:
-    """Whether a sample names its parts; other dicts are encoded entries of `datasets`."""
+    """Whether a sample names its parts; other dicts are encoded entries of `datasets`, or waveforms."""
     return isinstance(sample, dict) and not sample.keys().isdisjoint(("video", "audio", "question"))
 
 
-def _with_question(sample: Any, question: str) -> dict:
-    return {**(sample if _is_dict_of_parts(sample) else {"video": sample}), "question": question}
+def _is_waveform(sample: Any) -> bool:
+    """Whether a sample is `(waveform, rate)`, `{"array": ..., "sampling_rate": ...}` or a decoder of sound."""
+    if isinstance(sample, dict):
+        return sample.get("array") is not None
+    if isinstance(sample, tuple) and len(sample) == 2:
+        return isinstance(sample[0], (np.ndarray, torch.Tensor, list)) and isinstance(sample[1], Number)
+    return hasattr(sample, "get_all_samples") and getattr(sample, "_hf_encoded", None) is None
+
+
+def _is_frames_with_metadata(sample: Any) -> bool:
+    return isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[1], (dict, VideoMetadata))
+
+
+def _parts(sample: Any) -> dict:
+    """A sample as a dict with "video", "audio" or both."""
+    if _is_dict_of_parts(sample):
+        return sample
+    return {"audio": sample} if _is_waveform(sample) else {"video": sample}
+
+
+def _with_question(sample: Any, question: str | list[str]) -> dict:
+    return {**_parts(sample), "question": question}
 
 
 def _batch_of_one(part: Any) -> list | None:

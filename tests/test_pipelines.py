@@ -157,13 +157,13 @@ def test_modalities_select_what_the_caption_is_made_from(captioner, clips):
 
 def test_numbers_of_frames_and_clips_reach_the_processor(captioner, clips, monkeypatch):
     shapes = []
-    generate = captioner.model.generate
+    encode = captioner.model.valor.encode_conditions
 
     def recording(**inputs):
         shapes.append((inputs["pixel_values_videos"].shape[1], inputs["input_features"].shape[1]))
-        return generate(**inputs)
+        return encode(**inputs)
 
-    monkeypatch.setattr(captioner.model, "generate", recording)
+    monkeypatch.setattr(captioner.model.valor, "encode_conditions", recording)
     captioner(clips["other"], num_frames=3, num_audio_clips=2)
     captioner(clips["other"], processor_kwargs={"num_frames": 2, "num_audio_clips": 1})
     assert shapes == [(3, 2), (2, 1)]
@@ -176,6 +176,67 @@ def test_one_question_for_all_and_one_for_each(answerer, clips):
     expected = [answerer(file, question=question) for file, question in zip(files, asked, strict=True)]
     assert answerer(files, question=asked, batch_size=2) == expected
     assert list(answerer((file for file in files), question=asked)) == expected
+
+
+def test_questions_about_a_dataset_are_those_about_its_files(answerer, clips):
+    files = [clips["both"], clips["silent"]]
+    dataset = KeyDataset([{"file": file} for file in files], "file")
+    assert list(answerer(dataset, question=QUESTION)) == answerer(files, question=QUESTION)
+    asked = ["what barks ?", QUESTION]
+    assert list(answerer(dataset, question=asked, batch_size=2)) == answerer(files, question=asked)
+
+
+def test_several_questions_about_a_video_read_and_encode_it_once(answerer, clips, monkeypatch):
+    asked = ["what barks ?", QUESTION, "near ?"]
+    expected = [answerer(clips["both"], question=question) for question in asked]
+    rows = []
+    encode = answerer.model.valor.encode_conditions
+
+    def recording(**inputs):
+        rows.append(len(inputs["pixel_values_videos"]))
+        return encode(**inputs)
+
+    monkeypatch.setattr(answerer.model.valor, "encode_conditions", recording)
+    assert answerer(clips["both"], question=asked) == expected
+    assert rows == [1]
+    samples = [{"video": clips["both"], "question": asked}, {"video": clips["silent"], "question": QUESTION}]
+    assert answerer(samples, batch_size=2) == [expected, answerer(clips["silent"], question=QUESTION)]
+    many = answerer(clips["both"], question=asked, return_all=True, num_beams=2)
+    assert [len(texts) for texts in many] == [2, 2, 2]
+    with pytest.raises(ValueError, match="question"):
+        answerer(clips["both"], question=[])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_sample_that_cannot_be_read_costs_no_other_result(captioner, clips, tmp_path, batch_size):
+    broken = tmp_path / "text.mp4"
+    broken.write_text("this is no video")
+    files = [clips["both"], str(broken), clips["silent"], str(broken)]
+    options = {"on_error": "skip", "batch_size": batch_size}
+    both, error, silent, again = captioner(files, **options)
+    assert [both, silent] == captioner([clips["both"], clips["silent"]])
+    assert error == again and error[0]["generated_text"] is None and "text.mp4" in error[0]["error"]
+    assert list(captioner((file for file in files), **options)) == [both, error, silent, again]
+    assert captioner([str(broken)], **options) == [error]
+    with pytest.raises(ValueError, match=r"text\.mp4"):
+        captioner(files, batch_size=batch_size)
+    with pytest.raises(ValueError, match="on_error"):
+        captioner(files, on_error="ignore")
+
+
+def test_a_list_of_questions_about_a_broken_file_has_one_error_each(answerer, tmp_path):
+    broken = tmp_path / "text.mp4"
+    broken.write_text("this is no video")
+    results = answerer(str(broken), question=["what barks ?", QUESTION], on_error="skip")
+    assert [result[0]["answer"] for result in results] == [None, None]
+
+
+def test_waveforms_are_samples_of_sound(captioner, clips):
+    rate = 22_050
+    waveform = torch.randn(rate, generator=torch.Generator().manual_seed(0)).numpy()
+    expected = captioner({"audio": {"array": waveform, "sampling_rate": rate}})
+    assert expected[0]["modalities"] == "a"
+    assert captioner({"array": waveform, "sampling_rate": rate}) == expected
 
 
 def test_generation_arguments_work_in_both_places(captioner, clips):
