@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .media_backends import (
-    BACKENDS,
+from .media_audio import read_samples
+from .media_container import (
     MAX_VIDEO_PIXELS,
     MediaError,
     NoVideoError,
@@ -29,11 +29,10 @@ from .media_backends import (
     best_stream,
     channel_count,
     open_container,
-    read_samples,
-    read_with_backends,
     reason,
     survey,
 )
+from .media_video import BACKENDS, read_with_backends
 
 
 __all__ = [

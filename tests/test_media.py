@@ -24,7 +24,7 @@ from media_files import (
 )
 from PIL import Image
 
-from modeling_valor import media, media_backends
+from modeling_valor import media, media_container
 from modeling_valor.media import (
     MediaError,
     NoVideoError,
@@ -150,7 +150,7 @@ def test_paths_that_are_no_files_are_refused(tmp_path):
     with pytest.raises(MediaError, match="folder"):
         audio = tmp_path / "folder.wav"
         audio.mkdir()
-        with media_backends.open_container(str(audio), "folder.wav"):
+        with media_container.open_container(str(audio), "folder.wav"):
             pass
     with pytest.raises(MediaError, match="is not a path"):
         read_frames(5, 2)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from media_files import RATE, tone, write_sound, write_wav
 
-from modeling_valor import media, media_backends
+from modeling_valor import media, media_container
 from modeling_valor.media import audio_info, read_audio
 
 
@@ -87,9 +87,9 @@ def test_windows_are_parts_of_the_whole(kind, folder):
 def test_windows_of_a_long_track_cost_little(folder, monkeypatch):
     path = write_sound(folder / "long.m4a", np.tile(tone(10), 12), "aac")
     decoded = []
-    frames = media_backends.Decoder.frames
+    frames = media_container.Decoder.frames
     monkeypatch.setattr(
-        media_backends.Decoder, "frames", lambda self: (decoded.append(frame) or frame for frame in frames(self))
+        media_container.Decoder, "frames", lambda self: (decoded.append(frame) or frame for frame in frames(self))
     )
     audio = read_audio(path, windows=[(60.0, 62.0), (110.0, 112.0)])
     assert audio.duration == pytest.approx(120, abs=0.1)

@@ -25,7 +25,7 @@ from media_files import (
 )
 from PIL import Image
 
-from modeling_valor import media_backends, media_decord
+from modeling_valor import media_decord, media_video
 from modeling_valor.media import (
     MediaError,
     NoVideoError,
@@ -235,13 +235,13 @@ def test_backend_that_fails_hands_over_to_the_next(video, monkeypatch):
         raise RuntimeError("this backend never works")
 
     expected = read_frames(video, 4, backend="pyav").frames
-    monkeypatch.setitem(media_backends.BACKENDS, "decord", fail)
+    monkeypatch.setitem(media_video.BACKENDS, "decord", fail)
     after_decord = read_frames(video, 4)
-    monkeypatch.setitem(media_backends.BACKENDS, "torchcodec", fail)
+    monkeypatch.setitem(media_video.BACKENDS, "torchcodec", fail)
     assert after_decord.backend == ("torchcodec" if torchcodec_works() else "pyav")
     assert read_frames(video, 4, backend="torchcodec").backend == "pyav"
     assert torch.equal(after_decord.frames, expected)
-    monkeypatch.setitem(media_backends.BACKENDS, "pyav", fail)
+    monkeypatch.setitem(media_video.BACKENDS, "pyav", fail)
     with pytest.raises(MediaError, match=r"video\.mp4 .*never works"):
         read_frames(video, 4)
 
@@ -250,7 +250,7 @@ def test_backend_that_fails_hands_over_to_the_next(video, monkeypatch):
 @pytest.mark.parametrize("decord_too", [True, False])
 def test_frames_one_by_one_are_those_read_at_once(kind, decord_too, tmp_path, monkeypatch):
     if not decord_too:
-        monkeypatch.setattr(media_backends, "BACKENDS", {"pyav": media_backends.read_with_pyav})
+        monkeypatch.setattr(media_video, "BACKENDS", {"pyav": media_video.read_with_pyav})
     path = str(tmp_path / f"video.{kind}")
     if kind == "folder":
         os.mkdir(path)
@@ -308,7 +308,7 @@ def test_hanging_decord_is_ended(video, monkeypatch):
     hanging = media_decord.DecordProcess()
     hanging.usable, hanging.seconds_per_frame = True, 0.1
     monkeypatch.setattr(media_decord, "_serve", _serve)
-    monkeypatch.setattr(media_backends, "decord", hanging)
+    monkeypatch.setattr(media_video, "decord", hanging)
     assert read_frames(video, 4).backend == "pyav"
     assert hanging.process is None
 

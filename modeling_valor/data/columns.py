@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
 
 from ..feature_extraction_valor import media_source
-from ..media_backends import MediaError, reason
+from ..media_container import MediaError, reason
 from .records import KEYS, captions_of, look_up, questions_of
 from .samples import Sample, SampleStream
 

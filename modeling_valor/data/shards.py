@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..media import MediaError, download
-from ..media_backends import reason
+from ..media_container import reason
 from .records import MEDIA_SUFFIXES, captions_of, questions_of
 from .samples import Sample, SampleStream
 
