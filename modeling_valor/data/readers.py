@@ -13,6 +13,7 @@ from typing import Any
 from .records import RecordError, SampleTable, captions_of, media_kind, questions_of
 from .samples import Sample, SampleStream
 from .shards import ShardStream, is_shard_pattern
+from .splits import SPLIT_NAMES, split_names
 
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
@@ -39,7 +40,8 @@ def read_folder(
 
     Args:
         split: which part of the folder, where it has several: a subfolder of this name with metadata of its own, or the
-            rows whose `split` is this name or absent. `None`: all rows of the folder's own metadata.
+            rows whose `split` is this name or absent. "val" is also called "validation", as by `datasets`
+            (`splits.split_names`). `None`: all rows of the folder's own metadata.
         annotations: the metadata, where it has another name.
         media: the folder that the files are in, where that is another one.
 
@@ -47,19 +49,23 @@ def read_folder(
         ValueError: there is no metadata, a row cannot be used, or the folder says that it holds another split.
     """
     directory = Path(directory)
-    folders = [directory / split, directory] if split else [directory]
+    folders = _split_folders(directory, split)
     files = [Path(annotations)] if annotations else [folder / name for folder in folders for name in METADATA_FILES]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
+        if parts := _folders_with_metadata(directory):
+            raise ValueError(f"{directory} has the splits {', '.join(parts)}: choose one of them, not {split!r}.")
         raise ValueError(
             f"{directory} has no {annotations or ' or '.join(METADATA_FILES)}: write one with a row for each clip, such as "
             '{"file_name": "clip.mp4", "captions": ["a dog barks"]}.'
         )
     splits = set()
-    if split is not None and found.parent != directory / split:
+    if split is not None and (annotations or found.parent == directory):
         note = directory / ".world.json"
-        if note.is_file() and (other := json.loads(note.read_text(encoding="utf-8")).get("split")) != split:
-            raise ValueError(f"{directory} holds clips of the split {other!r}, not of {split!r}.")
+        if note.is_file():
+            other = json.loads(note.read_text(encoding="utf-8")).get("split")
+            if other not in split_names(split):
+                raise ValueError(f"{directory} holds clips of the split {other!r}, not of {split!r}.")
     else:
         split = None
     folder = os.fspath(media or (directory if annotations else found.parent))
@@ -79,9 +85,20 @@ def _rows(path: Path, split: str | None, splits: set[str]) -> Iterator[dict[str,
             raise ValueError(f"{path}, line {number}: {error}") from error
         if split is not None and row.get("split") is not None:
             splits.add(str(row["split"]))
-            if row["split"] != split:
+            if row["split"] not in split_names(split):
                 continue
         yield row
+
+
+def _split_folders(directory: Path, split: str | None) -> list[Path]:
+    """The folders that a split may be in, the one of its own name first."""
+    return [*(directory / name for name in split_names(split)), directory] if split else [directory]
+
+
+def _folders_with_metadata(directory: Path) -> list[str]:
+    """The subfolders that are splits."""
+    found = {file.parent.name for name in METADATA_FILES for file in directory.glob(f"*/{name}")}
+    return sorted(found)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -320,10 +337,10 @@ def load_samples(
     if is_shard_pattern(name):
         return ShardStream(name, **options)
     path = Path(name)
-    folders = [path / split, path] if split else [path]
+    folders = _split_folders(path, split)
     if path.is_file() and path.suffix in (".jsonl", ".csv"):
         return read_folder(path.parent, split, annotations=path, **options)
-    if any((folder / file).is_file() for folder in folders for file in METADATA_FILES):
+    if any((folder / file).is_file() for folder in folders for file in METADATA_FILES) or _folders_with_metadata(path):
         return read_folder(path, split, **options)
     if any(path.glob("txt_mapper*.json")) or any(path.glob("*_id.json")) or any(path.glob("*_id.txt")):
         if split is None:
@@ -341,6 +358,28 @@ def load_samples(
     )
 
 
+def has_splits(dataset: str | os.PathLike, annotations: str | None = None) -> bool:
+    """Whether `load_samples` gives other samples for another split, or all of them for each.
+
+    A world that `valor world` rendered is of one split: it has no parts.
+    """
+    from .benchmarks import BENCHMARKS
+
+    path = Path(dataset)
+    if os.fspath(dataset) in BENCHMARKS:
+        return True
+    if is_shard_pattern(os.fspath(dataset)):
+        return False
+    if any((path / name / file).is_file() for name in SPLIT_NAMES for file in METADATA_FILES):
+        return True
+    candidates = [annotations or path, *(path / name for name in METADATA_FILES)]
+    files = [file for file in map(Path, candidates) if file.is_file()]
+    if not files:  # the 2023 layout, a name on the Hub; of saved datasets, those that are several
+        return not (path / "dataset_info.json").is_file()
+    rows = _csv_rows(files[0]) if files[0].suffix == ".csv" else _json_rows(files[0])
+    return any(row.get("split") is not None for _, row in rows)
+
+
 def _saved_dataset(path: Path, split: str | None, **options: Any) -> Sequence[Sample]:
     from datasets import DatasetDict, load_from_disk
 
@@ -348,9 +387,10 @@ def _saved_dataset(path: Path, split: str | None, **options: Any) -> Sequence[Sa
 
     dataset = load_from_disk(str(path))
     if isinstance(dataset, DatasetDict):
-        if split not in dataset:
+        chosen = next((name for name in split_names(split or "") if name in dataset), None)
+        if chosen is None:
             raise ValueError(f"{path} has the splits {', '.join(dataset)}: choose one of them, not {split!r}.")
-        dataset = dataset[split]
+        dataset = dataset[chosen]
     return samples_from_dataset(dataset, **options)
 
 
@@ -362,7 +402,14 @@ def _hub_dataset(name: str, split: str | None, **options: Any) -> Sequence[Sampl
     if split is None:
         raise ValueError(f"{name} is read from the Hub by splits: say which, such as 'train'.")
     ours = {key: options.pop(key) for key in ("columns", "shuffle_buffer") if key in options}
-    dataset = load_dataset(name, split=split, **options)
+    first, *others = split_names(split)
+    try:
+        dataset = load_dataset(name, split=first, **options)
+    except ValueError as error:  # whose sentence names the splits that there are
+        other = next((other for other in others if f"'{other}'" in str(error)), None)
+        if other is None:
+            raise
+        dataset = load_dataset(name, split=other, **options)
     if options.get("streaming"):
         return stream_from_dataset(dataset, **ours)
     return samples_from_dataset(dataset, **ours)

@@ -1,7 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What `TrainingArguments` does not have."""
+"""The arguments of a training: those that `TrainingArguments` does not have, the model, and the data."""
 
+import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -51,4 +53,112 @@ class ValorTrainingArguments(TrainingArguments):
             self.ddp_find_unused_parameters = True
 
 
-__all__ = ["ValorTrainingArguments"]
+@dataclass
+class ModelArguments:
+    """Which model is trained."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Checkpoint to start from."})
+    config_name: str | None = field(
+        default=None, metadata={"help": "Configuration of a model with new weights, where no checkpoint is given."}
+    )
+    processor_name: str | None = field(
+        default=None, metadata={"help": "Folder or Hub name of the processor. Default: where the model comes from."}
+    )
+    text_model: str | None = field(
+        default=None, metadata={"help": "BERT that a new model starts with, and whose tokenizer it takes."}
+    )
+    vision_model: str | None = field(
+        default=None, metadata={"help": "Checkpoint whose vision encoder a new model starts with, such as CLIP's."}
+    )
+    audio_model: str | None = field(default=None, metadata={"help": "AST that a new model starts with."})
+    config_overrides: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Fields of the configuration to change, as JSON."}
+    )
+    video_processor: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Fields of the video processor to change, such as its `size`, as JSON."}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": '"eager", "sdpa", "flash_attention_2" or "flex_attention".'}
+    )
+
+    def __post_init__(self):
+        for name in ("config_overrides", "video_processor"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, json.loads(getattr(self, name)))
+
+
+@dataclass
+class DataArguments:
+    """
+    What it is trained and measured on. `sources` and `evaluations` come from recipes; else `dataset` is both.
+
+    Training and evaluation never share samples unless `train_split` and `eval_split` are the same: of a `dataset` without
+    splits a part is held out (`training.recipes.HELD_OUT_SHARE`, or `validation_share`).
+    """
+
+    dataset: str | None = field(
+        default=None,
+        metadata={"help": "A benchmark's name, a folder, tar shards or a Hub dataset, to train on and to measure on."},
+    )
+    eval_dataset: str | None = field(
+        default=None, metadata={"help": "What to measure on, where it is another dataset than `dataset`."}
+    )
+    train_split: str = field(
+        default="train", metadata={"help": 'Split to train on: "train/" of a folder, or a column `split`.'}
+    )
+    eval_split: str | None = field(
+        default=None,
+        metadata={
+            "help": 'Split to measure on (default: "val", also called "validation"; all of an `eval_dataset` without splits).'
+        },
+    )
+    validation_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of `train_split` to hold out and to measure on, such as 0.1; the same samples in every run."
+        },
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on the first so many samples of each source."}
+    )
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first so many samples."})
+    media: str | None = field(default=None, metadata={"help": "Folder of a benchmark's videos and sounds."})
+    annotations: str | None = field(default=None, metadata={"help": "Folder of a benchmark's annotation files."})
+    eval_media: str | None = field(default=None, metadata={"help": "The same of `eval_dataset`."})
+    eval_annotations: str | None = field(default=None, metadata={"help": "The same of `eval_dataset`."})
+    modalities: str = field(default="av", metadata={"help": '"av", "v" or "a": what is read of each clip.'})
+    num_frames: int | None = field(default=None, metadata={"help": "Frames of each clip (default: the processor's)."})
+    num_audio_clips: int | None = field(
+        default=None, metadata={"help": "5.12 s clips of its sound (default: the processor's)."}
+    )
+    max_length: int = field(default=40, metadata={"help": "Tokens of a caption or answer at the most."})
+    eval_num_frames: int | None = field(
+        default=None, metadata={"help": "Frames for evaluation (default: num_frames)."}
+    )
+    eval_num_audio_clips: int | None = field(
+        default=None, metadata={"help": "Audio clips for evaluation (default: num_audio_clips)."}
+    )
+    num_beams: int = field(default=1, metadata={"help": "Beams of captions in evaluation."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Length of generated text in evaluation."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder to keep decoded frames and sound in."})
+    sources: list[dict[str, Any]] | None = field(
+        default=None,
+        metadata={"help": "Mixture: fields of `Source` and `LoadingOptions`, and `dataset`, `split`, ..."},
+    )
+    evaluations: list[dict[str, Any]] | None = field(
+        default=None, metadata={"help": "Evaluations: `name`, `task`, `dataset`, `split` and their options."}
+    )
+
+    def __post_init__(self):
+        if self.validation_share is not None and not 0 < self.validation_share < 1:
+            raise ValueError(
+                f"`validation_share` is a share between 0 and 1, such as 0.1, got {self.validation_share:g}."
+            )
+        if self.validation_share is not None and self.eval_dataset is not None:
+            raise ValueError("`eval_dataset` and `validation_share` both say what to measure on: give one of them.")
+        for name in ("max_train_samples", "max_eval_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+__all__ = ["DataArguments", "ModelArguments", "ValorTrainingArguments"]

@@ -11,29 +11,31 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from transformers.utils import logging
 
 from ..configuration_valor import ValorConfig
-from ..data.loading import LoadingOptions
+from ..data.loading import Failure, LoadingOptions, TooManyFailures
 from ..data.mixture import Mixture, Source
-from ..data.readers import load_samples
-from ..data.samples import each_sample
+from ..data.readers import has_splits, load_samples
+from ..data.samples import Sample, each_sample
+from ..data.splits import file_of, files_of, first_samples, hold_out
 from ..data.text import clean_caption
 from ..evaluation.captioning import CAPTION_METRICS
 from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
 from ..modeling_valor import ValorPreTrainedModel
 from ..processing_valor import ValorProcessor
 from ..video_processing_valor import ValorVideoProcessor
-from .arguments import ValorTrainingArguments
+from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
 from .multitask import HEADS, ValorForMultitask
 from .pretrained_parts import load_audio_model, load_processor, load_text_model, load_vision_model
 from .self_critical import CiderReward, SelfCriticalTrainer
@@ -42,75 +44,11 @@ from .trainer import Evaluation, ValorTrainer
 
 logger = logging.get_logger(__name__)
 
+HELD_OUT_SHARE = 0.1
+"""Share of a dataset without splits that is measured on and not trained on, unless `validation_share` is given."""
 
-@dataclass
-class ModelArguments:
-    """Which model is trained."""
-
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Checkpoint to start from."})
-    config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of a model with new weights, where no checkpoint is given."}
-    )
-    processor_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of the processor. Default: where the model comes from."}
-    )
-    text_model: str | None = field(
-        default=None, metadata={"help": "BERT that a new model starts with, and whose tokenizer it takes."}
-    )
-    vision_model: str | None = field(
-        default=None, metadata={"help": "Checkpoint whose vision encoder a new model starts with, such as CLIP's."}
-    )
-    audio_model: str | None = field(default=None, metadata={"help": "AST that a new model starts with."})
-    config_overrides: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Fields of the configuration to change, as JSON."}
-    )
-    video_processor: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Fields of the video processor to change, such as its `size`, as JSON."}
-    )
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": '"eager", "sdpa", "flash_attention_2" or "flex_attention".'}
-    )
-
-    def __post_init__(self):
-        for name in ("config_overrides", "video_processor"):
-            if isinstance(getattr(self, name), str):
-                setattr(self, name, json.loads(getattr(self, name)))
-
-
-@dataclass
-class DataArguments:
-    """What it is trained and measured on. `sources` and `evaluations` come from recipes; else `dataset` is both."""
-
-    dataset: str | None = field(
-        default=None, metadata={"help": "A benchmark's name, a folder, tar shards or a Hub dataset."}
-    )
-    train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str = field(default="val", metadata={"help": "Split to measure on."})
-    media: str | None = field(default=None, metadata={"help": "Folder of a benchmark's videos and sounds."})
-    annotations: str | None = field(default=None, metadata={"help": "Folder of a benchmark's annotation files."})
-    modalities: str = field(default="av", metadata={"help": '"av", "v" or "a": what is read of each clip.'})
-    num_frames: int | None = field(default=None, metadata={"help": "Frames of each clip (default: the processor's)."})
-    num_audio_clips: int | None = field(
-        default=None, metadata={"help": "5.12 s clips of its sound (default: the processor's)."}
-    )
-    max_length: int = field(default=40, metadata={"help": "Tokens of a caption or answer at the most."})
-    eval_num_frames: int | None = field(
-        default=None, metadata={"help": "Frames for evaluation (default: num_frames)."}
-    )
-    eval_num_audio_clips: int | None = field(
-        default=None, metadata={"help": "Audio clips for evaluation (default: num_audio_clips)."}
-    )
-    num_beams: int = field(default=1, metadata={"help": "Beams of captions in evaluation."})
-    max_new_tokens: int = field(default=40, metadata={"help": "Length of generated text in evaluation."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Folder to keep decoded frames and sound in."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first so many samples."})
-    sources: list[dict[str, Any]] | None = field(
-        default=None,
-        metadata={"help": "Mixture: fields of `Source` and `LoadingOptions`, and `dataset`, `split`, ..."},
-    )
-    evaluations: list[dict[str, Any]] | None = field(
-        default=None, metadata={"help": "Evaluations: `name`, `task`, `dataset`, `split` and their options."}
-    )
+_PLACE = ("dataset", "media", "annotations")
+_READING = (*_PLACE, "split", "validation_share", "limit")
 
 
 def parse_arguments(
@@ -197,6 +135,15 @@ def changed_video_processor(processor: ValorVideoProcessor, changes: Mapping[str
 
 def build_sources(args: DataArguments, training: ValorTrainingArguments, task: str | None) -> list[Source]:
     """The sources of the mixture, read but not decoded."""
+    return [build_source(entry) for entry in source_entries(args, training, task)]
+
+
+def source_entries(args: DataArguments, training: ValorTrainingArguments, task: str | None) -> list[dict[str, Any]]:
+    """What [`build_source`] takes for each source.
+
+    Raises:
+        ValueError: neither `dataset` nor `sources` is given.
+    """
     entries = args.sources
     if entries is None:
         if args.dataset is None:
@@ -205,7 +152,7 @@ def build_sources(args: DataArguments, training: ValorTrainingArguments, task: s
     shared = {**_shared(args), "batch_size": training.per_device_train_batch_size}
     if task is not None:
         shared["task"] = task
-    return [build_source({**shared, **entry}) for entry in entries]
+    return [{**shared, **entry} for entry in entries]
 
 
 def _shared(args: DataArguments) -> dict[str, Any]:
@@ -219,19 +166,34 @@ def _shared(args: DataArguments) -> dict[str, Any]:
         "max_length",
         "cache_dir",
     )
-    return {**{name: getattr(args, name) for name in names}, "split": args.train_split}
+    return {
+        **{name: getattr(args, name) for name in names},
+        "split": args.train_split,
+        "limit": args.max_train_samples,
+    }
 
 
 def build_source(entry: dict[str, Any]) -> Source:
-    """A source from one mapping: where its samples are, and the fields of `Source` and `LoadingOptions`."""
+    """
+    A source from one mapping: where its samples are, and the fields of `Source` and `LoadingOptions`.
+
+    `validation_share` of the samples are left out, and only the first `limit` of the others taken. Whatever else the
+    mapping has is for the reader of the dataset.
+    """
     entry = dict(entry)
-    where = {name: entry.pop(name, None) for name in ("dataset", "split", "media", "annotations")}
+    where = {name: entry.pop(name, None) for name in (*_PLACE, "split")}
+    share, limit = entry.pop("validation_share", None), entry.pop("limit", None)
     option_names = {option.name for option in fields(LoadingOptions)}
     source_names = {option.name for option in fields(Source)} - {"samples", "options"}
     reading = {name: entry.pop(name) for name in list(entry) if name not in option_names | source_names}
     options = LoadingOptions(**{name: entry.pop(name) for name in list(entry) if name in option_names})
     entry.setdefault("name", where["dataset"])
-    return Source(samples=load_samples(**where, **reading), options=options, **entry)
+    samples = load_samples(**where, **reading)
+    if share is not None:
+        samples = hold_out(samples, share)[0]
+    if limit is not None:
+        samples = first_samples(samples, limit)
+    return Source(samples=samples, options=options, **entry)
 
 
 def run(
@@ -252,8 +214,8 @@ def run(
     set_seed(args.seed)
     model, processor = build_model(model_args, task)
     mixture, trainer_class, options = None, ValorTrainer, {}
+    sources, evaluations = build_data(data_args, args, processor, task)
     if args.do_train:
-        sources = build_sources(data_args, args, task)
         if num_sampled_captions is not None:
             for source in sources:
                 source.options = replace(source.options, references=True)
@@ -275,7 +237,7 @@ def run(
         model,
         args,
         train_dataset=mixture,
-        evaluations=build_evaluations(data_args, args, processor, task),
+        evaluations=evaluations,
         processing_class=processor,
         **options,
     )
@@ -314,33 +276,97 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
     return None
 
 
-def build_evaluations(
+# --- Data: what is trained on, what is measured -----------------------------------------------------------------------
+
+
+def build_data(
     args: DataArguments, training: ValorTrainingArguments, processor: ValorProcessor, task: str | None
-) -> dict[str, Evaluation]:
-    """What `do_eval` and `eval_steps` measure: the recipe's `evaluations`, or the script's task on `eval_split`."""
+) -> tuple[list[Source], dict[str, Evaluation]]:
+    """The sources of `do_train`, and what `do_eval` and `eval_steps` measure, on other samples.
+
+    Raises:
+        ValueError: the arguments or a dataset do not fit.
+    """
+    trained = source_entries(args, training, task) if training.do_train else []
+    measured = evaluation_entries(args, training, task)
+    keep_apart(args.validation_share, args.train_split, trained, measured)
+    sources = [build_source(entry) for entry in trained]
+    files = set().union(*(files_of(source.samples) for source in sources))
+    evaluations = {}
+    for name, entry in measured.items():
+        samples = samples_to_measure(entry)
+        if known := sum(file_of(sample) in files for sample in samples):
+            logger.warning(f"{known} of the {len(samples)} samples on which {name} is measured are also trained.")
+        evaluations[name] = build_evaluation(entry, processor, samples)
+    return sources, evaluations
+
+
+def evaluation_entries(
+    args: DataArguments, training: ValorTrainingArguments, task: str | None
+) -> dict[str, dict[str, Any]]:
+    """What [`build_evaluation`] takes, by name: the recipe's `evaluations`, or the script's task."""
     if not (training.do_eval or training.eval_strategy != "no"):
         return {}
     entries = args.evaluations
     if entries is None:
         tasks = ["retrieval", "captioning"] if task in (None, "pretraining") else [task]
-        entries = [{"task": name} for name in tasks] if args.dataset else []
-    return {
-        entry.get("name", entry["task"]): build_evaluation({**_shared_evaluation(args, training), **entry}, processor)
-        for entry in entries
-    }
+        entries = [{"task": name} for name in tasks] if args.dataset or args.eval_dataset else []
+    shared = _shared_evaluation(args, training)
+    return {entry.get("name", entry["task"]): {**shared, **entry} for entry in entries}
 
 
 def _shared_evaluation(args: DataArguments, training: ValorTrainingArguments) -> dict[str, Any]:
-    names = ("dataset", "media", "annotations", "modalities", "max_length", "num_beams", "max_new_tokens")
+    if args.eval_dataset is None:
+        where = {"dataset": args.dataset, "media": args.media, "annotations": args.annotations}
+    else:
+        where = {"dataset": args.eval_dataset, "media": args.eval_media, "annotations": args.eval_annotations}
+    has_parts = args.eval_dataset is None or has_splits(args.eval_dataset, args.eval_annotations)
     return {
-        **{name: getattr(args, name) for name in names},
+        **where,
+        **{name: getattr(args, name) for name in ("modalities", "max_length", "num_beams", "max_new_tokens")},
         "num_frames": args.eval_num_frames or args.num_frames,
         "num_audio_clips": args.eval_num_audio_clips or args.num_audio_clips,
-        "split": args.eval_split,
+        "split": args.eval_split or ("val" if has_parts else None),
         "batch_size": training.per_device_eval_batch_size,
         "num_workers": training.dataloader_num_workers,
         "limit": args.max_eval_samples,
+        "max_failures": training.max_failures,
     }
+
+
+def keep_apart(
+    share: float | None, train_split: str, trained: Sequence[dict[str, Any]], measured: Mapping[str, dict[str, Any]]
+) -> None:
+    """
+    Lets entries that read the same samples hold some of them out: sets `validation_share` in all of them.
+
+    These are entries of one dataset where a `share` is given, or else where the dataset has no splits and the two do not
+    name the same one on purpose.
+
+    Raises:
+        ValueError: a `share` is given, and nothing that is measured is also trained.
+    """
+    for name, entry in measured.items():
+        shared = [other for other in trained if all(other.get(key) == entry.get(key) for key in _PLACE)]
+        splits = [other["split"] for other in shared]
+        own_share = share
+        on_purpose = entry["split"] in splits
+        if share is None and shared and not on_purpose and not has_splits(entry["dataset"], entry.get("annotations")):
+            own_share = HELD_OUT_SHARE
+            logger.warning_once(
+                f"{entry['dataset']} has no splits: {own_share:.0%} of it, the same samples in every run, are held out and "
+                "measured, the others are trained. --validation_share sets the share, --eval_dataset names other data."
+            )
+        if own_share is None:
+            continue
+        if trained and not shared:
+            raise ValueError(
+                f"`validation_share` holds out samples that are trained, but {name} is measured on {entry['dataset']}, which "
+                "is not: leave it out."
+            )
+        for other in (entry, *shared):
+            other["validation_share"] = own_share
+        entry["split"] = splits[0] if splits else train_split
 
 
 EVALUATIONS = {
@@ -351,20 +377,58 @@ EVALUATIONS = {
 """What measures each task, and the shared options that it has no use for."""
 
 
-def build_evaluation(entry: dict[str, Any], processor: ValorProcessor) -> Evaluation:
-    """One evaluation from one mapping: `task`, where its samples are, and the arguments of `evaluation.evaluate_...`.
+def samples_to_measure(entry: Mapping[str, Any]) -> list[Sample]:
+    """The samples of an evaluation: of `split`, or the `validation_share` of it that is held out; the first `limit`."""
+    samples = load_samples(**{name: entry.get(name) for name in (*_PLACE, "split")})
+    if entry.get("validation_share") is not None:
+        samples = hold_out(samples, entry["validation_share"])[1]
+    return list(islice(each_sample(samples), entry.get("limit")))
+
+
+def build_evaluation(
+    entry: Mapping[str, Any], processor: ValorProcessor, samples: Sequence[Sample] | None = None
+) -> Evaluation:
+    """
+    One evaluation from one mapping: `task`, where its samples are, and the arguments of `evaluation.evaluate_...`.
+
+    Samples that cannot be read are named in a warning. More than the share `max_failures` of them is an error.
+
+    Args:
+        samples: those of the mapping, where they have been read already.
 
     Raises:
         ValueError: the task is not one that can be measured.
     """
-    entry = {name: value for name, value in entry.items() if name != "name"}
-    task, limit = entry.pop("task"), entry.pop("limit", None)
+    entry = dict(entry)
+    task = entry.pop("task")
     if task not in EVALUATIONS:
         raise ValueError(f"`task` of an evaluation must be one of {', '.join(EVALUATIONS)}, got {task!r}.")
     measure, unused = EVALUATIONS[task]
-    where = {name: entry.pop(name, None) for name in ("dataset", "split", "media", "annotations")}
-    samples = list(islice(each_sample(load_samples(**where)), limit))
-    options = {name: value for name, value in entry.items() if name not in unused}
+    samples = samples_to_measure(entry) if samples is None else samples
+    name, max_failures = entry.pop("name", task), entry.pop("max_failures", 1.0)
+    options = {key: value for key, value in entry.items() if key not in (*_READING, *unused)}
     if task == "captioning":  # METEOR and SPICE start a Java program each time; a recipe may ask for them
-        options.setdefault("metrics", [name for name in CAPTION_METRICS if name not in ("METEOR", "SPICE")])
-    return lambda model: measure(model, processor, samples, **options).metrics
+        options.setdefault("metrics", [metric for metric in CAPTION_METRICS if metric not in ("METEOR", "SPICE")])
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        result = measure(model, processor, samples, **options)
+        check_failures(name, result.failures, len(samples), max_failures)
+        return result.metrics
+
+    return evaluate
+
+
+def check_failures(name: str, failures: Sequence[Failure], total: int, max_share: float) -> None:
+    """Names the samples that an evaluation could not read.
+
+    Raises:
+        TooManyFailures: they are more than `max_share` of all.
+    """
+    if not failures:
+        return
+    first = "; ".join(f"{failure.id} ({failure.reason})" for failure in failures[:10])
+    more = f"; and {len(failures) - 10} more" if len(failures) > 10 else ""
+    message = f"{name}: {len(failures)} of {total} samples could not be read and are in no metric: {first}{more}."
+    if len(failures) > max_share * total:
+        raise TooManyFailures(f"{message} That is more than the {max_share:.0%} that `max_failures` tolerates.")
+    logger.warning_once(message)

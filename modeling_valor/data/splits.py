@@ -1,0 +1,118 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Parts of a dataset: names that mean the same split, samples held out for evaluation, the first N samples."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .records import SampleTable
+from .samples import Sample, SampleStream
+
+
+_SPLITS = (("train", "training"), ("val", "validation", "valid", "dev"), ("test", "testing"))
+
+
+SPLIT_NAMES = tuple(name for names in _SPLITS for name in names)
+"""All names of the three usual splits."""
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """The names under which a split is looked for: its own first, then the others that `datasets` has for it."""
+    same = next((names for names in _SPLITS if split in names), ())
+    return split, *(name for name in same if name != split)
+
+
+def hold_out(
+    samples: Sequence[Sample] | SampleStream, share: float
+) -> tuple[Sequence[Sample] | SampleStream, Sequence[Sample] | SampleStream]:
+    """The samples to train on, and a share of them held out for evaluation, the same ones in every run.
+
+    Which ones follows from the samples' ids alone, so neither the folder's place nor the order of its rows matters. All
+    samples of one file (rows with a caption each, parts of a film) are on the same side; of a stream, all of one id.
+
+    Args:
+        share: of the files, between 0 and 1. At least one file is held out and one is left; of a stream, whose length is
+            not known, each sample by chance.
+
+    Raises:
+        ValueError: all samples are of one file.
+    """
+    if isinstance(samples, SampleStream):
+        return StreamPart(samples, share, held_out=False), StreamPart(samples, share, held_out=True)
+    files: dict[str, list[int]] = {}
+    names: dict[str, str] = {}
+    for index, sample in enumerate(samples):
+        key = file_of(sample)
+        files.setdefault(key, []).append(index)
+        names.setdefault(key, sample.id)
+    if len(files) < 2:
+        raise ValueError("all samples are of one file, so none can be held out.")
+    count = min(max(1, round(share * len(files))), len(files) - 1)
+    chosen = sorted(files, key=lambda key: _fraction(names[key]))[:count]
+    held = {index for key in chosen for index in files[key]}
+    rest = [index for index in range(len(samples)) if index not in held]
+    return Subset(samples, rest), Subset(samples, sorted(held))
+
+
+def first_samples(samples: Sequence[Sample] | SampleStream, count: int) -> Sequence[Sample]:
+    """The first `count` samples, or all if there are fewer.
+
+    Raises:
+        ValueError: they are a stream, in whose every epoch others come first.
+    """
+    if isinstance(samples, SampleStream):
+        raise ValueError("a stream cannot be limited to its first samples: give fewer shards.")
+    return Subset(samples, range(min(count, len(samples))))
+
+
+def file_of(sample: Sample) -> str:
+    """What two samples of one file have in common: its path, a digest of its bytes, or else the sample's id."""
+    source = sample.audio if sample.video is None else sample.video
+    if isinstance(source, (list, tuple)) and source:
+        source = source[0]
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source).partition("#t=")[0]
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sample.id
+
+
+def files_of(samples: Sequence[Sample] | SampleStream) -> set[str]:
+    """[`file_of`] of samples whose annotations are in memory; nothing where their media would have to be read for it."""
+    whole = samples.samples if isinstance(samples, Subset) else samples
+    return {file_of(sample) for sample in samples} if isinstance(whole, (SampleTable, list)) else set()
+
+
+def _fraction(name: str) -> float:
+    """A number in [0, 1) that follows from a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+class Subset(Sequence[Sample]):
+    """Some samples of a sequence, each read when it is asked for."""
+
+    def __init__(self, samples: Sequence[Sample], indices: Sequence[int]):
+        if isinstance(samples, Subset):
+            samples, indices = samples.samples, [samples.indices[index] for index in indices]
+        self.samples, self.indices = samples, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self.samples[place] for place in self.indices[index]]
+        return self.samples[self.indices[index]]
+
+
+@dataclass(frozen=True)
+class StreamPart(SampleStream):
+    """The samples of a stream that are held out, or the others; see [`hold_out`]."""
+
+    stream: SampleStream
+    share: float
+    held_out: bool
+
+    def samples(self, partition: int, partitions: int, epoch: int, seed: int) -> Iterator[Sample]:
+        for sample in self.stream.samples(partition, partitions, epoch, seed):
+            if (_fraction(sample.id) < self.share) == self.held_out:
+                yield sample
