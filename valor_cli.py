@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 
 
@@ -40,8 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, line in COMMANDS.items():
         commands.add_parser(name, help=line, add_help=False)
+    is_process = argv is None
     argv, debug = pop_debug(sys.argv[1:] if argv is None else argv)
     command = parser.parse_args(argv[:1]).command
+    if is_process and not debug:
+        warnings.showwarning = lambda message, *_: print(f"valor {command}: {_one_line(message)}", file=sys.stderr)
     return run_guarded(f"valor {command}", lambda: _run_command(command, argv[1:]), debug)
 
 
@@ -85,10 +89,14 @@ def run_guarded(program: str, run: Callable[[], int | None], debug: bool = False
 
 def describe_error(error: BaseException) -> str:
     """One line about an error: its message alone where that is written for users, else its type, too."""
-    message = " ".join(str(error).split())
+    message = _one_line(error)
     if message and isinstance(error, (ValueError, OSError, ImportError, EOFError)):
         return message
     return f"{type(error).__name__}: {message} (--debug shows where it comes from)."
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
 
 
 def _run_command(command: str, argv: list[str]) -> int:

@@ -96,6 +96,63 @@ def test_a_broken_file_is_named_and_the_others_are_described(converted, capsys, 
     assert "text.mp4" in printed.err and printed.out.startswith(f"{CLIPS[0]}: ")
 
 
+def test_several_questions_about_a_file_are_answered_in_order(converted, capsys):
+    folder = str(converted("clip-vision-bert-shared"))
+    questions = ["what is heard ?", "what barks ?"]
+    arguments = [str(CLIPS[0]), "--model", folder, "--max-new-tokens", "3", "--json"]
+    assert main(["caption", *arguments, "--question", questions[0], "--question", questions[1]]) == 0
+    together = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for question in questions:
+        assert main(["caption", *arguments, "--question", question]) == 0
+    assert together == [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["question"] for line in together] == questions
+
+
+@pytest.mark.parametrize("command", [["caption"], ["search", "a dog barks"]])
+def test_workers_and_batches_change_nothing(converted, capsys, command):
+    arguments = [*command, *map(str, CLIPS), "--model", str(converted("clip-vision-bert-shared")), "--json"]
+    outputs = []
+    for options in (["--batch-size", "1"], ["--batch-size", "2"], ["--workers", "1", "--device", "cpu"]):
+        assert main([*arguments, *options]) == 0
+        outputs.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    for output in outputs[1:]:
+        for line, expected in zip(output, outputs[0], strict=True):
+            assert line.pop("score", 0) == pytest.approx(expected.get("score", 0), abs=1e-5)
+            assert line == {name: value for name, value in expected.items() if name != "score"}
+
+
+@pytest.mark.parametrize("command", [["caption"], ["search", "a dog barks"]])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--model", "{empty}"], "this folder has no config.json"),
+        (["--model", "{empty}/missing"], "there is no such folder"),
+        (["--model", "{bert}"], "this is a 'bert' checkpoint"),
+        (["--model", "casia/missing"], "the Hub gives no checkpoint of this name"),
+        (["--model", "{valor}", "--device", "cuda:99"], "this machine has no such device"),
+    ],
+)
+def test_a_wrong_model_or_device_is_one_sentence(converted, capsys, tmp_path, command, options, message):
+    folders = {"empty": tmp_path / "empty", "bert": tmp_path / "bert", "valor": converted("clip-vision-bert-shared")}
+    folders["empty"].mkdir()
+    folders["bert"].mkdir()
+    (folders["bert"] / "config.json").write_text('{"model_type": "bert"}')
+    options = [option.format(**folders) for option in options]
+    assert main([*command, str(CLIPS[0]), *options]) == 1
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 1 and message in printed[0] and options[-1] in printed[0]
+
+
+def test_help_shows_the_numbers_of_the_checkpoint(capsys):
+    tiny = CLIPS[0].parents[2] / "hub_configs" / "valor-tiny"
+    settings = json.loads((tiny / "processor_config.json").read_text())
+    with pytest.raises(SystemExit):
+        main(["caption", "--model", str(tiny), "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"frames of each video (default: {settings['video_processor']['num_frames']}, this checkpoint's)" in printed
+    assert f"of each sound (default: {settings['feature_extractor']['num_audio_clips']}, this checkpoint's)" in printed
+
+
 def test_search_ranks_files_by_their_similarity(converted, capsys, tmp_path):
     """Against the model's scores of all pairs in one batch."""
     import torch

@@ -3,45 +3,66 @@
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 
+from .arguments import add_media_arguments, add_model_arguments, load
+
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `valor caption` with the arguments `argv` and gives the exit status, 1 if any file could not be described."""
+    """Runs `valor caption` with the arguments `argv` and returns the exit status, 1 if any file cannot be described."""
     parser = argparse.ArgumentParser(prog="valor caption", description=__doc__)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, or their URLs")
-    parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
-    parser.add_argument("--question", help="answer this instead of describing")
-    parser.add_argument("--modalities", choices=("av", "v", "a"), default="av", help="what to use of each file")
-    parser.add_argument("--num-frames", type=int, help="frames of each video (default: the checkpoint's)")
-    parser.add_argument("--num-audio-clips", type=int, help="5.12 s clips of each sound (default: the checkpoint's)")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, folders, or URLs")
+    add_model_arguments(parser)
+    parser.add_argument("--question", action="append", help="answer this instead of describing; may be repeated")
+    add_media_arguments(parser, argv)
     parser.add_argument("--num-beams", type=int, help="beams of the search (default: the checkpoint's)")
     parser.add_argument("--max-new-tokens", type=int, help="longest text in tokens (default: the checkpoint's)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per file (and question)")
     args = parser.parse_args(argv)
 
-    from transformers import pipeline
-    from transformers.utils import logging
+    from tqdm import tqdm
+    from transformers.pipelines.pt_utils import KeyDataset
 
-    from ..media import MediaError
+    from .. import (
+        AudiovisualCaptioningPipeline,
+        AudiovisualQuestionAnsweringPipeline,
+        ValorForCaptioning,
+        ValorForQuestionAnswering,
+    )
 
-    logging.disable_progress_bar()
-    task = "audiovisual-captioning" if args.question is None else "audiovisual-question-answering"
-    options = {
-        name: value
-        for name in ("question", "modalities", "num_frames", "num_audio_clips", "num_beams", "max_new_tokens")
-        if (value := getattr(args, name)) is not None
-    }
-    describe = pipeline(task, model=args.model)
+    logging.getLogger("modeling_valor.pipelines").setLevel(logging.ERROR)  # what is skipped is printed below
+    pipeline_class, model_class = AudiovisualCaptioningPipeline, ValorForCaptioning
+    if args.question is not None:
+        pipeline_class, model_class = AudiovisualQuestionAnsweringPipeline, ValorForQuestionAnswering
+    model, processor = load(model_class, args)
+    describe = pipeline_class(model=model, processor=processor, device=model.device)
+    names = ("modalities", "num_frames", "num_audio_clips", "num_beams", "max_new_tokens")
+    options = {name: value for name in names if (value := getattr(args, name)) is not None}
+
+    samples = [{"video": file, "question": args.question} if args.question else {"video": file} for file in args.files]
+    results = describe(
+        KeyDataset([{"sample": sample} for sample in samples], "sample"),
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        on_error="skip",
+        **options,
+    )
     failed = False
-    for file in args.files:
-        try:
-            result = describe(file, **options)[0]
-        except MediaError as error:
-            print(f"valor caption: {error}", file=sys.stderr)
+    progress = tqdm(zip(args.files, results, strict=True), total=len(args.files), unit="file", disable=None)
+    for file, texts in progress:
+        texts = texts if args.question else [texts]
+        if error := texts[0][0].get("error"):
+            progress.write(f"valor caption: {error}", file=sys.stderr)
             failed = True
             continue
-        text = result.pop("generated_text" if args.question is None else "answer")
-        print(json.dumps({"file": file, "text": text, **result}) if args.json else f"{file}: {text}")
+        for question, (result, *_) in zip(args.question or [None], texts, strict=True):
+            text = result.pop(pipeline_class.text_key)
+            if args.json:
+                asked = {} if question is None else {"question": question}
+                line = json.dumps({"file": file, **asked, "text": text, **result})
+            else:
+                line = f"{file}: {text}" if len(texts) == 1 else f"{file}: {question} {text}"
+            progress.write(line)
     return int(failed)

@@ -6,50 +6,50 @@ import json
 import sys
 from collections.abc import Sequence
 
+from .arguments import add_media_arguments, add_model_arguments, load
+
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `valor search` with the arguments `argv` and gives the exit status, 1 if any file could not be read."""
+    """Runs `valor search` with the arguments `argv` and returns the exit status, 1 if any file cannot be read."""
     parser = argparse.ArgumentParser(prog="valor search", description=__doc__)
     parser.add_argument("text", help="what to look for")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, or their URLs")
-    parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
-    parser.add_argument("--modalities", choices=("av", "v", "a"), default="av", help="what to compare of each file")
-    parser.add_argument("--num-frames", type=int, help="frames of each video (default: the checkpoint's)")
-    parser.add_argument("--num-audio-clips", type=int, help="5.12 s clips of each sound (default: the checkpoint's)")
-    parser.add_argument("--batch-size", type=int, default=8, help="files encoded together (default: 8)")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, folders, or URLs")
+    add_model_arguments(parser)
+    add_media_arguments(parser, argv)
     parser.add_argument("--top", type=int, help="how many to print (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
     args = parser.parse_args(argv)
 
     import torch
-    from transformers.utils import logging
+    from tqdm import tqdm
 
-    from .. import ValorForRetrieval, ValorProcessor
+    from .. import ValorForRetrieval
+    from ..data.samples import Sample
     from ..evaluation.inference import GROUP_OF
-    from ..media import MediaError
+    from ..evaluation.loader import MediaOptions, media_batches
 
-    logging.disable_progress_bar()
-    model, processor = ValorForRetrieval.from_pretrained(args.model).eval(), ValorProcessor.from_pretrained(args.model)
-    options = {name: value for name in ("num_frames", "num_audio_clips") if (value := getattr(args, name)) is not None}
-    samples, found, failed = [], [], False
-    for file in args.files:
-        try:
-            samples.append(processor(videos=[file], modalities=args.modalities, return_tensors="pt", **options).data)
-            found.append(file)
-        except (MediaError, ValueError) as error:
-            print(f"valor search: {error}", file=sys.stderr)
-            failed = True
-    if not found:
-        return 1
+    model, processor = load(ValorForRetrieval, args)
+    samples = [Sample(id=file, video=file, audio=file) for file in args.files]
+    rows = range(len(samples))
+    batches = [rows[start : start + args.batch_size] for start in rows[:: args.batch_size]]
+    options = MediaOptions(args.modalities, args.num_frames, args.num_audio_clips, args.workers)
 
-    text = processor(text=args.text, return_tensors="pt")
-    scores = []
-    with torch.no_grad():
-        query = model.embed_texts(text)
-        for start in range(0, len(samples), args.batch_size):
-            media = model.embed_media(processor.pad(samples[start : start + args.batch_size]))
-            scores += model.compute_similarity(**query, **media, group=GROUP_OF[args.modalities])[0].tolist()
-    ranked = sorted(zip(found, scores, strict=True), key=lambda pair: -pair[1])[: args.top]
-    for file, score in ranked:
+    scores: dict[str, float] = {}
+    query = model.embed_texts(processor(text=args.text, return_tensors="pt").to(model.device))
+    with tqdm(total=len(samples), unit="file", disable=None) as progress:
+        for batch in media_batches(samples, processor, batches, options):
+            for failure in batch.failures.values():
+                progress.write(f"valor search: {failure.reason.removeprefix(failure.id + ': ')}", file=sys.stderr)
+            if batch.indices:
+                inputs = {
+                    name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+                    for name, value in batch.inputs.items()
+                }
+                with torch.no_grad():
+                    media = model.embed_media(inputs)
+                    row = model.compute_similarity(**query, **media, group=GROUP_OF[args.modalities])[0]
+                scores.update(zip((args.files[index] for index in batch.indices), row.tolist(), strict=True))
+            progress.update(len(batch.indices) + len(batch.failures))
+    for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[: args.top]:
         print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {file}")
-    return int(failed)
+    return int(len(scores) < len(samples))

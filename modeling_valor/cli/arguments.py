@@ -1,0 +1,142 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Arguments that several commands share: the checkpoint, the device, and how much of a file is used."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from .. import ValorPreTrainedModel, ValorProcessor
+
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`, and on which device, in which type and how many files at a time it runs."""
+    parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU, if there is one)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="type of the weights (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--batch-size", type=_count, default=8, help="files that go through the model together (default: 8)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that decode files (default: 0, this one decodes them)"
+    )
+
+
+def add_media_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Adds what is used of each file. With `--help`, the defaults of the checkpoint that `argv` names are shown."""
+    frames, audio_clips = "the checkpoint's", "the checkpoint's"
+    if {"-h", "--help"} & set(argv) and (settings := _processor_settings(argv)):
+        frames = f"{settings['video_processor']['num_frames']}, this checkpoint's"
+        audio_clips = f"{settings['feature_extractor']['num_audio_clips']}, this checkpoint's"
+    media = parser.add_argument_group(
+        "how much of a file is used",
+        "A file of any length is seen through a few frames at equal distances and heard through a few clips of sound. "
+        "Nothing between them is used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers.",
+    )
+    media.add_argument("--modalities", choices=("av", "v", "a"), default="av", help="vision and sound, or one of them")
+    media.add_argument("--num-frames", type=_count, help=f"frames of each video (default: {frames})")
+    media.add_argument(
+        "--num-audio-clips", type=_count, help=f"clips of 5.12 s of each sound (default: {audio_clips})"
+    )
+
+
+def load(
+    model_class: type["ValorPreTrainedModel"], args: argparse.Namespace
+) -> tuple["ValorPreTrainedModel", "ValorProcessor"]:
+    """
+    The model and the processor that `--model`, `--device` and `--dtype` name.
+
+    Raises:
+        ValueError: there is no such checkpoint, or no such device.
+    """
+    from transformers.utils import logging
+
+    from .. import ValorProcessor
+
+    logging.disable_progress_bar()
+    device = choose_device(args.device)
+    model = model_class.from_pretrained(check_model(args.model), dtype=args.dtype)
+    return model.to(device).eval(), ValorProcessor.from_pretrained(args.model)
+
+
+def check_model(name: str) -> str:
+    """
+    A checkpoint's folder or Hub name, if there is a VALOR checkpoint.
+
+    Raises:
+        ValueError: there is none; one sentence says why.
+    """
+    from transformers import AutoConfig
+
+    if os.path.isdir(name):
+        if not os.path.isfile(os.path.join(name, "config.json")):
+            raise ValueError(f"--model {name}: this folder has no config.json, so it is no checkpoint.")
+    elif os.path.exists(name) or name.count("/") != 1 or name.startswith((".", "~", "/")):
+        raise ValueError(f"--model {name}: there is no such folder.")
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        if os.path.isdir(name):
+            raise ValueError(f"--model {name}: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"--model {name}: there is no such folder, and the Hub gives no checkpoint of this name (wrong name, no "
+            "access, or no connection)."
+        ) from error
+    if config.model_type != "valor":
+        raise ValueError(f"--model {name}: this is a {config.model_type!r} checkpoint; a VALOR checkpoint is needed.")
+    return name
+
+
+def choose_device(name: str | None) -> str:
+    """
+    The device of this name, or the best one there is.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name is None:
+        return "cpu" if accelerator is None else accelerator.type
+    available = ["cpu"]
+    if accelerator is not None:
+        available += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    if name not in available:
+        raise ValueError(f"--device {name}: this machine has no such device. Available: {', '.join(available)}.")
+    return name
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _processor_settings(argv: Sequence[str]) -> dict | None:
+    """Content of `processor_config.json` of the checkpoint that `--model` names, where it is on this machine."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--model")
+    model = parser.parse_known_args(list(argv))[0].model
+    if model is None:
+        return None
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(model, "processor_config.json", local_files_only=True)
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
