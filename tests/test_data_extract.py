@@ -18,7 +18,8 @@ from PIL import Image
 from modeling_valor import ValorFeatureExtractor, ValorVideoProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data import extract as extract_module
-from modeling_valor.data.extract import ExtractionError, ExtractOptions, extract
+from modeling_valor.data.extract import ExtractOptions, extract
+from modeling_valor.data.failures import TooManyFailures
 from modeling_valor.data.readers import read_folder
 from modeling_valor.data.samples import Question, Sample, SampleStream
 from modeling_valor.media import audio_info, read_audio, read_frames
@@ -222,7 +223,7 @@ def test_a_broken_file_is_left_out_and_listed(broken, workers):
 
 
 def test_too_many_broken_files_are_an_error_that_names_some(broken, capsys):
-    with pytest.raises(ExtractionError, match=r"of 10 clips could not be read, more than the 5%.*3\.png"):
+    with pytest.raises(TooManyFailures, match=r"of 10 clips could not be read, more than the 5%.*3\.png"):
         extract(read_folder(broken), broken / "out", workers=1)
     assert not (broken / "out" / "metadata.jsonl").exists()
     assert main(["extract", str(broken), str(broken / "out"), "--workers", "1"]) == 1

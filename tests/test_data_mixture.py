@@ -8,7 +8,8 @@ import pytest
 import torch
 from training_world import small_config, small_processor, small_samples
 
-from modeling_valor.data.loading import Failure, FailureLog, LoadingOptions, TooManyFailures, cache_folder, load_sample
+from modeling_valor.data.failures import Failure, FailureLog, TooManyFailures
+from modeling_valor.data.loading import LoadingOptions, cache_folder, load_sample
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source
 from modeling_valor.data.samples import Sample, SampleStream, each_sample
 from modeling_valor.data.world.render import write_clip

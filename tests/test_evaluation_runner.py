@@ -13,7 +13,7 @@ from test_processing_valor import write_clip
 from modeling_valor import ValorForPreTraining, ValorForRetrieval, ValorProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data.benchmarks import BENCHMARKS
-from modeling_valor.data.loading import Failure
+from modeling_valor.data.failures import Failure
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.world import write_world
 from modeling_valor.evaluation import (

@@ -30,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
 
-    from ..data.extract import ExtractionError, ExtractOptions, extract
+    from ..data.extract import ExtractOptions, extract
+    from ..data.failures import TooManyFailures
     from ..data.readers import load_samples
 
     try:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
             progress=not args.json,
             origin=args.source if args.split is None else f"{args.source}, {args.split}",
         )
-    except (ExtractionError, ValueError, OSError) as error:
+    except (TooManyFailures, ValueError, OSError) as error:
         print(f"valor extract: {error}", file=sys.stderr)
         return 1
     if args.json:

@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 import urllib.parse
 import warnings
 import wave
@@ -36,7 +35,8 @@ from ..media import (
     read_image,
     segment_indices,
 )
-from .files import appearing, end_with_parent
+from .failures import MAX_FAILURES, Failure, FailureLog, attempt, describe
+from .files import WriteError, appearing, end_with_parent, remove, sole_writer, writing_to
 from .readers import METADATA_FILES
 from .samples import Sample, SampleStream, each_sample
 
@@ -49,10 +49,6 @@ SAMPLING_RATE = 22_050
 JPEG_QUALITY = 92
 _LONGEST_SIDE = 65_500  # of a JPEG file
 _SECONDS_AT_ONCE = 600  # of sound; a whole number, where the samples of any two rates meet
-
-
-class ExtractionError(RuntimeError):
-    """More clips than are tolerated could not be read."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +92,6 @@ class Extraction:
     failures: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
 
-    def check(self, max_failures: float, total: int) -> None:
-        """Raises `ExtractionError` where more than this share of all clips has failed."""
-        if len(self.failures) > max_failures * total:
-            examples = "; ".join(list(self.failures.values())[:5])
-            raise ExtractionError(
-                f"{len(self.failures)} of {total} clips could not be read, more than the {max_failures:.0%} that are "
-                f"tolerated: {examples}"
-            )
-
 
 def extract(
     samples: Sequence[Sample] | SampleStream,
@@ -112,7 +99,7 @@ def extract(
     options: ExtractOptions | None = None,
     *,
     workers: int | None = None,
-    max_failures: float = 0.05,
+    max_failures: float = MAX_FAILURES,
     progress: bool = False,
     origin: str | None = None,
 ) -> Extraction:
@@ -133,49 +120,67 @@ def extract(
         origin: what the samples are; a folder holds those of one origin.
 
     Raises:
-        ExtractionError: more clips than are tolerated cannot be read. What was decoded is kept.
-        ValueError: the folder holds clips of another origin or with other options, or two clips have the same id.
+        TooManyFailures: more clips than are tolerated cannot be read. What was decoded is kept.
+        ValueError: the folder holds clips of another origin or with other options, another run is writing to it, or two
+            clips have the same id.
+        WriteError: the disk is full, or the folder cannot be written to. What was decoded is kept.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
-    if workers < 1 or not 0 <= max_failures <= 1:
-        raise ValueError(f"workers must be at least 1 and max_failures from 0 to 1, got {workers} and {max_failures}.")
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}.")
     options = options or ExtractOptions()
     directory = Path(directory)
-    clips = directory / CLIPS
-    directory.mkdir(parents=True, exist_ok=True)
-    _claim(directory, {"origin": origin, **asdict(options)})
-    clips.mkdir(exist_ok=True)
+    with writing_to(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with sole_writer(directory, ".extract.lock"):
+            _claim(directory, {"origin": origin, **asdict(options)})
+            draft = directory / f".draft.{os.getpid()}.partial"
+            try:
+                return _extract_missing(samples, directory, draft, options, workers, max_failures, progress)
+            finally:
+                remove(draft)
 
-    known = None if isinstance(samples, SampleStream) else len(samples)
-    result, names = Extraction(str(directory)), {}
-    draft = directory / f".draft.{os.getpid()}.partial"
+
+def _extract_missing(
+    samples: Sequence[Sample] | SampleStream,
+    directory: Path,
+    draft: Path,
+    options: ExtractOptions,
+    workers: int,
+    max_failures: float,
+    progress: bool,
+) -> Extraction:
+    """Writes the clips that are not there yet, and then the metadata, whose rows are gathered in the file `draft`."""
+    clips = directory / CLIPS
+    clips.mkdir(exist_ok=True)
+    total = None if isinstance(samples, SampleStream) else len(samples)
+    log, names, result = FailureLog(max_failures, total, noun="clips"), {}, Extraction(str(directory))
+    result.failures = log.failures
     work = functools.partial(_extract_clip, options=options)
     with (
         draft.open("w", encoding="utf-8") as rows,
-        tqdm(total=known, unit="clip", disable=None if progress else True) as bar,
+        tqdm(total=total, unit="clip", disable=None if progress else True) as bar,
     ):
-        jobs = _jobs(samples, clips, names, rows, bar)
+        jobs = _jobs(samples, clips, names, rows, log, bar)
         with closing(_run(jobs, work, workers)) as outcomes:
             for outcome in outcomes:
                 bar.update()
                 if outcome.failure is None:
                     result.extracted += 1
-                else:
-                    result.failures[outcome.id] = outcome.failure
-                    bar.set_postfix(failed=len(result.failures))
                 if outcome.damage is not None:
                     result.damaged[outcome.id] = outcome.damage
-                if known is not None:
-                    result.check(max_failures, known)
-    result.clips = len(names) - len(result.failures)
+                log.update(1, [Failure(outcome.id, outcome.failure)] if outcome.failure else ())
+                bar.set_postfix(failed=len(log.failures), refresh=False)
     with appearing(directory / FAILURES) as partial, partial.open("w", encoding="utf-8") as file:
-        for identity, why in result.failures.items():
+        for identity, why in log.failures.items():
             file.write(json.dumps({"id": identity, "failure": why}, ensure_ascii=False) + "\n")
-    result.check(max_failures, len(names))
+    log.total = len(names)
+    log.check()
+    result.clips = log.total - len(log.failures)
     with appearing(directory / METADATA_FILES[0]) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(_metadata(draft, directory))
     for leftover in itertools.chain(directory.glob(".*.partial"), clips.glob(".*.partial")):  # of killed runs, too
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        remove(leftover)
     return result
 
 
@@ -183,7 +188,12 @@ def _claim(directory: Path, origin: dict[str, Any]) -> None:
     """Notes what a folder holds, and refuses one that holds anything else."""
     note = directory / NOTE
     if note.exists():
-        found = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{note} is damaged: choose another folder, or remove this file if the clips are of {origin}."
+            ) from error
         if found != origin:
             raise ValueError(f"{directory} holds clips of {found}, not of {origin}: choose another folder.")
     elif any((directory / name).exists() for name in (*METADATA_FILES, CLIPS)):
@@ -213,31 +223,56 @@ class _Outcome:
 
 
 def _jobs(
-    samples: Sequence[Sample] | SampleStream, clips: Path, names: dict[str, Any], draft: TextIO, bar: tqdm
+    samples: Sequence[Sample] | SampleStream,
+    clips: Path,
+    names: dict[str, Any],
+    draft: TextIO,
+    log: FailureLog,
+    bar: tqdm,
 ) -> Iterator[_Job]:
     """The clips that are not there yet. Writes the texts of all samples to `draft`, and notes all clips in `names`."""
-    there = set(os.listdir(clips))
+    done = set(os.listdir(clips))
     for sample in each_sample(samples):
-        name, files = _folder_name(sample.id), _identity([sample.video, sample.audio])
-        qa = [
-            {"question": q.text, "answer": q.answers[0] if len(q.answers) == 1 else q.answers or None}
-            | ({} if q.type is None else {"about": q.type})
-            | ({} if q.id is None else {"question_id": q.id})
-            for q in sample.questions
-        ]
-        row = {"id": sample.id, "clip": name, "captions": sample.captions, "qa": qa}
-        draft.write(json.dumps(row, ensure_ascii=False) + "\n")
+        described = attempt(sample.id, functools.partial(_describe, sample))
+        if isinstance(described, Failure):
+            names[sample.id] = None
+            log.update(1, [described])
+            bar.update()
+            continue
+        name, row = described
+        files = _identity([sample.video, sample.audio])
+        draft.write(row)
         if names.setdefault(name, files) != files:
             raise ValueError(f"two clips have the id {sample.id!r}: give each its own.")
-        if name in there:
+        if name in done:
             bar.update()
         else:
-            there.add(name)
+            done.add(name)
             yield _Job(sample.id, str(clips / name), sample.video, sample.audio)
 
 
+def _describe(sample: Sample) -> tuple[str, str]:
+    """A sample's folder and its line of metadata, in UTF-8."""
+    name = _folder_name(sample.id)
+    qa = [
+        {"question": q.text, "answer": q.answers[0] if len(q.answers) == 1 else q.answers or None}
+        | ({} if q.type is None else {"about": q.type})
+        | ({} if q.id is None else {"question_id": q.id})
+        for q in sample.questions
+    ]
+    row = json.dumps({"id": sample.id, "clip": name, "captions": sample.captions, "qa": qa}, ensure_ascii=False)
+    row.encode()
+    return name, row + "\n"
+
+
 def _folder_name(identity: str) -> str:
-    """A name that any file system takes, another one for each id."""
+    """A name that any file system takes, another one for each id.
+
+    Raises:
+        ValueError: the id is empty or no text in UTF-8.
+    """
+    if not identity:
+        raise ValueError("its id is empty")
     name = urllib.parse.quote(identity, safe=" ,()+=@")
     name = f"%2E{name[1:]}" if name.startswith(".") else name
     return name if len(name) <= 200 else f"{name[:160]}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
@@ -320,20 +355,25 @@ def _start_worker() -> None:
 
 
 def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
-    """Writes the folder of a clip, all of it or nothing."""
+    """Writes the folder of a clip, all of it or nothing.
+
+    Raises:
+        WriteError: the folder cannot be written to. Whatever else happens is this clip's failure.
+    """
     folder, failure = Path(job.folder), None
     if folder.exists():
         return _Outcome(job.id)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            with appearing(folder) as partial:
-                shutil.rmtree(partial, ignore_errors=True)
+            with writing_to(folder.parent), appearing(folder) as partial:
+                remove(partial)
                 partial.mkdir()
                 _write_clip(job, partial, options)
-        except MediaError as error:
-            failure = f"{job.id}: {error}"
-            shutil.rmtree(partial)
+        except WriteError:
+            raise
+        except Exception as error:
+            failure = f"{job.id}: {describe(error)}"
     damage = next(
         (str(warning.message) for warning in caught if "used as far as it goes" in str(warning.message)), None
     )

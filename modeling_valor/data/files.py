@@ -1,25 +1,92 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What writing many files with many processes takes, so that a run may be killed at any moment and go on later."""
 
+import errno
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class WriteError(OSError):
+    """A folder cannot be written to, as its disk is full, read-only or not this user's."""
+
+
+@contextmanager
+def writing_to(directory: str | os.PathLike) -> Iterator[None]:
+    """Turns what a full or read-only disk raises into one sentence that names the folder.
+
+    Raises:
+        WriteError: a file or folder cannot be written.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        elsewhere = isinstance(error.filename, str) and not os.path.abspath(error.filename).startswith(
+            os.path.abspath(directory)
+        )
+        if error.errno not in _DISK_ERRORS or elsewhere:
+            raise
+        raise WriteError(
+            f"{os.fspath(directory)} cannot be written to: {error.strerror}. Free some space or choose another folder; "
+            "what is complete is kept."
+        ) from error
+
+
+@contextmanager
+def sole_writer(directory: Path, name: str) -> Iterator[None]:
+    """Makes this run the only one that writes to `directory`, by a lock on its file `name`, which ends with the process.
+
+    Raises:
+        ValueError: another run is writing there.
+    """
+    lock = FileLock(directory / name, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"{directory} is being written by another run: wait for it, or choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A hidden name of this process beside `path` to write to, which becomes `path` when the block ends well.
 
-    For a file or a folder. Leftovers of runs that were killed are named `.*.partial`.
+    For a file or a folder. What an error leaves is removed; leftovers of runs that were killed are named `.*.partial`.
     """
     hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    yield hidden
-    os.replace(hidden, path)
+    try:
+        yield hidden
+        os.replace(hidden, path)
+    except BaseException:
+        remove(hidden)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder, if it is there and as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

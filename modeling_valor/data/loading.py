@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,9 @@ from safetensors.torch import save_file
 
 from ..media import MediaError
 from ..processing_valor import MASKS, ValorProcessor
+from .failures import Failure, attempt, describe
 from .files import appearing
-from .samples import Sample
+from .samples import Sample, UnreadableFile
 from .text import clean_answer, clean_caption, clean_question
 
 
@@ -27,57 +29,6 @@ TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
 
 
 _INPUTS = dict(zip("va", MASKS.items(), strict=True))
-
-
-class TooManyFailures(RuntimeError):
-    """More samples than are tolerated could not be read."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A sample that could not be read, and why."""
-
-    id: str
-    reason: str
-
-
-@dataclass
-class FailureLog:
-    """Counts samples that could not be read, and gives up when they are too many.
-
-    Args:
-        max_share: tolerated share of failures among all samples read.
-        patience: number of samples to read before the share is looked at.
-    """
-
-    max_share: float = 0.05
-    patience: int = 100
-    read: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def update(self, num_read: int, failures: Iterable[Failure]) -> None:
-        """Takes note of a batch.
-
-        Raises:
-            TooManyFailures: more than `max_share` of the samples could not be read.
-        """
-        self.read += num_read
-        self.failures.update((failure.id, failure.reason) for failure in failures)
-        if len(self.failures) > self.max_share * max(self.read, self.patience):
-            raise TooManyFailures(
-                f"{len(self.failures)} of {self.read} samples could not be read, more than the {self.max_share:.0%} that "
-                f"`max_failures` tolerates. {self.report()}"
-            )
-
-    def report(self, most: int = 5) -> str:
-        """The failures in a few lines: how many for which reason, and the first of each."""
-        reasons = Counter(self.failures.values())
-        lines = [f"{count} x {reason}" for reason, count in reasons.most_common(most)]
-        if len(reasons) > most:
-            lines.append(f"and {len(reasons) - most} other reasons")
-        return (
-            "\n".join([f"{len(self.failures)} samples were skipped:", *lines]) if lines else "No sample was skipped."
-        )
 
 
 @dataclass(frozen=True)
@@ -147,6 +98,8 @@ def load_sample(
     Raises:
         MediaError: a file cannot be read, nothing of the wanted modalities is there, or the texts are missing.
     """
+    if isinstance(sample.video, UnreadableFile):  # its texts are missing, too, but that is not why
+        sample.video.read()
     rng = random.Random(seed)
     loaded = LoadedSample(sample.id, media={})
     if options.task == "question_answering":
@@ -270,8 +223,10 @@ def _read_media(
             return_tensors="pt",
             **options,
         )
-    except ValueError as error:  # a malformed sample is one sample less, not the end of a long run
-        raise MediaError(f"{sample.id}: {error}") from error
+    except MediaError:
+        raise
+    except Exception as error:  # a malformed sample is one sample less, not the end of a long run
+        raise MediaError(f"{sample.id}: {describe(error)}") from error
     return dict(media)
 
 
@@ -283,11 +238,11 @@ def load_or_replace(
     A broken file is replaced by the next one, so that batches keep their size and ranks stay in step.
     """
     failures = []
-    for _, sample in zip(range(most), candidates, strict=False):
-        try:
-            return load(sample), failures
-        except MediaError as error:
-            failures.append(Failure(sample.id, str(error)))
+    for sample in islice(candidates, most):
+        loaded = attempt(sample.id, partial(load, sample))
+        if not isinstance(loaded, Failure):
+            return loaded, failures
+        failures.append(loaded)
     return None, failures
 
 

@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..configuration_valor import ValorConfig
 from ..processing_valor import ValorProcessor
 from .collation import ValorCollator
+from .failures import summary
 from .loading import LoadingOptions, cache_folder, load_or_replace, load_sample
-from .samples import Sample, SampleStream
+from .samples import Sample, SampleStream, sample_at
 
 
 TASK_GROUPS = {
@@ -188,6 +189,12 @@ class Mixture(Dataset):
         """Samples of all sources that are not streams."""
         return sum(len(source.samples) for source in self.sources if not isinstance(source.samples, SampleStream))
 
+    @property
+    def num_samples(self) -> int | None:
+        """Number of all samples; None where a source is a stream, whose length is not known."""
+        streams = any(isinstance(source.samples, SampleStream) for source in self.sources)
+        return None if streams else len(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_order": None, "_streams": {}}
 
@@ -236,9 +243,9 @@ class Mixture(Dataset):
             sample, failed = load_or_replace(candidates, partial(load, seed=seed))
             failures += failed
             if sample is None:
-                reasons = "; ".join(failure.reason for failure in failed[:3])
+                reasons = summary({failure.id: failure.reason for failure in failed}, most=3)
                 raise RuntimeError(
-                    f"{len(failed)} samples in a row of {source.name!r} could not be read, such as: {reasons}"
+                    f"{len(failed)} samples in a row of {source.name!r} could not be read, such as: {reasons}."
                 )
             loaded.append(sample)
         batch = self.collate(loaded, source.options, rng.randrange(2**31), complete=request.world_size > 1)
@@ -264,7 +271,7 @@ class Mixture(Dataset):
         first = step * per_step + request.rank * source.batch_size
         own = order[first : first + source.batch_size]
         others = np.random.default_rng(request.seed).permutation(len(order))
-        return (source.samples[int(index)] for index in chain(own, others))
+        return (sample_at(source.samples, int(index)) for index in chain(own, others))
 
     def _order_of(self, source: int, epoch: int) -> np.ndarray:
         return self.sources[source].order(epoch, self.seed + source)

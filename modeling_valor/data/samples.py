@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..media import MediaError
+
 
 @dataclass(frozen=True)
 class Question:
@@ -57,6 +59,37 @@ class SampleStream(ABC):
         """
 
 
+class UnreadableFile:
+    """In place of media that cannot be had: whoever reads it gets a `MediaError` with the reason."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def read(self, size: int = -1) -> bytes:
+        raise MediaError(f"{self.name} cannot be read.")
+
+
+def unreadable_sample(message: str) -> Sample:
+    """In place of a sample that cannot be had; `message` names it and says why. Reading it is a failure like any other."""
+    return Sample(message, UnreadableFile(message))
+
+
+def sample_at(samples: Sequence[Sample], index: int) -> Sample:
+    """`samples[index]`, or an unreadable sample where that raises, so that one bad row ends no run.
+
+    Raises:
+        IndexError: there is no such sample.
+    """
+    if not -len(samples) <= index < len(samples):
+        raise IndexError(f"sample {index} of {len(samples)}")
+    try:
+        return samples[index]
+    except Exception as error:
+        return unreadable_sample(f"sample {index} ({type(error).__name__}: {error})")
+
+
 def each_sample(samples: Sequence[Sample] | SampleStream) -> Iterator[Sample]:
     """All samples once, those of a stream in the order of its first epoch."""
-    return iter(samples.samples(0, 1, epoch=0, seed=0) if isinstance(samples, SampleStream) else samples)
+    if isinstance(samples, SampleStream):
+        return iter(samples.samples(0, 1, epoch=0, seed=0))
+    return (sample_at(samples, index) for index in range(len(samples)))

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from ..media import MediaError, download
 from ..media_container import reason
 from .records import MEDIA_SUFFIXES, captions_of, questions_of
-from .samples import Sample, SampleStream
+from .samples import Sample, SampleStream, unreadable_sample
 
 
 TEXT_SUFFIXES = (".txt", ".text", ".caption", ".cap")
@@ -159,7 +159,7 @@ class ShardStream(SampleStream):
                         yield self._sample(key, members)
         except (OSError, EOFError, tarfile.TarError, zlib.error, MediaError) as error:
             if is_mine():
-                yield _unreadable(f"{shard} (cannot be read to its end: {reason(error)})"), 0
+                yield unreadable_sample(f"{shard} (cannot be read to its end: {reason(error)})"), 0
 
     def _sample(self, key: str, members: Iterator["_Member"]) -> tuple[Sample, int]:
         fields: dict[str, bytes] = {}
@@ -169,25 +169,11 @@ class ShardStream(SampleStream):
             if size <= self.max_sample_bytes:
                 fields[member.field] = member.read()
         if size > self.max_sample_bytes:
-            return _unreadable(f"{key} (larger than the limit of {self.max_sample_bytes:,} bytes)"), 0
+            return unreadable_sample(f"{key} (larger than the limit of {self.max_sample_bytes:,} bytes)"), 0
         try:
             return _sample_of_fields(key, fields), size
         except ValueError as error:
-            return _unreadable(f"{key} (its annotations cannot be used: {error})"), 0
-
-
-class UnreadableFile:
-    """In place of media that cannot be had: whoever reads it gets a `MediaError` with the reason."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def read(self, size: int = -1) -> bytes:
-        raise MediaError(f"{self.name} cannot be read.")
-
-
-def _unreadable(message: str) -> Sample:
-    return Sample(message, UnreadableFile(message))
+            return unreadable_sample(f"{key} (its annotations cannot be used: {error})"), 0
 
 
 def _sample_of_fields(key: str, fields: dict[str, bytes]) -> Sample:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ..configuration_valor import ALIGNMENT_GROUPS
-from ..data.loading import Failure
+from ..data.failures import Failure
 from ..data.samples import Question, Sample
 from ..data.text import clean_caption, clean_question
 from ..modeling_valor import ValorModel

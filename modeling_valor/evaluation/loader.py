@@ -4,14 +4,15 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.loading import Failure, LoadingOptions, cache_folder, load_media
-from ..data.samples import Sample
-from ..media import MediaError
+from ..data.failures import Failure, attempt
+from ..data.loading import LoadingOptions, cache_folder, load_media
+from ..data.samples import Sample, sample_at
 from ..processing_valor import ValorProcessor
 
 
@@ -92,13 +93,11 @@ class _Clips(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[int, dict[str, torch.Tensor] | Failure]:
-        sample = self.samples[index]
-        try:
-            # The caller may run the model in lower precision; frames and sound are prepared in full
-            with torch.autocast("cpu", enabled=False):
-                return index, load_media(sample, self.processor, cache=self.cache, **self.options)
-        except MediaError as error:
-            return index, Failure(sample.id, str(error))
+        sample = sample_at(self.samples, index)
+        # The caller may run the model in lower precision; frames and sound are prepared in full
+        with torch.autocast("cpu", enabled=False):
+            load = partial(load_media, sample, self.processor, cache=self.cache, **self.options)
+            return index, attempt(sample.id, load)
 
 
 class _Collate:

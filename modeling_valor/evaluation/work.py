@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..data.failures import Failure
 from ..data.files import appearing
-from ..data.loading import Failure
 
 
 Result = Mapping[str, Any]

@@ -15,7 +15,7 @@ from transformers import Trainer
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
-from ..data.loading import FailureLog
+from ..data.failures import FailureLog
 from ..data.mixture import Mixture
 from ..evaluation.inference import evaluating
 from .arguments import ValorTrainingArguments
@@ -69,7 +69,7 @@ class ValorTrainer(Trainer):
         self.evaluations = evaluations or {}
         self.scalars: list[str] = []
         self._prepare_for_fsdp()
-        self.failure_log = FailureLog(args.max_failures)
+        self.failure_log = FailureLog(args.max_failures, None if train_dataset is None else train_dataset.num_samples)
         # The loss is a mean over the batch at hand
         self.loss_is_scaled_for_ga = False
         self.source_losses = defaultdict(list)

@@ -9,10 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 import av
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ..files import appearing, mapping
+from ..files import appearing, mapping, sole_writer
 from .drawing import FRAME_RATE, FRAME_SIZE, render_frames
 from .language import LESSONS, describe, questions
 from .scenes import Scene, sample_scene
@@ -92,13 +91,8 @@ def write_world(
         origin["about"] = about
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(directory / ".world.lock", timeout=0):
-            return _write_missing(directory, origin, scenes, workers, progress)
-    except Timeout as error:
-        raise ValueError(
-            f"{directory} is being written by another run: wait for it, or choose another folder."
-        ) from error
+    with sole_writer(directory, ".world.lock"):
+        return _write_missing(directory, origin, scenes, workers, progress)
 
 
 def _scenes(split: str, seed: int, things: int | None, about: str | None) -> Iterator[Scene]:

@@ -1,0 +1,115 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Samples that could not be read: counted, named, and too many of them an error. Training, extraction and evaluation share
+this one rule."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ..media import MediaError
+from ..media_backends import reason
+from .records import RecordError
+
+
+MAX_FAILURES = 0.05
+"""The share of samples that may be unreadable where nobody says otherwise."""
+
+T = TypeVar("T")
+
+
+class TooManyFailures(RuntimeError):
+    """More samples than are tolerated could not be read."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A sample that could not be read, and why."""
+
+    id: str
+    reason: str
+
+
+def attempt(name: str, read: Callable[[], T]) -> T | Failure:
+    """The result of `read()`, or the failure of the sample `name`, whatever exception it is that `read` raises."""
+    try:
+        return read()
+    except Exception as error:
+        return Failure(printable(str(name)), describe(error))
+
+
+def describe(error: Exception) -> str:
+    """An exception in one sentence; of another kind than those made for readers, with the name of its kind."""
+    if isinstance(error, (MediaError, RecordError)):
+        return printable(str(error))
+    return printable(f"it cannot be read ({type(error).__name__}: {reason(error)}).")
+
+
+def printable(text: str) -> str:
+    """The same text with escapes for what UTF-8 does not have, such as names of files in other encodings."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass
+class FailureLog:
+    """Counts samples that could not be read, and gives up when they are too many.
+
+    Args:
+        max_share: tolerated share of failures among all samples.
+        total: number of all samples; None: not known, so that the share is one of those read so far.
+        patience: where `total` is not known, number of samples to read before the share is looked at.
+        noun: what the samples are, in messages.
+    """
+
+    max_share: float = MAX_FAILURES
+    total: int | None = None
+    patience: int = 100
+    noun: str = "samples"
+    read: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not 0 <= self.max_share <= 1:
+            raise ValueError(f"`max_failures` is a share from 0 to 1, got {self.max_share}.")
+
+    def update(self, num_read: int, failures: Iterable[Failure] = ()) -> None:
+        """Takes note of samples that were read, the failures among them included.
+
+        Raises:
+            TooManyFailures: more than `max_share` of the samples could not be read.
+        """
+        self.read += num_read
+        self.failures.update((failure.id, failure.reason) for failure in failures)
+        self.check()
+
+    def check(self) -> None:
+        """Raises `TooManyFailures` where more than `max_share` of the samples could not be read."""
+        total = max(self.read, self.patience) if self.total is None else self.total
+        if len(self.failures) > self.max_share * total:
+            raise TooManyFailures(
+                f"{len(self.failures)} of {self.read if self.total is None else total} {self.noun} could not be read, more "
+                f"than the {self.max_share:.0%} that `max_failures` tolerates: {summary(self.failures)}."
+            )
+
+    def report(self) -> str:
+        """The failures in one line: how many, and for which reasons."""
+        if not self.failures:
+            return f"All {self.noun} could be read."
+        return f"{len(self.failures)} {self.noun} could not be read: {summary(self.failures)}."
+
+
+def summary(failures: Mapping[str, str], most: int = 5) -> str:
+    """Names and reasons of the first failures; a reason of many is given once."""
+    reasons = Counter(failures.values())
+    first: dict[str, str] = {}
+    for name, why in failures.items():
+        first.setdefault(why, name)
+    parts = []
+    for why, count in reasons.most_common(most):
+        text = why.rstrip(".")
+        if count > 1:
+            parts.append(f"{count} x {text}, such as {first[why]}")
+        else:
+            parts.append(text if first[why] in text else f"{first[why]}: {text}")
+    others = len(reasons) - len(parts)
+    return "; ".join(parts) + (f"; and {others} other reasons" if others > 0 else "")
