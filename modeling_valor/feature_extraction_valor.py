@@ -3,7 +3,6 @@
 
 import functools
 import math
-import os
 from collections.abc import Callable
 from numbers import Integral, Number
 from typing import Any
@@ -15,7 +14,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 from transformers.utils import TensorType, logging
 
-from .media import MediaError, MediaSource, audio_info, open_source, read_audio, segment_indices
+from .media import MediaError, audio_info, media_source, open_source, read_audio, segment_indices
 
 
 logger = logging.get_logger(__name__)
@@ -305,20 +304,6 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         inputs = padded[int(times[0]) :].unfold(0, len(reach), old)[:periods]
         resampled[:, first : first + 32] = inputs @ filters.T.to(waveform.dtype)
     return resampled.flatten()[: math.ceil(len(waveform) * new / old)]
-
-
-def media_source(sample: Any) -> MediaSource | None:
-    """
-    The file behind a sample: a path, a URL, bytes, a file object, or an entry of a `datasets` column, encoded or not.
-
-    None where there is none, as for a waveform, or for a decoder that streams from elsewhere.
-    """
-    if (encoded := getattr(sample, "_hf_encoded", None)) is not None:
-        sample = encoded if encoded["bytes"] or os.path.exists(encoded["path"] or "") else None
-    if isinstance(sample, dict) and sample.get("array") is None:
-        sample = sample.get("bytes") or sample.get("path")
-    is_source = isinstance(sample, (str, os.PathLike, bytes, bytearray)) or hasattr(sample, "read")
-    return sample if is_source else None
 
 
 def _as_batch(raw_speech: Any) -> list:

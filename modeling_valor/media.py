@@ -2,19 +2,15 @@
 """Files to frames and waveforms, with one exception type for what cannot be read: `MediaError`."""
 
 import contextlib
-import functools
 import math
 import os
 import re
 import struct
-import tempfile
-import time
 import warnings
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -23,15 +19,14 @@ from PIL import Image, ImageOps
 from .media_audio import read_samples
 from .media_container import (
     MAX_VIDEO_PIXELS,
-    MediaError,
-    NoVideoError,
     Track,
     best_stream,
     channel_count,
     open_container,
-    reason,
     survey,
 )
+from .media_limits import MediaError, MediaLimits, NoVideoError, reason
+from .media_sources import LocalFile, MediaSource, download, media_source, open_source, source_name
 from .media_video import BACKENDS, read_with_backends
 
 
@@ -40,7 +35,9 @@ __all__ = [
     "MAX_VIDEO_PIXELS",
     "Audio",
     "AudioInfo",
+    "LocalFile",
     "MediaError",
+    "MediaLimits",
     "MediaSource",
     "NoVideoError",
     "VideoFrames",
@@ -48,14 +45,14 @@ __all__ = [
     "download",
     "iterate_frames",
     "list_frame_files",
+    "media_source",
     "open_source",
     "read_audio",
     "read_frames",
     "read_image",
     "segment_indices",
+    "source_name",
 ]
-
-MediaSource: TypeAlias = str | os.PathLike | bytes | BinaryIO
 
 MAX_IMAGE_PIXELS = 2**28
 """The largest image that is decoded; the photographs of large cameras have up to 180 million pixels."""
@@ -102,95 +99,6 @@ class AudioInfo:
     sampling_rate: int
     duration: float
     channels: int
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Sources
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def open_source(
-    source: MediaSource, *, timeout: float = 30.0, max_bytes: int = 2 * 1024**3, max_seconds: float = 600.0
-) -> Iterator[str]:
-    """Gives the absolute path of a local file (or folder) that holds `source`, for the time of a `with` block.
-
-    A path is given as it is. An http(s) URL, bytes and file objects go to a temporary file, so a URL that serves frames
-    and sound is best opened once, around both reads. A file object is read from its beginning where it can seek.
-
-    Args:
-        timeout (`float`): seconds to wait for a connection and for each piece of a download.
-        max_bytes (`int`): the largest download or file object that is accepted.
-        max_seconds (`float`): the longest download.
-
-    Raises:
-        MediaError: nothing at that path or URL, another scheme than http(s), or a limit is passed.
-    """
-    name = _name(source)
-    if isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source):
-        chunks = download(source, timeout)
-    elif isinstance(source, (str, os.PathLike)):
-        if not os.path.exists(source):
-            raise MediaError(f"{name} does not exist.")
-        if not (os.path.isfile(source) or os.path.isdir(source)):
-            raise MediaError(f"{name} is neither a file nor a folder.")
-        yield os.path.abspath(os.fspath(source))
-        return
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        chunks = iter([source])
-    elif hasattr(source, "read"):
-        if hasattr(source, "seekable") and source.seekable():
-            source.seek(0)
-        chunks = iter(functools.partial(source.read, 2**20), b"")
-    else:
-        raise MediaError(f"{name} is not a path, a URL, bytes or a binary file object.")
-
-    with tempfile.TemporaryDirectory(prefix="valor-", ignore_cleanup_errors=True) as folder:
-        # Named like the source, for the messages of whoever gets only the path
-        last = name.split("?")[0].rstrip("/").split("/")[-1]
-        path = os.path.join(folder, re.sub(r"[^\w.-]", "_", last)[-64:] or "media")
-        deadline, size = time.monotonic() + max_seconds, 0
-        with open(path, "wb") as file:
-            for chunk in chunks:
-                if isinstance(chunk, str):
-                    raise MediaError(f"{name} is open as text: open it in binary mode.")
-                size += len(chunk)
-                if size > max_bytes:
-                    raise MediaError(f"{name} is larger than the limit of {max_bytes} bytes.")
-                if time.monotonic() > deadline:
-                    raise MediaError(f"{name} took longer than the limit of {max_seconds:g} seconds.")
-                file.write(chunk)
-        yield path
-
-
-def _name(source: MediaSource) -> str:
-    """What to call a source in messages."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "<bytes>"
-    return str(getattr(source, "name", f"<{type(source).__name__}>"))
-
-
-def download(url: str, timeout: float) -> Iterator[bytes]:
-    """The bytes behind an http(s) URL, piece by piece, with so many seconds to wait for a connection and each piece.
-
-    Raises:
-        MediaError: another scheme, or the URL cannot be fetched.
-    """
-    if url.split(":", 1)[0].lower() not in ("http", "https"):
-        raise MediaError(f"{url} cannot be fetched: only http and https addresses are.")
-    try:
-        from huggingface_hub.utils import httpx
-    except ImportError:  # huggingface_hub before 2.0
-        import httpx
-    try:
-        # httpx refuses to be redirected to another scheme.
-        with httpx.stream("GET", url, follow_redirects=True, timeout=timeout) as response:
-            response.raise_for_status()
-            yield from response.iter_bytes()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise MediaError(f"{url} could not be fetched: {reason(error)}.") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,8 +157,8 @@ def read_image(source: MediaSource) -> torch.Tensor:
     Raises:
         MediaError: not an image, a truncated one, or one of more than `MAX_IMAGE_PIXELS`, which is not decoded.
     """
-    name = _name(source)
     with open_source(source) as path:
+        name = path.name
         image = None if os.path.isdir(path) else _open_image(path, name)
         if image is None:
             empty = os.path.isfile(path) and os.path.getsize(path) == 0
@@ -363,12 +271,12 @@ def read_frames(
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, but must be one of {', '.join(BACKENDS)}.")
     segment_indices(num_frames, num_frames, sampling)  # refuses what makes no sense, before any file is opened
-    name = _name(source)
 
     def choose(available: int) -> list[int]:
         return segment_indices(available, num_frames, sampling, generator)
 
     with open_source(source) as path:
+        name = path.name
         if os.path.isdir(path):
             return _read_folder(path, choose)
         image = _open_image(path, name)
@@ -409,12 +317,12 @@ def iterate_frames(
         NoVideoError: the file holds no video track, only sound.
         MediaError: the file cannot be read, or no frame of it decoded.
     """
-    name = _name(source)
 
     def choose(available: int, duration: float) -> list[int]:
         return segment_indices(available, min(max(1, count(available, duration)), available))
 
     with open_source(source) as path:
+        name = path.name
         if os.path.isdir(path):
             files = list_frame_files(path)
             for index in choose(len(files), float(len(files))):
@@ -491,9 +399,9 @@ def read_audio(
     Raises:
         MediaError: the file cannot be read, or its audio track holds nothing that can be decoded.
     """
-    name = _name(source)
     parts = [(0.0, np.inf if max_seconds is None else max_seconds)] if windows is None else windows
     with open_source(source) as path:
+        name = path.name
         if (plain := _open_wave(path)) is not None:
             with plain:
                 return _read_wave(plain, parts, as_list=windows is not None)
@@ -523,7 +431,7 @@ def audio_info(source: MediaSource) -> AudioInfo | None:
             with plain:
                 rate = plain.getframerate()
                 return AudioInfo(rate, plain.getnframes() / rate, plain.getnchannels())
-        found = _survey_audio(path, _name(source))
+        found = _survey_audio(path, path.name)
     return None if found is None else found[1]
 
 

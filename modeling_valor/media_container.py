@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import av
 
+from .media_limits import Budget, MediaError, MediaLimits, reason
+
 
 MAX_VIDEO_PIXELS = 2**26
 """The largest frame that is decoded; 8K video has half as many pixels."""
@@ -29,20 +31,6 @@ _TIMED = ("mov", "matroska")  # every backend reads the same times from them
 _MEASURED = ("mov", "matroska", "avi", "wav", "flac")  # they state how long they are; others have it estimated
 _KINDS = {"video": "video", "audio": "sound"}
 _BEYOND_THE_END = 2**48  # a time stamp after any track's last, in any time base
-
-
-class MediaError(ValueError):
-    """A file that cannot be used: one sentence that names it and says why."""
-
-
-class NoVideoError(MediaError):
-    """A sound file given as a video; `read_audio` may still read it."""
-
-
-def reason(error: BaseException) -> str:
-    """An exception's message as part of a sentence."""
-    text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
-    return text.rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -74,17 +62,22 @@ class Track:
 
 @contextlib.contextmanager
 def open_container(path: str, name: str) -> Iterator[av.container.InputContainer]:
-    """A video or sound file, its header read, with no way from its contents to other files or to the network."""
+    """A video or sound file, its header read, with no way from its contents to other files or to the network.
+
+    It may take what is left of the `path`'s budget, where that is a `LocalFile`.
+    """
     if os.path.isdir(path):
         raise MediaError(f"{name} is a folder, not a video or sound file.")
     if os.path.getsize(path) == 0:
         raise MediaError(f"{name} is empty.")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_VIDEO_PIXELS)}
-    try:
-        container = av.open(path, options=options, timeout=5.0)
-    except Exception as error:
-        why = "its kind is not accepted" if isinstance(error, av.ArgumentError) else reason(error)
-        raise MediaError(f"{name} is not a video or sound file that can be read: {why}.") from error
+    budget = getattr(path, "budget", None) or Budget(name, MediaLimits())
+    with budget.charged():
+        try:
+            container = av.open(path, options=options, timeout=budget.seconds_left)
+        except Exception as error:
+            why = "its kind is not accepted" if isinstance(error, av.ArgumentError) else reason(error)
+            raise MediaError(f"{name} is not a video or sound file that can be read: {why}.") from error
     try:
         with container:
             yield container

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import av
 import torch
 
-from .media_container import MAX_VIDEO_PIXELS, Decoder, MediaError, Track, open_container, reason
+from .media_container import MAX_VIDEO_PIXELS, Decoder, Track, open_container
 from .media_decord import DecordDamaged, decord
+from .media_limits import MediaError, reason
 
 
 _BEYOND_THE_END = 2**48

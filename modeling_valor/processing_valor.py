@@ -15,8 +15,7 @@ from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
 from .data.text import clean_caption
-from .feature_extraction_valor import media_source
-from .media import NoVideoError, open_source
+from .media import NoVideoError, media_source, open_source
 from .video_processing_valor import ValorVideoProcessorKwargs
 
 

@@ -1,0 +1,222 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""What a source of media may be, and how it becomes a local file."""
+
+import base64
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import re
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, BinaryIO, TypeAlias
+
+from .media_fetch import fetch
+from .media_limits import Budget, MediaError, MediaLimits, reason
+
+
+MediaSource: TypeAlias = str | os.PathLike | bytes | BinaryIO
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_DATA_URL = re.compile(r"data:(?!//)[\w.+/-]*[;,]", re.IGNORECASE)
+_ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
+"""fsspec's names of archives and compressed files."""
+
+
+class LocalFile(str):
+    """The absolute path of a file or folder, with the `name` of its source and the `budget` for reading it."""
+
+    name: str
+    budget: Budget
+
+    def __new__(cls, path: str, name: str, limits: MediaLimits):
+        file = super().__new__(cls, path)
+        size = os.path.getsize(path) if os.path.isfile(path) else 0
+        file.name, file.budget = name, Budget(name, limits, size)
+        return file
+
+
+@contextlib.contextmanager
+def open_source(
+    source: MediaSource, limits: MediaLimits | Mapping[str, Any] | None = None, **changes: Any
+) -> Iterator[LocalFile]:
+    """Gives the absolute path of a local file (or folder) that holds `source`, for the time of a `with` block.
+
+    A path is given as it is, with a leading `~` expanded. Everything else goes to a temporary file, so what serves
+    frames and sound is best opened once, around both reads. What this gives may be given again: it is passed through,
+    with its name and what is left of its limits. A file object is read from its beginning where it can seek.
+
+    Args:
+        source: a path; a URL (`http`, `https`, `file`, `data`); a file on the Hub or in an archive, as the `datasets`
+            library writes it (`hf://datasets/owner/name/clip.mp4`, `zip://clip.mp4::clips.zip`); bytes; or a binary
+            file object.
+        limits: how much may be spent, and what is accepted; the defaults of `MediaLimits` if not given.
+        changes: single fields of `limits`.
+
+    Raises:
+        MediaError: nothing is there, it is of another kind, or a limit is passed.
+    """
+    if isinstance(source, LocalFile):
+        yield source
+        return
+    limits = dataclasses.replace(MediaLimits.of(limits), **changes)
+    name = source_name(source)
+    if isinstance(source, (str, os.PathLike)):
+        address = os.fspath(source)
+        if limits.public_only and _scheme(address) not in ("http", "https", "data"):
+            raise MediaError(f"{name} is not accepted here: only http and https addresses are.")
+        if _scheme(address) in (None, "file"):
+            yield LocalFile(_local_path(address, name), name, limits)
+            return
+        chunks = _address_content(address, name, limits)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        chunks = (part for part in (source,))
+    elif hasattr(source, "read"):
+        chunks = _pieces(source)
+    else:
+        raise MediaError(f"{name} is not a path, a URL, bytes or a binary file object.")
+    with tempfile.TemporaryDirectory(prefix="valor-", ignore_cleanup_errors=True) as folder:
+        ending = re.search(r"\.\w{1,8}$", name.removesuffix("?..."))  # a hint for what kind of file it is
+        path = os.path.join(folder, f"media{ending[0] if ending else ''}")
+        with contextlib.closing(chunks):
+            _write(path, chunks, name, limits)
+        yield LocalFile(path, name, limits)
+
+
+def download(
+    url: str, timeout: float, max_seconds: float = math.inf, public_only: bool = False
+) -> Generator[bytes, None, None]:
+    """The bytes behind an http(s) URL, piece by piece; arguments are as in `MediaLimits`.
+
+    Raises:
+        MediaError: another scheme, or the URL cannot be fetched within the limits.
+    """
+    name = source_name(url)
+    if _scheme(url) not in ("http", "https"):
+        raise MediaError(f"{name} cannot be fetched: only http and https addresses are.")
+    yield from fetch(url, name, timeout=timeout, max_seconds=max_seconds, public_only=public_only)
+
+
+def source_name(source: Any) -> str:
+    """What to call a source in messages and logs, in one line; of a URL not what may be secret: user, password, query."""
+    if isinstance(source, LocalFile):
+        return source.name
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "<bytes>"
+    if not isinstance(source, (str, os.PathLike)):
+        name = getattr(source, "name", None)
+        return name if isinstance(name, str) else f"<{type(source).__name__}>"
+    name = os.fsdecode(source)
+    if _scheme(name) == "data":
+        return "<data: URL>"
+    if _scheme(name) not in (None, "file"):
+        name = "::".join(map(_public_part, name.split("::")))
+    name = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda control: repr(control[0])[1:-1], name)
+    return name if len(name) <= 1000 else f"{name[:100]}...{name[-200:]}"
+
+
+def media_source(sample: Any) -> MediaSource | None:
+    """
+    The file behind a sample: a path, a URL, bytes, a file object, or an entry of a `datasets` column, encoded or not.
+
+    None where there is none, as for a waveform, or for a decoder of what is not a file.
+    """
+    if (encoded := getattr(sample, "_hf_encoded", None)) is not None:
+        path = encoded["path"] or ""
+        sample = encoded if encoded["bytes"] or _scheme(path) or os.path.exists(path) else None
+    if isinstance(sample, dict) and sample.get("array") is None:
+        sample = sample.get("bytes") or sample.get("path")
+    is_source = isinstance(sample, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(sample, "read")
+    return sample if is_source else None
+
+
+def _scheme(address: str) -> str | None:
+    """The scheme of an address in lower case; None for a path."""
+    if (found := _ADDRESS.match(address)) is not None:
+        return found[1].lower()
+    return "data" if _DATA_URL.match(address) else None
+
+
+def _public_part(address: str) -> str:
+    """An address without user, password, query and fragment; members of archives and files on the Hub are whole."""
+    if _scheme(address) in (None, "file", "hf", *_ARCHIVES):
+        return address
+    scheme, host, path, query = re.fullmatch(r"(.*?://)([^/?#]*)([^?#]*)(\??).*", address, re.DOTALL).groups()
+    return f"{scheme}{host.rpartition('@')[2]}{path}{query and '?...'}"
+
+
+def _local_path(address: str, name: str) -> str:
+    """The absolute path of a path or `file://` URL, which must exist."""
+    path = address
+    if _scheme(address) == "file":
+        url = urllib.parse.urlsplit(address)
+        if url.netloc not in ("", "localhost"):
+            raise MediaError(f"{name} names a host: a local file is file:///path/clip.mp4, with three slashes.")
+        path = urllib.request.url2pathname(url.path)
+    elif not os.path.exists(path):
+        path = os.path.expanduser(path)
+    if not os.path.exists(path):
+        raise MediaError(f"{name} does not exist.")
+    if not (os.path.isfile(path) or os.path.isdir(path)):
+        raise MediaError(f"{name} is neither a file nor a folder.")
+    return os.path.abspath(path)
+
+
+def _address_content(address: str, name: str, limits: MediaLimits) -> Generator[bytes, None, None]:
+    """What is at an address that is no local file, in pieces."""
+    scheme = _scheme(address)
+    if _DATA_URL.match(address):
+        header, _, content = address.partition(",")
+        content = urllib.parse.unquote_to_bytes(content)
+        yield base64.b64decode(content) if header.lower().endswith(";base64") else content
+    elif scheme == "hf" or scheme in _ARCHIVES:
+        yield from _filesystem_content(address, name, limits)
+    else:
+        yield from download(address, limits.timeout, limits.max_seconds, limits.public_only)
+
+
+def _filesystem_content(address: str, name: str, limits: MediaLimits) -> Generator[bytes, None, None]:
+    """A file on the Hub or in an archive, by fsspec's address of it; an archive elsewhere is fetched first."""
+    import fsspec
+
+    *members, outer = address.split("::")
+    if any(_scheme(member) not in _ARCHIVES for member in members) or _scheme(outer) in _ARCHIVES:
+        raise MediaError(f"{name} cannot be read: a file in an archive is written zip://clip.mp4::clips.zip.")
+    with contextlib.ExitStack() as stack:
+        if _scheme(outer) != "hf":
+            outer = f"file://{stack.enter_context(open_source(outer, limits))}"
+        yield from _pieces(stack.enter_context(fsspec.open("::".join([*members, outer]), "rb")))
+
+
+def _pieces(file: BinaryIO) -> Generator[bytes, None, None]:
+    if hasattr(file, "seekable") and file.seekable():
+        file.seek(0)
+    yield from iter(functools.partial(file.read, 2**20), b"")
+
+
+def _write(path: str, chunks: Iterator[bytes], name: str, limits: MediaLimits) -> None:
+    """Writes the chunks to a file, within the limits of bytes and seconds."""
+    deadline, size = time.monotonic() + limits.max_seconds, 0
+    with open(path, "wb") as file:
+        while (chunk := _next(chunks, name)) is not None:
+            if isinstance(chunk, str):
+                raise MediaError(f"{name} is open as text: open it in binary mode.")
+            size += len(chunk)
+            if size > limits.max_bytes:
+                raise MediaError(f"{name} is larger than the limit of {limits.max_bytes} bytes.")
+            if time.monotonic() > deadline:
+                raise MediaError(f"{name} took longer than the limit of {limits.max_seconds:g} seconds.")
+            file.write(chunk)
+
+
+def _next(chunks: Iterator[bytes], name: str) -> bytes | None:
+    try:
+        return next(chunks, None)
+    except MediaError:
+        raise
+    except Exception as error:  # file objects, file systems and archives have errors of their own
+        raise MediaError(f"{name} cannot be read: {reason(error)}.") from error
