@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..media import MediaError
-from ..media_backends import reason
+from ..media_container import reason
 from .records import RecordError
 
 
