@@ -20,8 +20,11 @@ setup(
     python_requires=">=3.10",
     py_modules=["valor_cli"],
     packages=find_packages(include=["modeling_valor", "modeling_valor.*"]),
-    # Modules of `evaluate` are loaded as files, not imported
-    package_data={"modeling_valor.evaluation": ["evaluate_modules/*/*.py"]},
+    package_data={
+        # Modules of `evaluate` are loaded as files, not imported
+        "modeling_valor.evaluation": ["evaluate_modules/*/*.py"],
+        "modeling_valor.recipes": ["*.yaml"],
+    },
     install_requires=[
         # torchaudio 2.11 is its last release, and cannot be imported beside torch 2.15
         "torch>=2.11,<2.15",

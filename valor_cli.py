@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
     "search": "find videos, sounds or images by a text",
     "statistics": "how long captions are and how much they say about sound, beside the paper's Table 1",
+    "train": "pretrain VALOR, or fine-tune it for retrieval, captioning or question answering",
     "world": "write a small world of rendered, labelled audio-visual clips",
 }
 """Commands and their line of help. The module `modeling_valor.cli.COMMAND` has `main(argv) -> int`, its exit status."""

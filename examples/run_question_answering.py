@@ -1,17 +1,16 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """
-Fine-tune VALOR to answer questions about videos and sounds in words of its whole vocabulary (section 4.3).
+Fine-tune VALOR to answer questions about videos and sounds in words of its whole vocabulary (section 4.3): the same as
+`valor train qa`.
 
-    python examples/run_question_answering.py examples/recipes/music_avqa.yaml --model_name_or_path valor-base \\
+    python examples/run_question_answering.py music_avqa --model_name_or_path valor-base \\
         --media videos --annotations music_avqa --output_dir valor-base-music-avqa
 """
 
-from modeling_valor.training.recipes import parse_arguments, run
+import sys
 
-
-def main() -> None:
-    run(*parse_arguments(), task="question_answering")
+from modeling_valor.cli.main import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", "qa", *sys.argv[1:]]))

@@ -1,19 +1,17 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """
-Fine-tune VALOR for retrieval, of videos, sounds or both by text (section 4.3).
+Fine-tune VALOR for retrieval, of videos, sounds or both by text (section 4.3): the same as `valor train retrieval`.
 
     python examples/run_retrieval.py --model_name_or_path valor-large --dataset my_videos --do_train --do_eval \\
         --output_dir valor-large-my-videos --learning_rate 2e-5 --per_device_train_batch_size 64 --bf16
     accelerate launch --config_file examples/accelerate/ddp.yaml examples/run_retrieval.py \\
-        examples/recipes/msrvtt_retrieval.yaml --model_name_or_path valor-large --media videos --annotations msrvtt
+        msrvtt_retrieval --model_name_or_path valor-large --media videos --annotations msrvtt
 """
 
-from modeling_valor.training.recipes import parse_arguments, run
+import sys
 
-
-def main() -> None:
-    run(*parse_arguments(), task="retrieval")
+from modeling_valor.cli.main import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", "retrieval", *sys.argv[1:]]))

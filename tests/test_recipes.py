@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The recipes against the arguments that they set, the table of benchmarks and each other; nothing is trained or read."""
 
-import importlib.util
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,12 +13,14 @@ from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.evaluation.paper import PAPER_FIGURES
+from modeling_valor.recipes import find_recipe, recipe_names
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments
+from modeling_valor.training.arguments import SelfCriticalArguments
 from modeling_valor.training.recipes import EVALUATIONS, ModelArguments, build_model, parse_arguments
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-RECIPES = {path.stem: path for path in sorted((EXAMPLES / "recipes").glob("*.yaml"))}
+RECIPES = {name: find_recipe(name) for name in recipe_names()}
 PRETRAINING = [
     "pretrain_valor_base",
     "pretrain_valor_large",
@@ -43,16 +44,35 @@ def task_of(name: str) -> str:
     return next((task for task in TASKS[:2] if task in name), TASKS[2])
 
 
-def example(script: str):
-    spec = importlib.util.spec_from_file_location(script, EXAMPLES / f"{script}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def parse(name: str, *more: str):
-    classes = [example("run_captioning").SelfCriticalArguments] if name in SELF_CRITICAL else []
+    classes = [SelfCriticalArguments] if name in SELF_CRITICAL else []
     return parse_arguments([str(RECIPES[name]), "--use_cpu", "--output_dir", "unused", *more], *classes)
+
+
+def test_a_recipe_is_found_by_its_name_and_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "mine.yaml"
+    own.write_text("learning_rate: 0.5")
+    assert find_recipe("mine.yaml").read_text() == own.read_text()
+    assert find_recipe("msrvtt_qa") == find_recipe("msrvtt_qa.yaml") == RECIPES["msrvtt_qa"]
+    assert (EXAMPLES / "recipes" / "msrvtt_qa.yaml").resolve() == RECIPES["msrvtt_qa"].resolve()  # where they were
+    with pytest.raises(ValueError, match=r"no recipe recipes/msrvtt_qb\.yaml: .* such as msrvtt_qa"):
+        find_recipe("recipes/msrvtt_qb.yaml")
+
+
+def test_a_wrong_argument_is_one_sentence_with_the_one_that_was_meant(tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"no argument is called --eval_datset \(similar: eval_dataset\)"):
+        parse_arguments(["msrvtt_qa", "--eval_datset", "clips", "--use_cpu"])
+    (tmp_path / "recipe.yaml").write_text("learning_rat: 1")
+    with pytest.raises(ValueError, match=r"has learning_rat, which no argument is called \(similar: learning_rate\)"):
+        parse_arguments([str(tmp_path / "recipe.yaml")])
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(["--learning_rate", "fast"], program="valor train qa")
+    assert stop.value.code == 2
+    assert (
+        capsys.readouterr().err
+        == "valor train qa: argument --learning_rate/--learning-rate: invalid float value: 'fast'\n"
+    )
 
 
 def test_every_task_of_every_benchmark_has_a_recipe_and_no_other_is_there():

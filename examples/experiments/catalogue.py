@@ -240,7 +240,7 @@ def portraits(scale: Scale) -> Stage:
 
 
 def downstream(task: str, modalities: str) -> dict[str, Any]:
-    """A source that trains one task as `run_retrieval.py`, `run_captioning.py` and `run_question_answering.py` do."""
+    """A source that trains one task as `valor train retrieval`, `valor train captioning` and `valor train qa` do."""
     source = {"name": task, "task": task, "dataset": "world", "modalities": modalities}
     if task == "question_answering":
         source["questions_per_sample"] = 4

@@ -40,6 +40,7 @@ from modeling_valor.data.text import clean_caption, clean_question
 from modeling_valor.data.vocabulary import train_tokenizer
 from modeling_valor.data.world import write_portraits, write_world
 from modeling_valor.evaluation import caption_metrics, evaluate_captioning
+from modeling_valor.recipes import find_recipe
 from modeling_valor.training.multitask import ValorForMultitask
 from modeling_valor.training.recipes import ModelArguments, build_evaluation, build_model, parse_arguments, run
 
@@ -260,8 +261,7 @@ def bert_of(config: ValorConfig) -> BertConfig:
 
 def training_arguments(experiment: Experiment, scale: Scale) -> dict[str, Any]:
     """What the base recipe says of training, with the scale's changes; nothing of its data."""
-    path = REPOSITORY / "examples" / "recipes" / experiment.recipe
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    recipe = yaml.safe_load(find_recipe(experiment.recipe).read_text(encoding="utf-8"))
     for name in ("sources", "dataset", "cache_dir", "config_name", "use_cpu"):
         recipe.pop(name, None)
     return {**recipe, "do_train": True, "report_to": "none", **scale.arguments}
@@ -270,7 +270,7 @@ def training_arguments(experiment: Experiment, scale: Scale) -> dict[str, Any]:
 def recipe_of(
     experiment: Experiment, stage: Stage, scale: Scale, place: Place, seed: int, max_steps: int | None = None
 ) -> dict[str, Any]:
-    """The base recipe with the stage's sources and the scale's numbers: what `run_pretraining.py` would take."""
+    """The base recipe with the stage's sources and the scale's numbers: what `valor train pretraining` would take."""
     common = {
         "batch_size": scale.batch_size,
         "num_frames": scale.num_frames,

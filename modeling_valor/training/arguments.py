@@ -161,4 +161,12 @@ class DataArguments:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
 
 
-__all__ = ["DataArguments", "ModelArguments", "ValorTrainingArguments"]
+@dataclass
+class SelfCriticalArguments:
+    """Training a captioner on a reward, after training on masked words."""
+
+    self_critical: bool = field(default=False, metadata={"help": "Train on CIDEr instead of masked words."})
+    num_sampled_captions: int = field(default=1, metadata={"help": "Captions sampled for each clip in a step."})
+
+
+__all__ = ["DataArguments", "ModelArguments", "SelfCriticalArguments", "ValorTrainingArguments"]

@@ -1,11 +1,12 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What the training scripts share: arguments and recipes, and from them the model, the data and the Trainer.
+"""What `valor train` does: from arguments and recipes to the model, the data and the Trainer.
 
 A recipe is a YAML file of the same arguments as the command line's, which overrides it:
 
-    python run_retrieval.py recipes/msrvtt_retrieval.yaml --model_name_or_path valor-large --learning_rate 2e-5
+    valor train retrieval msrvtt_retrieval --model_name_or_path valor-large --learning_rate 2e-5
 """
 
+import difflib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from torch import nn
@@ -34,6 +35,7 @@ from ..evaluation.captioning import CAPTION_METRICS
 from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
 from ..modeling_valor import ValorPreTrainedModel
 from ..processing_valor import ValorProcessor
+from ..recipes import find_recipe
 from ..video_processing_valor import ValorVideoProcessor
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
 from .multitask import HEADS, ValorForMultitask
@@ -52,27 +54,52 @@ _READING = (*_PLACE, "split", "validation_share", "limit")
 
 
 def parse_arguments(
-    argv: Sequence[str] | None = None, *more: type
+    argv: Sequence[str] | None = None, *more: type, program: str | None = None
 ) -> tuple[ModelArguments, DataArguments, ValorTrainingArguments, Any]:
-    """Arguments of a script: an optional recipe first, then `--name value`, which wins.
+    """
+    Arguments of a training: an optional recipe first, then `--name value`, which wins.
+
+    Args:
+        argv: default: the process's.
+        more: further dataclasses of arguments.
+        program: what the user called, for messages.
 
     Raises:
-        ValueError: the recipe names an argument that does not exist, or is not a mapping.
+        ValueError: there is no such recipe or argument, or a value is not accepted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     classes = (ModelArguments, DataArguments, ValorTrainingArguments, *more)
-    parser = HfArgumentParser(classes)
-    if argv and argv[0].endswith((".yaml", ".yml")):
-        path = argv.pop(0)
-        with open(path, encoding="utf-8") as file:
-            recipe = yaml.safe_load(file)
+    parser = _ArgumentParser(classes, prog=program)
+    names = sorted(entry.name for cls in classes for entry in fields(cls))
+    if argv and not argv[0].startswith("-"):
+        path = find_recipe(argv.pop(0))
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(recipe, dict):
             raise ValueError(f"{path} is not a recipe: a mapping of arguments to values is accepted.")
-        known = {entry.name for cls in classes for entry in fields(cls)}
-        if unknown := sorted(set(recipe) - known):
-            raise ValueError(f"{path} has {', '.join(unknown)}, which no argument is called.")
+        if unknown := sorted(set(recipe) - set(names)):
+            raise ValueError(
+                f"{path} has {', '.join(unknown)}, which no argument is called{_similar(unknown, names)}."
+            )
         parser.set_defaults(**recipe)
-    return parser.parse_args_into_dataclasses(argv)
+    *parsed, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if rest:
+        unknown = [argument for argument in rest if argument.startswith("-")] or rest
+        raise ValueError(f"no argument is called {', '.join(unknown)}{_similar(unknown, names)}.")
+    return tuple(parsed)
+
+
+class _ArgumentParser(HfArgumentParser):
+    """Without three pages of usage before each message."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _similar(unknown: Sequence[str], names: Sequence[str]) -> str:
+    """Names that may have been meant, for the end of a sentence."""
+    plain = [name.lstrip("-").partition("=")[0].replace("-", "_") for name in unknown]
+    likely = [match for name in plain for match in difflib.get_close_matches(name, names, n=1)]
+    return f" (similar: {', '.join(likely)})" if likely else ""
 
 
 def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrainedModel, ValorProcessor]:
@@ -289,6 +316,8 @@ def build_data(
     """
     trained = source_entries(args, training, task) if training.do_train else []
     measured = evaluation_entries(args, training, task)
+    if task is not None:
+        check_task(task, trained, measured)
     keep_apart(args.validation_share, args.train_split, trained, measured)
     sources = [build_source(entry) for entry in trained]
     files = set().union(*(files_of(source.samples) for source in sources))
@@ -311,8 +340,11 @@ def evaluation_entries(
     if entries is None:
         tasks = ["retrieval", "captioning"] if task in (None, "pretraining") else [task]
         entries = [{"task": name} for name in tasks] if args.dataset or args.eval_dataset else []
-    shared = _shared_evaluation(args, training)
-    return {entry.get("name", entry["task"]): {**shared, **entry} for entry in entries}
+    shared = {"task": task, **_shared_evaluation(args, training)} if entries else {}
+    entries = [{**shared, **entry} for entry in entries]
+    if task is None and not all(entry.get("task") in EVALUATIONS for entry in entries):
+        raise ValueError(f"each of `evaluations` needs a `task`, one of {', '.join(EVALUATIONS)}.")
+    return {entry.get("name", entry["task"]): entry for entry in entries}
 
 
 def _shared_evaluation(args: DataArguments, training: ValorTrainingArguments) -> dict[str, Any]:
@@ -332,6 +364,19 @@ def _shared_evaluation(args: DataArguments, training: ValorTrainingArguments) ->
         "limit": args.max_eval_samples,
         "max_failures": training.max_failures,
     }
+
+
+def check_task(task: str, trained: Sequence[Mapping[str, Any]], measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """
+    Raises:
+        ValueError: a source is of another task, or what is measured is all of others, as with another task's recipe.
+    """
+    others = {entry["task"] for entry in trained} - {task} or {entry["task"] for entry in measured.values()}
+    if others and task not in others:
+        raise ValueError(
+            f"{task} is trained, but the recipe is for {', '.join(sorted(others))}: train that, or `pretraining`, which "
+            "trains several tasks."
+        )
 
 
 def keep_apart(

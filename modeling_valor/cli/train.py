@@ -1,0 +1,49 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`valor train`: pretrain VALOR, or fine-tune it for retrieval, captioning or question answering."""
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+
+from ..recipes import recipe_names
+
+
+TASKS = {
+    "retrieval": "retrieval",
+    "captioning": "captioning",
+    "qa": "question_answering",
+    "pretraining": None,
+}
+"""Tasks as the command calls them, and as `training.recipes.run` does."""
+
+EXAMPLES = """
+examples:
+  valor train retrieval --model_name_or_path valor-base --dataset my_videos --do_train --do_eval --output_dir out
+  valor train captioning valor32k_captioning --model_name_or_path valor-large --media videos --annotations valor32k
+  torchrun --nproc_per_node 8 -m modeling_valor.cli.main train retrieval msrvtt_retrieval ...
+
+RECIPE is a YAML file of arguments, which those of the command line override, or the name of one of these:
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `valor train` with the arguments `argv` and returns the exit status."""
+    names = textwrap.fill(", ".join(recipe_names()), 100, initial_indent="  ", subsequent_indent="  ")
+    parser = argparse.ArgumentParser(
+        prog="valor train",
+        usage="valor train {" + ",".join(TASKS) + "} [RECIPE] [--ARGUMENT VALUE ...]",
+        description=f"{__doc__} `valor train TASK --help` lists the arguments of a task.",
+        epilog=EXAMPLES + names,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", choices=TASKS, help="`pretraining` also trains one model for several tasks at once")
+    task = parser.parse_args(argv[:1]).task
+
+    from ..training.arguments import SelfCriticalArguments
+    from ..training.recipes import parse_arguments, run
+
+    more = [SelfCriticalArguments] if task == "captioning" else []
+    model_args, data_args, training_args, *critical = parse_arguments(argv[1:], *more, program=f"valor train {task}")
+    num_sampled_captions = next((own.num_sampled_captions for own in critical if own.self_critical), None)
+    run(model_args, data_args, training_args, TASKS[task], num_sampled_captions)
+    return 0
