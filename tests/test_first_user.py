@@ -1,0 +1,138 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""A first day with the package: the commands of README and examples/README, on files as people have them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_files import write_video, write_wav
+from PIL import Image
+
+import valor_cli
+
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "hub_configs" / "valor-tiny"
+
+
+def valor(*arguments: object, folder: Path, status: int = 0) -> tuple[list[str], list[str]]:
+    """Lines of standard output and of messages of a `valor` command, which must end with this exit status."""
+    run = subprocess.run(
+        [sys.executable, "-m", "valor_cli", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert run.returncode == status, run.stderr
+    assert "Traceback" not in run.stderr, run.stderr
+    # A bar of progress writes its line again and again
+    messages = [line for line in re.split(r"[\r\n]+", run.stderr) if line.strip() and "it/s]" not in line]
+    return run.stdout.splitlines(), messages
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder of files as people have them, and `clips`, which README's first command makes."""
+    folder = tmp_path_factory.mktemp("home")
+    valor("world", "clips", "--split", "test", "--count", "4", "--seed", "42", "--workers", "1", folder=folder)
+    films = folder / "films"
+    films.mkdir()
+    shutil.copy(folder / "clips" / "clip-00000.mp4", films / "été 東京 #1.mp4")
+    write_video(films / "silent.mp4")
+    write_video(films / "long.mp4", count=90, stamps=range(0, 90 * 400, 400))
+    write_wav(films / "sound.wav", seconds=2)
+    Image.fromarray(np.full((48, 64, 3), 90, dtype=np.uint8)).save(films / "photo.jpg")
+    (films / "broken.mp4").write_text("this is no video")
+    (films / "empty.mov").touch()
+    return folder
+
+
+READABLE = ["été 東京 #1.mp4", "silent.mp4", "long.mp4", "sound.wav", "photo.jpg"]
+UNREADABLE = ["broken.mp4", "empty.mov", "missing.mp4"]
+
+
+@pytest.mark.parametrize("question", [None, "what is heard?"])
+def test_caption(home, question):
+    files = [Path("films") / name for name in READABLE + UNREADABLE]
+    asked = [] if question is None else ["--question", question]
+    out, messages = valor("caption", *files, "--model", TINY, "--json", *asked, folder=home, status=1)
+    lines = [json.loads(line) for line in out]
+    assert [line["file"] for line in lines] == [str(Path("films") / name) for name in READABLE]
+    assert [line["modalities"] for line in lines] == ["av", "v", "v", "a", "v"]
+    assert all(line["text"] for line in lines)
+    for name, message in zip(UNREADABLE, messages, strict=True):
+        assert message.startswith("valor caption: ") and name in message
+
+
+def test_search(home):
+    clips = sorted((home / "clips").glob("*.mp4"))
+    samples = [json.loads(line) for line in (home / "clips" / "metadata.jsonl").read_text().splitlines()]
+    first = samples[0]
+    out, messages = valor(
+        "search", first["captions"][0], *clips, "films/broken.mp4", "--model", TINY, "--top", 3, folder=home, status=1
+    )
+    assert len(out) == 3 and Path(out[0].split(maxsplit=1)[1]).name == first["file_name"]
+    (message,) = messages
+    assert message.startswith("valor search: ") and "broken.mp4" in message
+
+
+def test_python_examples_of_the_readme(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 2
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_evaluate(home):
+    out, _ = valor("evaluate", "--task", "retrieval", "--dataset", "clips", "--model", TINY, "--json", folder=home)
+    metrics = json.loads("\n".join(out))
+    assert "R@1" in json.dumps(metrics)
+
+
+def test_convert_and_caption(home):
+    example = ROOT / "examples" / "checkpoint_2023"
+    valor(
+        "convert", example / "ckpt" / "model_step_0.safetensors", "--hps", example / "log" / "hps.json",
+        "--vocab", example / "vocab.txt", "--output", "converted", folder=home,
+    )  # fmt: skip
+    out, messages = valor("caption", "films/silent.mp4", "--model", "converted", "--max-new-tokens", 3, folder=home)
+    assert len(out) == 1 and out[0].startswith("films/silent.mp4: ") and messages == []
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["dance"], 2, "invalid choice"),
+        (["caption", "films/silent.mp4"], 2, "--model"),
+        (["caption", "films/silent.mp4", "--model", "films"], 1, "no config.json"),
+        (["caption", "films/silent.mp4", "--model", TINY, "--num-frames", "0"], 2, "at least 1"),
+        (["evaluate", "--task", "retrieval", "--dataset", "nothing", "--model", TINY], 1, "nothing"),
+        (["convert", "nothing.pt", "--output", "out"], 1, "nothing.pt"),
+        (["extract", "nothing", "out"], 1, "nothing"),
+    ],
+)
+def test_mistakes_are_one_sentence(home, arguments, status, message, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    try:
+        assert valor_cli.main(list(map(str, arguments))) == status
+    except SystemExit as stop:  # of argparse
+        assert stop.code == status
+    printed = capsys.readouterr()
+    messages = printed.err.splitlines()
+    assert printed.out == "" and message in messages[-1]
+    # argparse prints how a command is used before what is wrong
+    assert len([line for line in messages if not line.startswith(("usage:", " "))]) == 1
