@@ -59,12 +59,14 @@ class FailureLog:
         total: number of all samples; None: not known, so that the share is one of those read so far.
         patience: where `total` is not known, number of samples to read before the share is looked at.
         noun: what the samples are, in messages.
+        consequence: what becomes of the failures, in `report`.
     """
 
     max_share: float = MAX_FAILURES
     total: int | None = None
     patience: int = 100
     noun: str = "samples"
+    consequence: str = "and were left out"
     read: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -87,29 +89,30 @@ class FailureLog:
         total = max(self.read, self.patience) if self.total is None else self.total
         if len(self.failures) > self.max_share * total:
             raise TooManyFailures(
-                f"{len(self.failures)} of {self.read if self.total is None else total} {self.noun} could not be read, more "
-                f"than the {self.max_share:.0%} that `max_failures` tolerates: {summary(self.failures)}."
+                f"{self._counts()}, more than the {self.max_share:.0%} that `max_failures` tolerates: "
+                f"{summary(self.failures)}."
             )
 
     def report(self) -> str:
-        """The failures in one line: how many, and for which reasons."""
+        """The failures in one line: how many of how many, and for which reasons."""
         if not self.failures:
             return f"All {self.noun} could be read."
-        return f"{len(self.failures)} {self.noun} could not be read: {summary(self.failures)}."
+        return f"{self._counts()} {self.consequence}: {summary(self.failures)}."
+
+    def _counts(self) -> str:
+        total = self.read if self.total is None else self.total
+        return f"{len(self.failures)} of {total} {self.noun} could not be read"
 
 
-def summary(failures: Mapping[str, str], most: int = 5) -> str:
-    """Names and reasons of the first failures; a reason of many is given once."""
+def summary(failures: Mapping[str, str], most: int = 10) -> str:
+    """Names and reasons of the first failures; a reason that many share is given once."""
     reasons = Counter(failures.values())
-    first: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, why in failures.items():
-        first.setdefault(why, name)
-    parts = []
-    for why, count in reasons.most_common(most):
-        text = why.rstrip(".")
-        if count > 1:
-            parts.append(f"{count} x {text}, such as {first[why]}")
-        else:
-            parts.append(text if first[why] in text else f"{first[why]}: {text}")
+        names.setdefault(why, name)
+    parts = [
+        f"{names[why]} ({why.rstrip('.')})" if count == 1 else f"{count} x {why.rstrip('.')}, such as {names[why]}"
+        for why, count in reasons.most_common(most)
+    ]
     others = len(reasons) - len(parts)
     return "; ".join(parts) + (f"; and {others} other reasons" if others > 0 else "")

@@ -25,7 +25,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from transformers.utils import logging
 
 from ..configuration_valor import ValorConfig
-from ..data.loading import Failure, LoadingOptions, TooManyFailures
+from ..data.failures import FailureLog
+from ..data.loading import LoadingOptions
 from ..data.mixture import Mixture, Source
 from ..data.readers import has_splits, load_samples
 from ..data.samples import Sample, each_sample
@@ -457,23 +458,10 @@ def build_evaluation(
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         result = measure(model, processor, samples, **options)
-        check_failures(name, result.failures, len(samples), max_failures)
+        log = FailureLog(max_failures, len(samples), consequence="and are in no metric")
+        log.update(len(samples), result.failures)
+        if log.failures:
+            logger.warning_once(f"{name}: {log.report()}")
         return result.metrics
 
     return evaluate
-
-
-def check_failures(name: str, failures: Sequence[Failure], total: int, max_share: float) -> None:
-    """Names the samples that an evaluation could not read.
-
-    Raises:
-        TooManyFailures: they are more than `max_share` of all.
-    """
-    if not failures:
-        return
-    first = "; ".join(f"{failure.id} ({failure.reason})" for failure in failures[:10])
-    more = f"; and {len(failures) - 10} more" if len(failures) > 10 else ""
-    message = f"{name}: {len(failures)} of {total} samples could not be read and are in no metric: {first}{more}."
-    if len(failures) > max_share * total:
-        raise TooManyFailures(f"{message} That is more than the {max_share:.0%} that `max_failures` tolerates.")
-    logger.warning_once(message)
