@@ -53,9 +53,9 @@ def fetch(
             with httpx.Client(timeout=min(timeout, max(max_seconds, 1e-3)), trust_env=not public_only) as client:
                 # What a server compresses could be larger than what was counted against the limit
                 request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"})
+                if not request.url.host:
+                    raise httpx.InvalidURL("no host")
                 for _ in range(MAX_REDIRECTS + 1):
-                    if request.url.scheme not in ("http", "https"):
-                        raise MediaError(f"{name} could not be fetched: it is redirected to another kind of address.")
                     request.extensions["trace"] = watch
                     with _unlogged(httpx.__name__):
                         response = client.send(request, stream=True)
@@ -67,6 +67,10 @@ def fetch(
                             yield from response.iter_bytes()
                             break
                         request = response.next_request
+                        if request.url.scheme not in ("http", "https"):
+                            raise MediaError(
+                                f"{name} could not be fetched: it is redirected to another kind of address."
+                            )
                 else:
                     raise MediaError(f"{name} could not be fetched: it is redirected more than {MAX_REDIRECTS} times.")
         except MediaError:

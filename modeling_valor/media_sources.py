@@ -23,6 +23,8 @@ MediaSource: TypeAlias = str | os.PathLike | bytes | BinaryIO
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DATA_URL = re.compile(r"data:(?!//)[\w.+/-]*[;,]", re.IGNORECASE)
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line and direction marks, and bytes of names that are not UTF-8."""
 _ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
 """fsspec's names of archives and compressed files."""
 
@@ -115,8 +117,8 @@ def source_name(source: Any) -> str:
         return "<data: URL>"
     if _scheme(name) not in (None, "file"):
         name = "::".join(map(_public_part, name.split("::")))
-    name = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda control: repr(control[0])[1:-1], name)
-    return name if len(name) <= 1000 else f"{name[:100]}...{name[-200:]}"
+    name = _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], name)
+    return (name if len(name) <= 1000 else f"{name[:100]}...{name[-200:]}") or "(empty path)"
 
 
 def media_source(sample: Any) -> MediaSource | None:
@@ -146,7 +148,10 @@ def _public_part(address: str) -> str:
     if _scheme(address) in (None, "file", "hf", *_ARCHIVES):
         return address
     scheme, host, path, query = re.fullmatch(r"(.*?://)([^/?#]*)([^?#]*)(\??).*", address, re.DOTALL).groups()
-    return f"{scheme}{host.rpartition('@')[2]}{path}{query and '?...'}"
+    host = host.rpartition("@")[2]
+    if not re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", host):  # a password that is not escaped, perhaps
+        return f"{scheme}..."
+    return f"{scheme}{host}{path}{query and '?...'}"
 
 
 def _local_path(address: str, name: str) -> str:
