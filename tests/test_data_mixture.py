@@ -69,6 +69,16 @@ def test_every_source_gets_its_epochs_and_all_ranks_draw_the_same_ones():
     assert Counter(r.source for r in requests(RequestSampler(sources, 10, 0, 0, 2))) == {0: 7, 1: 3}
 
 
+def test_chance_differs_between_ranks_and_steps(processor, config):
+    """One sample, read by two ranks and two steps, is masked in another way by each."""
+    source = Source("a", small_samples(1) * 4, LoadingOptions("captioning"), batch_size=2)
+    sampler = [requests(RequestSampler([source], 6, 2, rank, 2)) for rank in range(2)]
+    assert len({request.seed for rank in sampler for request in rank}) == 12
+    mixture = Mixture([source], processor, config)
+    masked = [mixture[rank[step]]["labels"].tolist() for rank in sampler for step in range(2)]
+    assert all(one != other for i, one in enumerate(masked) for other in masked[:i])
+
+
 def same(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():

@@ -6,6 +6,7 @@ from tiny import MIXED, tiny_batch, tiny_config
 from modeling_valor import ValorForPreTraining, ValorForRetrieval
 from modeling_valor.captioning import mask_tokens
 from modeling_valor.training import gradient_cached_step
+from modeling_valor.training.gradient_cache import SCORING
 
 
 def batch(size: int, mixed: bool, captions: bool):
@@ -53,6 +54,62 @@ def test_chunks_give_the_loss_and_gradients_of_the_whole_batch(cls, chunk_size, 
             torch.testing.assert_close(
                 actual[name], grad, rtol=1e-6, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}"
             )
+
+
+def loss_and_gradients(model, inputs, chunk_size=None):
+    model.zero_grad()
+    if chunk_size is None:
+        loss = model(**inputs).loss
+        loss.backward()
+    else:
+        loss = gradient_cached_step(
+            lambda **chunk: model(**chunk), model, inputs, chunk_size, lambda loss, **kwargs: loss.backward(**kwargs)
+        )
+    return loss.detach(), gradients(model)
+
+
+def only_encoders(name):
+    return not name.startswith(SCORING)
+
+
+@pytest.mark.parametrize(
+    ("trained", "options"),
+    [
+        (only_encoders, {}),
+        (lambda name: not only_encoders(name), {}),
+        (lambda name: "video" not in name and "vision" not in name, {}),
+        (lambda name: True, {"alignment_groups": ["t-v"]}),
+    ],
+    ids=["frozen scores", "frozen encoders", "frozen vision", "a modality in no group"],
+)
+@pytest.mark.parametrize("cls", [ValorForRetrieval, ValorForPreTraining])
+def test_frozen_layers_change_no_other_gradient(cls, trained, options):
+    torch.manual_seed(0)
+    model = cls(tiny_config()).double().train()
+    inputs = {**double(batch(6, True, cls is ValorForPreTraining)), **options}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = trained(name.removeprefix("valor."))
+    loss, expected = loss_and_gradients(model, inputs)
+    cached, actual = loss_and_gradients(model, inputs, 2)
+    torch.testing.assert_close(cached, loss, rtol=1e-6, atol=1e-6)
+    for name, grad in expected.items():
+        torch.testing.assert_close(actual.get(name, torch.zeros_like(grad)), grad, rtol=1e-6, atol=1e-8)
+    assert all(not grad.any() for name, grad in actual.items() if name not in expected)
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["q_proj", "audiovisual_projection"]])
+def test_adapters_have_the_gradients_of_the_whole_batch(targets):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    lora = peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False, modules_to_save=["text_token_weight"])
+    model = peft.get_peft_model(ValorForRetrieval(tiny_config()), lora).double().train()
+    inputs = double(batch(4, False, False))
+    loss, expected = loss_and_gradients(model, inputs)
+    cached, actual = loss_and_gradients(model, inputs, 2)
+    torch.testing.assert_close(cached, loss, rtol=1e-6, atol=1e-6)
+    assert actual.keys() == expected.keys() and any("lora_" in name for name in actual)
+    for name, grad in expected.items():
+        torch.testing.assert_close(actual[name], grad, rtol=1e-6, atol=1e-8)
 
 
 def test_dropout_is_the_same_in_both_passes():

@@ -51,56 +51,101 @@ def test_the_reward_is_cider_with_the_rarity_of_the_training_set():
     assert CiderReward(references)(captions[:1], references[:1]) == rewards[:1]
 
 
-@pytest.fixture
-def trainer(tmp_path):
+def letters(captions, references):
+    """A reward in which any two captions differ."""
+    assert len(captions) == len(references)
+    return [float(len(set(caption)) - len(caption)) / 8 for caption in captions]
+
+
+def make_trainer(folder, groups=None, **kwargs):
     processor = small_processor()
     config = small_config(processor)
     torch.manual_seed(0)
     model = ValorForCaptioning(config)
     options = LoadingOptions("captioning", references=True)
-    mixture = Mixture([Source("a", small_samples(4), options, batch_size=2)], processor, config)
-    args = ValorTrainingArguments(
-        str(tmp_path), max_steps=2, use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no"
-    )
-
-    def reward(captions, references):
-        assert len(captions) == len(references)
-        return [float(caption.split().count("bell")) for caption in captions]
-
+    source = Source("a", small_samples(4), options, batch_size=2, captioning_groups=groups)
+    defaults = {"max_steps": 2, "use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
     return SelfCriticalTrainer(
-        model, args, train_dataset=mixture, processing_class=processor, reward=reward, num_samples=3, max_new_tokens=5
+        model,
+        ValorTrainingArguments(str(folder), **{**defaults, **kwargs}),
+        train_dataset=Mixture([source], processor, config),
+        processing_class=processor,
+        reward=letters,
+        num_samples=3,
+        max_new_tokens=5,
     )
 
 
-def test_the_loss_is_the_advantage_times_the_log_probability(trainer):
-    """Against one sequence at a time, decoded step by step with the words given."""
-    model, mixture = trainer.model.eval(), trainer.train_dataset
-    batch = mixture[next(iter(RequestSampler(mixture.sources, 1)))[0]]
+def first_batch(trainer):
+    mixture = trainer.train_dataset
+    return mixture[next(iter(RequestSampler(mixture.sources, trainer.args.max_steps)))[0]]
+
+
+def log_probability(model, sequence, media, group):
+    """The mean over words of one caption, decoded step by step with the words given."""
+    words = sequence[1:].tolist()
+    words = words[: words.index(3) + 1] if 3 in words else words
+    log_probs = []
+    for step, word in enumerate(words):
+        text = torch.tensor([[2, *words[:step], 4]])
+        logits = model(text, torch.ones_like(text), **media, captioning_groups=[group]).logits
+        log_probs.append(logits[0, -1].log_softmax(-1)[word])
+    return torch.stack(log_probs).mean()
+
+
+@pytest.mark.parametrize(("groups", "group"), [(None, "t-av"), (["t-v"], "t-v"), (["t-a"], "t-a")])
+def test_the_loss_is_the_advantage_times_the_log_probability(tmp_path, groups, group):
+    """Against one sequence at a time, sampled from and scored by the same group."""
+    trainer = make_trainer(tmp_path, groups)
+    model, batch = trainer.model.eval(), first_batch(trainer)
     torch.manual_seed(3)
     with torch.no_grad():
         loss = trainer.compute_loss(model, dict(batch))
     torch.manual_seed(3)
     media = {name: batch[name] for name in ("pixel_values_videos", "input_features")}
-    conditions = model.valor.encode_conditions(**media)
-    greedy, sampled = trainer.write(model, conditions), None
-    sampled = trainer.write(model, conditions, do_sample=True, top_k=0, num_return_sequences=3)
+    options = {"captioning_groups": [group], "num_beams": 1, "max_new_tokens": 5}
+    greedy = model.generate(**media, do_sample=False, **options)
+    sampled = model.generate(**media, do_sample=True, top_k=0, num_return_sequences=3, **options)
     losses = []
     for row, sequence in enumerate(sampled):
         own = {name: value[row // 3 : row // 3 + 1] for name, value in media.items()}
-        words = sequence[1:].tolist()
-        words = words[: words.index(3) + 1] if 3 in words else words
-        log_probs = []
-        for step, word in enumerate(words):
-            text = torch.tensor([[2, *words[:step], 4]])
-            with torch.no_grad():
-                logits = model(text, torch.ones_like(text), **own, captioning_groups=["t-av"]).logits
-            log_probs.append(logits[0, -1].log_softmax(-1)[word])
         reward = trainer.score(sequence[None], [[]]) - trainer.score(greedy[row // 3 : row // 3 + 1], [[]])
-        losses.append(-reward * torch.stack(log_probs).mean())
+        with torch.no_grad():
+            losses.append(-reward * log_probability(model, sequence, own, group))
+    assert loss.abs() > 0.01
     torch.testing.assert_close(loss, torch.cat(losses).mean(), rtol=1e-4, atol=1e-5)
 
 
-def test_training_raises_the_probability_of_what_is_rewarded(trainer):
-    result = trainer.train()
-    assert result.global_step == 2
-    assert any("reward" in entry for entry in trainer.state.log_history) or trainer.rewards
+@pytest.mark.parametrize("groups", [["t-av", "t-v"], []])
+def test_several_groups_are_refused(tmp_path, groups):
+    with pytest.raises(ValueError, match="one modality group, but the source 'a' has"):
+        make_trainer(tmp_path, groups)
+
+
+def test_training_raises_the_probability_of_what_is_rewarded(tmp_path):
+    """One small step along the gradient: captions better than the greedy one gain what worse ones lose."""
+    trainer = make_trainer(tmp_path, max_steps=1, optim="sgd", learning_rate=1e-2, lr_scheduler_type="constant")
+    batch, written = first_batch(trainer), []
+    write = trainer.write
+    trainer.write = lambda *args, **kwargs: written.append(write(*args, **kwargs)) or written[-1]
+
+    def gain():
+        greedy, sampled = written
+        advantages = trainer.score(sampled, [[]] * 6) - trainer.score(greedy, [[]] * 2).repeat_interleave(3)
+        media = [
+            {name: batch[name][row // 3 : row // 3 + 1] for name in ("pixel_values_videos", "input_features")}
+            for row in range(6)
+        ]
+        with torch.no_grad():
+            log_probs = [
+                log_probability(model, sequence, own, "t-av") for sequence, own in zip(sampled, media, strict=True)
+            ]
+        return (advantages * torch.stack(log_probs)).sum()
+
+    model = trainer.model
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer.train()
+    after = gain()
+    model.load_state_dict(before, strict=False)
+    assert after > gain() + 1e-3
+    assert [entry["reward"] for entry in trainer.state.log_history if "reward" in entry] or trainer.rewards

@@ -7,6 +7,7 @@ run that was stopped goes on with the batches that it would have seen; there is 
 
 import os
 import random
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -109,6 +110,10 @@ class RequestSampler:
 
     Sources are drawn at random, without replacement from a pool that holds each as often as its `num_steps`; so all
     epochs are completed exactly. With another number of steps than that, the pool is scaled to it.
+
+    Args:
+        epoch_steps: steps of one epoch of the training; None: the training is one epoch. An iterator begins at the epoch of
+            `set_epoch`, and goes on to the end of the training.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class RequestSampler:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        epoch_steps: int | None = None,
     ):
         steps = np.array([source.num_steps(world_size) for source in sources])
         for source in sources:
@@ -135,29 +141,56 @@ class RequestSampler:
         self.draws = np.random.default_rng([seed, 0]).permutation(np.repeat(np.arange(len(sources)), steps))
         self.sources, self.seed, self.rank, self.world_size = sources, seed, rank, world_size
         self.num_workers = max(1, num_workers)
+        self.epoch, self.epoch_steps = 0, len(self.draws) if epoch_steps is None else epoch_steps
 
     def __len__(self) -> int:
         return len(self.draws)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Request]]:
         visits, positions = defaultdict(int), defaultdict(int)
         for step, source in enumerate(self.draws.tolist()):
             # The loader's worker `step % num_workers` makes this batch, so a stream has one part for each
             worker = step % self.num_workers
-            yield [
-                Request(
-                    source=source,
-                    visit=visits[source],
-                    seed=self.seed + 1_000_003 * (step * self.world_size + self.rank + 1),
-                    rank=self.rank,
-                    world_size=self.world_size,
-                    partition=worker * self.world_size + self.rank,
-                    partitions=self.num_workers * self.world_size,
-                    position=positions[source, worker],
-                )
-            ]
+            if step >= self.epoch * self.epoch_steps:
+                yield [
+                    Request(
+                        source=source,
+                        visit=visits[source],
+                        seed=self.seed + 1_000_003 * (step * self.world_size + self.rank + 1),
+                        rank=self.rank,
+                        world_size=self.world_size,
+                        partition=worker * self.world_size + self.rank,
+                        partitions=self.num_workers * self.world_size,
+                        position=positions[source, worker],
+                    )
+                ]
             visits[source] += 1
             positions[source, worker] += 1
+
+
+class MixtureLoader(DataLoader):
+    """Gives the batches of one epoch at a time, made by workers that go on with the next epoch meanwhile.
+
+    Its length is that of an epoch. `set_epoch` chooses the epoch; one after the other they share an iterator, so that workers
+    neither wait at the end of an epoch nor read a stream from its beginning.
+    """
+
+    _next_epoch: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return self.batch_sampler.epoch_steps
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.batch_sampler.epoch != self._next_epoch:
+            self._batches = super().__iter__()
+        self._next_epoch = self.batch_sampler.epoch + 1
+        return islice(self._batches, len(self))
 
 
 class Mixture(Dataset):
@@ -210,23 +243,29 @@ class Mixture(Dataset):
         num_workers: int = 0,
         pin_memory: bool = False,
         prefetch_factor: int | None = None,
-    ) -> DataLoader:
-        """A data loader that gives one batch a step, made in `num_workers` processes."""
-        sampler = RequestSampler(self.sources, num_steps, self.seed, rank, world_size, num_workers)
-        return DataLoader(
+        epoch_steps: int | None = None,
+    ) -> MixtureLoader:
+        """A data loader that gives one batch a step, made in `num_workers` processes.
+
+        Args:
+            num_steps: of the whole training; None: those of the sources.
+            epoch_steps: of an epoch; None: the training is one epoch.
+        """
+        sampler = RequestSampler(self.sources, num_steps, self.seed, rank, world_size, num_workers, epoch_steps)
+        return MixtureLoader(
             self,
             batch_sampler=sampler,
             collate_fn=_only,
             num_workers=num_workers,
             pin_memory=pin_memory,
             prefetch_factor=prefetch_factor if num_workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_init_worker,
             persistent_workers=num_workers > 0,
         )
 
     def __getitem__(self, request: Request) -> dict[str, Any]:
         """
-        One batch: the model's inputs; besides, `task`, `source`, `num_read` and the `failures`.
+        One batch: the model's inputs; besides, `task`, `source`, `ids`, `num_read` and the `failures`.
 
         Raises:
             RuntimeError: not one of many samples in a row could be read.
@@ -256,6 +295,7 @@ class Mixture(Dataset):
             **batch,
             "task": source.options.task,
             "source": source.name,
+            "ids": [sample.id for sample in loaded],
             "num_read": len(loaded) + len(failures),
             "failures": failures,
         }
@@ -305,5 +345,8 @@ def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:
     return batches[0]
 
 
-def _one_thread(worker: int) -> None:
+def _init_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes; the training decides when workers stop

@@ -4,6 +4,7 @@
 from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
 from .multitask import HEADS, ValorForMultitask
+from .nonfinite import TrainingDiverged
 from .self_critical import CiderReward, SelfCriticalTrainer
 from .trainer import Evaluation, ValorTrainer
 
@@ -13,6 +14,7 @@ __all__ = [
     "CiderReward",
     "Evaluation",
     "SelfCriticalTrainer",
+    "TrainingDiverged",
     "ValorForMultitask",
     "ValorTrainer",
     "ValorTrainingArguments",

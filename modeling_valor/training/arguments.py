@@ -41,6 +41,13 @@ class ValorTrainingArguments(TrainingArguments):
         default=0.05,
         metadata={"help": "Tolerated share of samples that cannot be read; above it the training stops."},
     )
+    max_nonfinite_steps: int = field(
+        default=3,
+        metadata={
+            "help": "Steps in a row whose loss or gradient is not finite that end the training. Fewer are left out: they "
+            "change no weights, and nothing is saved before the next good step."
+        },
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,6 +55,8 @@ class ValorTrainingArguments(TrainingArguments):
             raise ValueError(f"`contrastive_chunk_size` must be at least 1, got {self.contrastive_chunk_size}.")
         if not 0 <= self.max_failures <= 1:
             raise ValueError(f"`max_failures` is a share between 0 and 1, got {self.max_failures}.")
+        if self.max_nonfinite_steps < 1:
+            raise ValueError(f"`max_nonfinite_steps` must be at least 1, got {self.max_nonfinite_steps}.")
         if self.ddp_find_unused_parameters is None:
             # Each task leaves some parameters without a gradient
             self.ddp_find_unused_parameters = True

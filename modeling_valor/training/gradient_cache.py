@@ -86,11 +86,15 @@ def gradient_cached_step(
         alignment = model.config.alignment_loss_weight * alignment
 
     leaves = [value for value in embeds if value is not None]
-    scoring = [parameter for name, parameter in valor.named_parameters() if name.startswith(SCORING)]
-    grads = iter(torch.autograd.grad(alignment, leaves, retain_graph=True))
+    trained = {name: parameter for name, parameter in valor.named_parameters() if parameter.requires_grad}
+    scoring = [parameter for name, parameter in trained.items() if name.startswith(SCORING)]
+    grads = iter(torch.autograd.grad(alignment, leaves, retain_graph=True, materialize_grads=True))
     grads = [None if value is None else next(grads).split(chunk_size) for value in embeds]
-    with defer_sync():  # every rank has the gradients of all ranks' samples already
-        backward(alignment, inputs=[parameter for parameter in scoring if parameter.requires_grad])
+    if scoring:
+        with defer_sync():  # every rank has the gradients of all ranks' samples already
+            backward(alignment, inputs=scoring)
+    if not with_captions and len(scoring) == sum(parameter.requires_grad for parameter in model.parameters()):
+        return alignment.detach()
 
     totals = _num_targets(model.config, inputs) if with_captions else {}
     captioning = []
@@ -112,7 +116,8 @@ def gradient_cached_step(
                 ]
                 captioning.append(torch.stack(shares).mean())
                 loss = loss + captioning[-1]
-            backward(loss)
+            if loss.requires_grad:
+                backward(loss)
     return sum(part.detach() for part in [alignment, *captioning])
 
 

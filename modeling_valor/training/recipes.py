@@ -247,6 +247,7 @@ def run(
         if num_sampled_captions is not None:
             for source in sources:
                 source.options = replace(source.options, references=True)
+                source.captioning_groups = first_group(source)
             corpus = [
                 [clean_caption(text) for text in sample.captions]
                 for source in sources
@@ -269,14 +270,15 @@ def run(
         processing_class=processor,
         **options,
     )
-    if args.do_train:
+    if args.do_train and (args.resume_from_checkpoint is not None or not trainer.load_finished()):
         checkpoint = args.resume_from_checkpoint
         if checkpoint is None:
             checkpoint = last_checkpoint(args.output_dir)
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
-        trainer.log_metrics("train", result.metrics)
-        trainer.save_metrics("train", result.metrics)
+        if result.metrics:
+            trainer.log_metrics("train", result.metrics)
+            trainer.save_metrics("train", result.metrics)
         trainer.save_state()
     if not args.do_eval:
         return {}
@@ -284,6 +286,15 @@ def run(
     trainer.log_metrics("eval", metrics)
     trainer.save_metrics("eval", metrics)
     return metrics
+
+
+def first_group(source: Source) -> list[str] | None:
+    """The one captioning group that self-critical training takes of a source: the first, which recipes measure."""
+    groups = source.captioning_groups
+    if groups is None or len(groups) == 1:
+        return groups
+    logger.warning(f"Self-critical training takes one group: {groups[0]} of {', '.join(groups)} of {source.name!r}.")
+    return list(groups[:1])
 
 
 def last_checkpoint(output_dir: str | os.PathLike) -> str | None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.trainer_utils import unwrap_peft_model
 
 from ..captioning import step_queries
 from ..evaluation.captioning import CiderScorer
 from ..evaluation.inference import evaluating
+from ..generation import GROUP_OF_MODALITIES
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions
 from ..processing_valor import MASKS
@@ -42,6 +44,9 @@ class SelfCriticalTrainer(ValorTrainer):
     Each step has captions sampled for the batch, and the greedy one written. The loss is -(reward of the sample - reward of
     the greedy caption) times the sample's mean log-probability. All words of all samples are scored in one decoder pass.
 
+    Captions are sampled from and scored by one modality group: that of the source, or by default the one made of the
+    modalities that are given.
+
     Args:
         reward: scores captions; by default the training sets' CIDEr-D.
         num_samples: captions sampled for each clip in a step.
@@ -57,7 +62,17 @@ class SelfCriticalTrainer(ValorTrainer):
         max_new_tokens: int = 30,
         **kwargs,
     ):
+        """
+        Raises:
+            ValueError: a source has several captioning groups, or none.
+        """
         super().__init__(model, *args, **kwargs)
+        for source in self.train_dataset.sources if self.train_dataset is not None else ():
+            if source.captioning_groups is not None and len(source.captioning_groups) != 1:
+                raise ValueError(
+                    "Self-critical training samples and scores the captions of one modality group, but the source "
+                    f"{source.name!r} has {list(source.captioning_groups)}: give it one as `captioning_groups`."
+                )
         self.reward, self.num_samples, self.max_new_tokens = reward, num_samples, max_new_tokens
         self.rewards: list[Tensor] = []
 
@@ -70,16 +85,18 @@ class SelfCriticalTrainer(ValorTrainer):
     ) -> Tensor | tuple[Tensor, Any]:
         references = inputs["references"]
         media = {name: inputs[name] for name in chain.from_iterable(MASKS.items()) if name in inputs}
-        captioner = self.accelerator.unwrap_model(model)
+        captioner = unwrap_peft_model(self.accelerator.unwrap_model(model))
         with evaluating(captioner):
             conditions = captioner.valor.encode_conditions(**media)
-            greedy = self.write(captioner, conditions)
-            sampled = self.write(captioner, conditions, do_sample=True, top_k=0, num_return_sequences=self.num_samples)
+            groups = inputs.get("captioning_groups") or [GROUP_OF_MODALITIES[conditions.modalities]]
+            greedy = self.write(captioner, conditions, captioning_groups=groups)
+            sampling = {"do_sample": True, "top_k": 0, "num_return_sequences": self.num_samples}
+            sampled = self.write(captioner, conditions, captioning_groups=groups, **sampling)
         baseline = self.score(greedy, references).repeat_interleave(self.num_samples)
         rewards = self.score(sampled, [own for own in references for _ in range(self.num_samples)])
         self.rewards.append(rewards.mean())
 
-        log_probs, valid = self.log_probabilities(model, sampled, media, inputs.get("captioning_groups"))
+        log_probs, valid = self.log_probabilities(model, sampled, media, groups)
         per_caption = (log_probs * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
         loss = -((rewards - baseline).to(per_caption) * per_caption).mean()
         return (loss, {"rewards": rewards}) if return_outputs else loss
@@ -98,7 +115,7 @@ class SelfCriticalTrainer(ValorTrainer):
         model: nn.Module,
         sequences: torch.LongTensor,
         media: dict[str, Tensor],
-        groups: Sequence[str] | None,
+        groups: Sequence[str],
     ) -> tuple[Tensor, Tensor]:
         """
         Log-probability of every word when it was its turn, (rows, steps), and which are words: up to the first [SEP].
@@ -118,9 +135,9 @@ class SelfCriticalTrainer(ValorTrainer):
         return log_probs, valid.to(log_probs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean reward of the sampled captions since the last log."""
+        """Adds the mean reward of the captions that all ranks have sampled since the last log."""
         if "loss" in logs and self.rewards:
-            logs["reward"] = torch.stack(self.rewards).mean().item()
+            logs["reward"] = self.mean_over_ranks(self.rewards)
             self.rewards.clear()
         super().log(logs, start_time)
 

@@ -1,26 +1,34 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The Trainer of VALOR: what `transformers.Trainer` does not do by itself."""
 
+import json
+import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
-from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint, unwrap_peft_model
 from transformers.utils import logging
 
 from ..data.failures import FailureLog
-from ..data.mixture import Mixture
+from ..data.mixture import Mixture, MixtureLoader
 from ..evaluation.inference import evaluating
 from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
+from .interruption import StopRequest
 from .multitask import HEADS, ValorForMultitask
+from .nonfinite import NonfiniteSteps, TrainedBatch, is_finite
+from .resume import TRAINING_RUN_NAME, check_same_run, describe_run, global_step
 
 
 logger = logging.get_logger(__name__)
@@ -35,13 +43,13 @@ class ValorTrainer(Trainer):
 
     Beyond `Trainer`: batches come from the mixture (each step draws one of its sources, the same on every rank);
     contrastive losses see the samples of all ranks; `contrastive_chunk_size` trains contrastive batches larger than memory;
-    learning rates differ by part; samples that cannot be read are skipped, counted and reported.
+    learning rates differ by part; samples that cannot be read are skipped, counted and reported; steps whose loss or
+    gradient is not finite are left out, and end the training when they do not cease; SIGTERM and Ctrl-C save a checkpoint.
 
     Args:
-        model: a head whose task is that of all sources, or [`~training.ValorForMultitask`].
-        args: with `max_steps`, the number of steps; without it, `num_train_epochs` times those of the mixture. To `Trainer`
-            the whole training is one epoch, so no batch comes twice.
-        train_dataset: the mixture.
+        model: a head whose task is that of all sources, or [`~training.ValorForMultitask`]; or a PEFT model of one.
+        args: with `max_steps`, the number of steps; without it, `num_train_epochs` times those of the mixture.
+        train_dataset: the mixture. An epoch is as many batches as its sources have `epochs` or `steps` for.
         evaluations: name -> what measures the model; their figures are logged as `eval_{name}_{figure}`, of which
             `metric_for_best_model` may be one.
     """
@@ -55,23 +63,31 @@ class ValorTrainer(Trainer):
         **kwargs,
     ):
         tasks = {source.options.task for source in train_dataset.sources} if train_dataset is not None else set()
-        self.model_class = type(model)
-        self.is_multitask = isinstance(model, ValorForMultitask)
-        if not self.is_multitask and any(not isinstance(model, HEADS[task]) for task in tasks):
+        base = unwrap_peft_model(model)
+        self.model_class = type(base)
+        self.is_multitask = isinstance(base, ValorForMultitask)
+        if not self.is_multitask and any(not isinstance(base, HEADS[task]) for task in tasks):
             raise ValueError(
-                f"{type(model).__name__} cannot be trained for {', '.join(sorted(tasks))}: use the head of that task, or "
+                f"{type(base).__name__} cannot be trained for {', '.join(sorted(tasks))}: use the head of that task, or "
                 "`ValorForMultitask` for several."
             )
-        if train_dataset is not None and args.max_steps <= 0:
-            steps = sum(source.num_steps(args.world_size) for source in train_dataset.sources)
-            args.max_steps = max(1, round(args.num_train_epochs * steps / args.gradient_accumulation_steps))
+        self.epoch_batches, self.run_record = 0, None
+        if train_dataset is not None:
+            self.epoch_batches = sum(source.num_steps(args.world_size) for source in train_dataset.sources)
+            if args.max_steps <= 0:
+                steps = math.ceil(self.epoch_batches / args.gradient_accumulation_steps)
+                args.max_steps = max(1, round(args.num_train_epochs * steps))
+            self.run_record = describe_run(model, args, train_dataset.sources)
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset={}, **kwargs)
         self.evaluations = evaluations or {}
+        self.stop = StopRequest()
+        self.nonfinite = NonfiniteSteps(args.max_nonfinite_steps)
+        self.trained_batches: list[tuple[TrainedBatch, torch.Tensor]] = []
         self.scalars: list[str] = []
         self._prepare_for_fsdp()
         self.failure_log = FailureLog(args.max_failures, None if train_dataset is None else train_dataset.num_samples)
-        # The loss is a mean over the batch at hand
-        self.loss_is_scaled_for_ga = False
+        # The loss is a mean over the batch, whatever other batches of the step hold
+        self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = False
         self.source_losses = defaultdict(list)
 
     def _prepare_for_fsdp(self) -> None:
@@ -96,22 +112,35 @@ class ValorTrainer(Trainer):
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
             state_dict |= {name: state_dict[name].squeeze(0) for name in self.scalars if name in state_dict}
         super()._save(output_dir, state_dict)
+        if self.run_record is not None and self.args.should_save:
+            path = Path(output_dir or self.args.output_dir, TRAINING_RUN_NAME)
+            path.write_text(json.dumps(self.run_record, indent=2) + "\n", encoding="utf-8")
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A tied parameter is in the checkpoint under one of its names
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_fsdp_enabled:
             complete_state(self.optimizer)
         super()._save_optimizer_and_scheduler(output_dir)
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> MixtureLoader:
         if self.train_dataset is None:
             raise ValueError("`ValorTrainer` needs a `Mixture` as `train_dataset` to train.")
+        # As in `Trainer`, the last step of an epoch may have fewer batches than the others
+        accumulation = self.args.gradient_accumulation_steps
+        epochs, steps = divmod(self.args.max_steps, math.ceil(self.epoch_batches / accumulation))
         return self.train_dataset.loader(
-            self.args.max_steps * self.args.gradient_accumulation_steps,
+            epochs * self.epoch_batches + steps * accumulation,
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            epoch_steps=self.epoch_batches,
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -144,12 +173,13 @@ class ValorTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         self.failure_log.update(inputs.pop("num_read"), inputs.pop("failures"))
-        source = inputs.pop("source")
+        batch = TrainedBatch(inputs.pop("source"), inputs.pop("ids"))
         if self.args.contrastive_chunk_size is None or inputs["task"] not in ("pretraining", "retrieval"):
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
             loss = self.chunked_training_step(model, inputs)
-        self.source_losses[source].append(loss)
+        self.source_losses[batch.source].append(loss * self.current_gradient_accumulation_steps)
+        self.trained_batches.append((batch, loss))
         return loss
 
     def chunked_training_step(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
@@ -163,7 +193,7 @@ class ValorTrainer(Trainer):
         task, steps = inputs.pop("task"), self.current_gradient_accumulation_steps
         loss = gradient_cached_step(
             forward=lambda **chunk: self.forward(model, {**chunk, "task": task}),
-            model=self.accelerator.unwrap_model(model),
+            model=unwrap_peft_model(self.accelerator.unwrap_model(model)),
             inputs=inputs,
             chunk_size=self.args.contrastive_chunk_size,
             backward=lambda loss, **kwargs: self.accelerator.backward(loss / steps, **kwargs),
@@ -171,6 +201,53 @@ class ValorTrainer(Trainer):
             defer_sync=lambda: self.accelerator.no_sync(model),
         )
         return loss / steps
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> torch.Tensor | float:
+        grad_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.end_of_backward(model, grad_norm)
+        return grad_norm
+
+    def end_of_backward(self, model: nn.Module, grad_norm: torch.Tensor | float) -> None:
+        """Before the optimizer's step, ranks agree whether it is left out, and whether a signal ends the training."""
+        for batch, loss in self.trained_batches:
+            batch.is_finite = is_finite(loss)
+        batches = [batch for batch, _ in self.trained_batches]
+        self.trained_batches.clear()
+        finite = all(batch.is_finite for batch in batches) and (is_finite(grad_norm) or self.scaler_takes_care())
+        finite, number = self.agree(finite, self.stop.signal)
+        if number and not self.stop.signal:
+            self.stop.receive(number)
+        if not finite:
+            model.zero_grad()
+            batches = gather_object(batches)
+        warning = self.nonfinite.update(self.state.global_step + 1, finite, batches)
+        if warning and self.is_world_process_zero():
+            logger.warning(warning)
+
+    def scaler_takes_care(self) -> bool:
+        """Whether gradients may overflow in float16 because the loss is still scaled up too much; the scaler adapts."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is None:
+            return self.is_deepspeed_enabled and self.args.fp16
+        return scaler.get_scale() > 1
+
+    def agree(self, finite: bool, number: int) -> tuple[bool, int]:
+        """Whether a step is finite on all ranks, and the signal that any of them received (0: none)."""
+        if self.accelerator.num_processes == 1:
+            return finite, number
+        flags = torch.tensor([[int(not finite), number]], device=self.args.device)
+        nonfinite, number = self.accelerator.gather(flags).amax(dim=0).tolist()
+        return not nonfinite, number
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
+        if self.stop.signal:
+            self.control.should_save, self.control.should_evaluate = True, False
+        elif self.nonfinite.in_a_row and self.state.global_step < self.state.max_steps:
+            self.control.should_save = False  # until a step has shown that the weights are good
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self.stop.signal:
+            self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+            raise SystemExit(128 + self.stop.signal)
 
     def compute_loss(
         self,
@@ -191,9 +268,15 @@ class ValorTrainer(Trainer):
         The model to measure. Under FSDP it is a copy with all parameters on every rank: ranks call it as often as each has
         samples and words, while a divided model must be called by all of them together.
         """
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if not isinstance(model, FSDPModule):
+        wrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model = unwrap_peft_model(wrapped)  # adapters are in its layers
+        if not isinstance(wrapped, FSDPModule):
             return model
+        if model is not wrapped:
+            raise ValueError(
+                "A PEFT model cannot be measured while it is sharded by FSDP: train it with DistributedDataParallel, or "
+                "without evaluations."
+            )
         tensors = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
         whole = self.model_class._from_config(model.config)
         whole.load_state_dict({name: tensors[name].reshape(own.shape) for name, own in whole.state_dict().items()})
@@ -219,20 +302,79 @@ class ValorTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean loss of each source since the last log."""
+        """Adds the mean loss of each source since the last log, over the batches of all ranks."""
+        if "train_runtime" in logs and self.state.global_step == self._initial_global_step:
+            return  # a finished training was resumed: zeros are no results
         if "loss" in logs:
-            for source, losses in self.source_losses.items():
-                if losses and len(self.train_dataset.sources) > 1:
-                    logs[f"loss/{source}"] = torch.stack(losses).mean().item()
+            self.nonfinite.log(logs)
+            if len(self.train_dataset.sources) > 1:
+                for source, losses in self.source_losses.items():
+                    logs[f"loss/{source}"] = self.mean_over_ranks(losses)
             self.source_losses.clear()
         super().log(logs, start_time)
 
-    def train(self, *args, **kwargs):
-        """As `Trainer.train`; afterwards says which samples could not be read."""
-        output = super().train(*args, **kwargs)
+    def mean_over_ranks(self, values: Sequence[torch.Tensor]) -> float:
+        """The mean of scalars of all ranks, each of which has the same number of them."""
+        return self.accelerator.reduce(torch.stack(list(values)).float().mean(), "mean").item()
+
+    def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **kwargs) -> TrainOutput:
+        """
+        As `Trainer.train`; says what is resumed, and afterwards which samples could not be read.
+
+        SIGTERM and Ctrl-C end the training with a checkpoint of the step that they arrive in.
+
+        Returns:
+            As `Trainer.train`; without metrics if no step was left to train.
+
+        Raises:
+            ValueError: the checkpoint is of another model, task or dataset.
+            TrainingDiverged: loss or gradient were not finite for `max_nonfinite_steps` steps in a row.
+            SystemExit: after a signal, with 143 (SIGTERM) or 130 (Ctrl-C).
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+        first_step = 0
+        if resume_from_checkpoint:
+            first_step = global_step(resume_from_checkpoint)
+            self.say_resume(f"Resuming at step {first_step} of {self.args.max_steps}", resume_from_checkpoint)
+        self.nonfinite = NonfiniteSteps(min(self.args.max_nonfinite_steps, self.args.max_steps - first_step))
+        notice = (
+            f"the training stops after this step and saves it in {self.args.output_dir}, from where the same command goes "
+            "on. Ctrl-C again stops at once."
+        )
+        with StopRequest(notice if self.is_world_process_zero() else None) as self.stop:
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if self.failure_log.failures:
             logger.warning(self.failure_log.report())
+        if self.state.global_step == first_step:
+            return TrainOutput(output.global_step, output.training_loss, {})
         return output
+
+    def load_finished(self) -> bool:
+        """
+        Takes the weights of `output_dir` if this very run has ended there. Then nothing is left to train.
+
+        Raises:
+            ValueError: `output_dir` has the results of another model, task or dataset.
+        """
+        folder = self.args.output_dir
+        steps = global_step(folder)
+        if steps < self.args.max_steps:
+            return False
+        self.say_resume(f"The training has ended at step {steps} of {self.args.max_steps}: nothing is trained", folder)
+        if unwrap_peft_model(self.model) is not self.model:
+            self._load_from_checkpoint(folder)
+        else:
+            weights = self.model_class.from_pretrained(folder).state_dict()
+            shapes = {name: own.shape for name, own in self.model.state_dict().items()}
+            self.model.load_state_dict({name: weights[name].reshape(shape) for name, shape in shapes.items()})
+        return True
+
+    def say_resume(self, what: str, folder: str | os.PathLike) -> None:
+        """One line on a run that goes on, after checking that it is the same one."""
+        differences = check_same_run(folder, self.run_record)
+        if self.is_world_process_zero():
+            logger.warning(f"{what}, from {os.fspath(folder)}. {differences}")
 
 
 def complete_state(optimizer: torch.optim.Optimizer) -> None:

@@ -1,0 +1,164 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Which run a checkpoint is of. A run resumes only what it began itself, and says what has changed since."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import unwrap_peft_model
+
+from ..data.mixture import Source
+from ..data.samples import Sample, SampleStream
+from .arguments import ValorTrainingArguments
+
+
+TRAINING_RUN_NAME = "training_run.json"
+
+RESTORED = (
+    "learning_rate",
+    "vision_learning_rate",
+    "new_layers_learning_rate",
+    "new_layers",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+)
+"""Arguments that a resumed run takes from the checkpoint's optimizer, scheduler and state, whatever is given."""
+
+SETTINGS = (
+    *RESTORED,
+    "num_train_epochs",
+    "max_steps",
+    "gradient_accumulation_steps",
+    "contrastive_chunk_size",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "optim",
+    "max_grad_norm",
+    "seed",
+    "data_seed",
+    "bf16",
+    "fp16",
+    "dataloader_num_workers",
+)
+"""Arguments that a run depends on."""
+
+UNTRAINED = ("_name_or_path", "architectures", "dtype", "transformers_version")
+"""Fields of a configuration that training does not depend on."""
+
+_LOOKED_AT = 64
+
+
+def describe_run(model: PreTrainedModel, args: ValorTrainingArguments, sources: Sequence[Source]) -> dict[str, Any]:
+    """What a run is, as JSON: `model` and `data`, which must not change, and `settings`, which may.
+
+    Args:
+        model: before it is wrapped or sharded.
+    """
+    base = unwrap_peft_model(model)
+    arguments = args.to_dict()
+    settings = {name: arguments[name] for name in SETTINGS} | {"processes": args.world_size}
+    config = flatten({"config": base.config.to_dict()})
+    settings |= {name: value for name, value in config.items() if name.split(".")[-1] not in UNTRAINED}
+    for source in sources:
+        own = {name: getattr(source, name) for name in ("batch_size", "epochs", "steps", "neighbours")}
+        own |= {name: getattr(source, name) for name in ("alignment_groups", "captioning_groups")}
+        options = {name: value for name, value in asdict(source.options).items() if name != "task"}
+        settings |= flatten({source.name: own | options})
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    record = {
+        "model": {"class": type(base).__name__, "parameters": digest(shapes)},
+        "tasks": [source.options.task for source in sources],
+        "data": [describe_samples(source.samples) for source in sources],
+        "settings": settings,
+    }
+    return json.loads(json.dumps(record, default=str))
+
+
+def describe_samples(samples: Sequence[Sample] | SampleStream) -> dict[str, Any]:
+    """How many samples there are, and a digest of the ids and texts of some of them. A stream is not read."""
+    if isinstance(samples, SampleStream):
+        return {"stream": type(samples).__name__}
+    count = len(samples)
+    chosen = sorted({index * count // _LOOKED_AT for index in range(_LOOKED_AT)}) if count else []
+    texts = [
+        [sample.id, list(sample.captions), [question.text for question in sample.questions]]
+        for sample in (samples[index] for index in chosen)
+    ]
+    return {"samples": count, "digest": digest(texts)}
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, of dotted names."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def check_same_run(folder: str | os.PathLike, run: Mapping[str, Any]) -> str:
+    """
+    What differs between the run that wrote a folder and the one that is about to go on with it, for one line of a log.
+
+    Raises:
+        ValueError: the folder is of another model, task or dataset.
+    """
+    try:
+        before = json.loads(Path(folder, TRAINING_RUN_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"Whether it is of this run cannot be checked: it has no readable {TRAINING_RUN_NAME}."
+    for part, names in (("tasks", "task"), ("model", "model"), ("data", "data")):
+        if before.get(part) != run[part]:
+            old, new = (_in_words(part, record.get(part)) for record in (before, run))
+            raise ValueError(
+                f"{os.fspath(folder)} is of a run with another {names} ({old}) than this one ({new}). Choose another "
+                "`output_dir`; to begin with the weights of that run, give its folder as `model_name_or_path`."
+            )
+    restored, changed = [], []
+    old, new = before["settings"], run["settings"]
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            if name in RESTORED:
+                restored.append(f"{name} stays {old.get(name)} ({new.get(name)} was given)")
+            else:
+                changed.append(f"{name} is {new.get(name)} (was {old.get(name)})")
+    differences = restored + changed
+    return f"What differs: {'; '.join(differences)}." if differences else "All settings are the same."
+
+
+def _in_words(part: str, value: Any) -> str:
+    if part == "tasks":
+        return ", ".join(sorted(set(value)))
+    if part == "model":
+        return f"{value['class']}, parameters {value['parameters'][:6]}"
+    return ", ".join(
+        entry.get("stream") or f"{entry['samples']} samples, digest {entry['digest'][:6]}" for entry in value
+    )
+
+
+def global_step(folder: str | os.PathLike) -> int:
+    """How many steps were trained when a folder was saved; 0 where that cannot be read."""
+    try:
+        return int(json.loads(Path(folder, TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+__all__ = ["TRAINING_RUN_NAME", "check_same_run", "describe_run", "describe_samples", "global_step"]
