@@ -291,7 +291,7 @@ def run(
 def first_group(source: Source) -> list[str] | None:
     """The one captioning group that self-critical training takes of a source: the first, which recipes measure."""
     groups = source.captioning_groups
-    if groups is None or len(groups) == 1:
+    if groups is None or len(groups) < 2:
         return groups
     logger.warning(f"Self-critical training takes one group: {groups[0]} of {', '.join(groups)} of {source.name!r}.")
     return list(groups[:1])
