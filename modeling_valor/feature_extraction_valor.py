@@ -83,6 +83,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         num_audio_clips: int | None = None,
         sampling: str | None = None,
         generator: torch.Generator | int | None = None,
+        return_metadata: bool = False,
         return_tensors: str | TensorType | None = None,
         **kwargs,
     ) -> BatchFeature:
@@ -101,6 +102,8 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
             sampling (`str`, *optional*): which block of a segment is taken, its `"center"` (the default) or a
                 `"random"` one, for training.
             generator (`torch.Generator` or `int`, *optional*): source, or seed, of the random choices.
+            return_metadata (`bool`): also return `audio_metadata`, a dict with the `duration` of each sample's whole
+                sound in seconds, or `None` for a sample without sound.
             return_tensors (`str`, *optional*): `"pt"`, or `"np"`, which is also the default.
 
         Raises:
@@ -121,13 +124,15 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         choose = functools.partial(
             self.clip_bounds, num_audio_clips=int(clips), sampling=sampling, generator=generator
         )
-        features = [self._features(sample, sampling_rate, choose) for sample in samples]
+        features, durations = zip(*(self._features(sample, sampling_rate, choose) for sample in samples), strict=True)
         present = torch.tensor([feature is not None for feature in features])
         silence = torch.zeros(int(clips), self.feature_size, self.clip_length)
         data = {"input_features": torch.stack([silence if f is None else f for f in features]).numpy()}
         if not present.all():
             data["audio_mask"] = present[:, None].repeat(1, int(clips)).numpy()
-        return BatchFeature(data, tensor_type=return_tensors)
+        if return_metadata:
+            data["audio_metadata"] = [None if duration is None else {"duration": duration} for duration in durations]
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["audio_metadata"])
 
     @property
     def _frame(self) -> tuple[int, int]:
@@ -156,10 +161,12 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         starts = [block * self.clip_length * shift for block in blocks]
         return [(start, start + (self.clip_length - 1) * shift + window) for start in starts]
 
-    def _features(self, sample: Any, sampling_rate: int | None, choose: Callable) -> Tensor | None:
-        """The clips of one sample that `choose` selects, (A, mel, time), or None where it has no audio."""
+    def _features(
+        self, sample: Any, sampling_rate: int | None, choose: Callable
+    ) -> tuple[Tensor, float] | tuple[None, None]:
+        """The clips of one sample that `choose` selects, (A, mel, time), and its duration; None where it has no audio."""
         if sample is None:
-            return None
+            return None, None
         if (source := media_source(sample)) is None:
             waveform, rate = _as_waveform(sample, self.sampling_rate if sampling_rate is None else sampling_rate)
 
@@ -167,11 +174,12 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
                 parts = [(0, len(waveform) / rate)] if windows is None else windows
                 return [waveform[begin * rate : math.ceil(end * rate)] for begin, end in parts], rate
 
-            pieces = self._clip_samples(read, len(waveform) / rate, choose)
+            duration = len(waveform) / rate
+            pieces = self._clip_samples(read, duration, choose)
         else:
             with open_source(source) as path:
                 if (info := audio_info(path)) is None:
-                    return None
+                    return None, None
                 if info.sampling_rate > MAX_SAMPLING_RATE:
                     raise MediaError(
                         f"{path} states a sampling rate of {info.sampling_rate:,} Hz, which no sound has."
@@ -184,8 +192,9 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
                         raise MediaError(f"{path} has sound with NaN or infinite values.")
                     return waveforms, audio.sampling_rate
 
-                pieces = self._clip_samples(read, info.duration, choose)
-        return torch.stack([self._clip_features(piece) for piece in pieces])
+                duration = info.duration
+                pieces = self._clip_samples(read, duration, choose)
+        return torch.stack([self._clip_features(piece) for piece in pieces]), duration
 
     def _clip_samples(self, read: Callable, duration: float, choose: Callable) -> list[Tensor]:
         """

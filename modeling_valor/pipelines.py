@@ -2,7 +2,7 @@
 """`pipeline("audiovisual-captioning")` and `pipeline("audiovisual-question-answering")`."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Number
 from typing import Any
 
@@ -21,6 +21,10 @@ logger = logging.get_logger(__name__)
 
 SCORED_BEAMS = 3
 """Beams of `return_all=True` where `num_beams` is not given, or the model's own number if that is larger."""
+
+
+LONG_SECONDS = 30
+"""Results say how much of a file was used where a frame, or a clip of sound, stands for more seconds than these."""
 
 
 class AudiovisualPipeline(Pipeline):
@@ -82,7 +86,7 @@ class AudiovisualPipeline(Pipeline):
         sample = _parts(sample)
         question = self.question_of(sample)
         # The samples of a batch are joined by the processor, in `_forward`: transformers cannot pad frames
-        prepared = {"media": None, "questions": None, "error": None}
+        prepared = {"media": None, "questions": None, "coverage": None, "error": None}
         if question is not None:
             asked = self.processor(question=question, return_tensors="pt", **processor_kwargs)
             prepared["questions"] = asked.data
@@ -93,8 +97,12 @@ class AudiovisualPipeline(Pipeline):
                 videos=_batch_of_one(sample.get("video")),
                 audio=_batch_of_one(sample.get("audio")),
                 return_tensors="pt",
+                return_metadata=True,
                 **processor_kwargs,
             )
+            prepared["coverage"] = _coverage(media)
+            for name in ("video_metadata", "audio_metadata"):
+                media.pop(name, None)
             prepared["media"] = media.to(self.dtype).data
         except Exception as error:
             if on_error == "raise":
@@ -115,7 +123,7 @@ class AudiovisualPipeline(Pipeline):
         generated = iter(self._generate(readable, return_all, generate_kwargs) if readable else ())
         results = []
         for sample in samples:
-            result = {name: sample[name] for name in ("is_list", "num_questions", "error")}
+            result = {name: sample[name] for name in ("is_list", "num_questions", "coverage", "error")}
             results.append(result | {"texts": next(generated) if sample["error"] is None else None})
         return {"result": results}
 
@@ -182,6 +190,8 @@ class AudiovisualPipeline(Pipeline):
         result = result[0] if isinstance(result, list) else result
         if result["error"] is None:
             answers = [self._records(**texts) for texts in result["texts"]]
+            if result["coverage"] is not None:
+                answers = [[{**record, "coverage": result["coverage"]} for record in records] for records in answers]
         else:
             answers = [[{self.text_key: None, "modalities": "", "error": result["error"]}]] * result["num_questions"]
         return answers if result["is_list"] else answers[0]
@@ -239,7 +249,9 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
         Returns:
             For one sample a list of dicts, one for each caption, with `generated_text`, `modalities` (`"av"`, `"v"` or
             `"a"`: what the caption was made from) and with `return_all` a `score`; for several samples a list of such
-            lists, and for an iterator or a torch dataset an iterator over them.
+            lists, and for an iterator or a torch dataset an iterator over them. Of a long file, of which a frame or a
+            clip of sound stands for more than 30 seconds, `coverage` says how much was used: `duration` of the file in
+            seconds, number of `frames`, and `audio_clips` of 5.12 seconds.
         """
         return super().__call__(inputs, **kwargs)
 
@@ -349,6 +361,22 @@ def _parts(sample: Any) -> dict:
     if _is_dict_of_parts(sample):
         return sample
     return {"audio": sample} if _is_waveform(sample) else {"video": sample}
+
+
+def _coverage(media: Mapping) -> dict | None:
+    """Duration of a long file and how many frames and clips of its sound are used; `None` for other samples."""
+    used = {"duration": 0.0}
+    is_long = False
+    for name, inputs, metadata in (
+        ("frames", "pixel_values_videos", media.get("video_metadata")),
+        ("audio_clips", "input_features", media.get("audio_metadata")),
+    ):
+        duration = metadata[0]["duration"] if metadata and metadata[0] is not None else None
+        if inputs in media and duration is not None:
+            used[name] = media[inputs].shape[1]
+            used["duration"] = max(used["duration"], round(duration, 2))
+            is_long = is_long or duration > LONG_SECONDS * used[name]
+    return used if is_long else None
 
 
 def _with_question(sample: Any, question: str | list[str]) -> dict:

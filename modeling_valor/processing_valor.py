@@ -30,11 +30,13 @@ class ValorAudioKwargs(AudioKwargs, total=False):
     num_audio_clips (`int`): clips of each sample.
     sampling (`str`): which block of a segment is taken, its `"center"` or a `"random"` one.
     generator (`torch.Generator` or `int`): source, or seed, of the random choices.
+    return_metadata (`bool`): also return `audio_metadata`.
     """
 
     num_audio_clips: Annotated[int | None, positive_int()]
     sampling: Literal["center", "random"] | None
     generator: torch.Generator | int | None
+    return_metadata: bool | None
 
 
 class ValorProcessorKwargs(ProcessingKwargs, total=False):
@@ -69,6 +71,7 @@ class ValorProcessor(ProcessorMixin):
     """
 
     valid_processor_kwargs = ValorProcessorKwargs
+    skip_tensor_conversion = [*ProcessorMixin.skip_tensor_conversion, "audio_metadata"]
     load_audio_from_video = True
     modalities = "av"
 
@@ -107,7 +110,8 @@ class ValorProcessor(ProcessorMixin):
                 other arguments of the three parts, by themselves or in `text_kwargs`, `videos_kwargs`, `audio_kwargs`.
 
         Returns:
-            The inputs of the models. A modality that no sample has is left out.
+            The inputs of the models. A modality that no sample has is left out. With `return_metadata=True` also
+            `video_metadata` and `audio_metadata`, which have the durations of files.
 
         Raises:
             ValueError: nothing is given, or nothing of `modalities` is in what is given.
@@ -185,7 +189,7 @@ class ValorProcessor(ProcessorMixin):
         for name, mask in MASKS.items():
             if mask in data and not data[mask].any():
                 del data[name], data[mask]
-        if not data and not may_be_empty:
+        if data.keys().isdisjoint(MASKS) and not may_be_empty:
             nothing = f'The samples have nothing of `modalities="{wanted}"`: no frames, no sound, or neither.'
             raise no_video or ValueError(nothing)
         return data
@@ -207,7 +211,8 @@ class ValorProcessor(ProcessorMixin):
                 continue
             template = next(sample[name] for sample in samples if name in sample)
             if not isinstance(template, Tensor):
-                data[name] = [item for sample in samples for item in sample.get(name, ())]
+                rows = zip(samples, sizes, strict=True)
+                data[name] = [item for sample, size in rows for item in sample.get(name, [None] * size)]
                 continue
             if name not in MASKS and not all(name in sample for sample in samples):
                 raise ValueError(f"Some samples have `{name}` and others do not, so that they cannot be joined.")

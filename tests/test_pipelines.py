@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from media_files import write_video, write_wav
 from test_processing_valor import render_clips
 from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -237,6 +238,22 @@ def test_waveforms_are_samples_of_sound(captioner, clips):
     expected = captioner({"audio": {"array": waveform, "sampling_rate": rate}})
     assert expected[0]["modalities"] == "a"
     assert captioner({"array": waveform, "sampling_rate": rate}) == expected
+
+
+def test_results_say_how_little_of_a_long_file_was_used(captioner, clips, tmp_path):
+    """90 frames, one every four seconds: 360 seconds, of which the checkpoint takes a few frames."""
+    film = write_video(tmp_path / "long.mp4", count=90, stamps=range(0, 90 * 400, 400))
+    frames = captioner.processor.video_processor.num_frames
+    (result,) = captioner(film)
+    assert result["coverage"] == {"duration": 360.0, "frames": frames}
+    assert captioner([film, clips["both"]], batch_size=2)[0][0]["coverage"]["frames"] == frames
+    # A frame every 30 seconds is enough, and short files are seen well
+    assert "coverage" not in captioner(film, num_frames=12)[0]
+    assert "coverage" in captioner(film, num_frames=11)[0]
+    assert "coverage" not in captioner(clips["both"])[0]
+    sound = write_wav(tmp_path / "long.wav", seconds=70)
+    assert captioner(sound, num_audio_clips=2)[0]["coverage"] == {"duration": 70.0, "audio_clips": 2}
+    assert "coverage" not in captioner(sound, num_audio_clips=3)[0]
 
 
 def test_generation_arguments_work_in_both_places(captioner, clips):

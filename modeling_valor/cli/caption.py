@@ -57,6 +57,15 @@ def main(argv: Sequence[str]) -> int:
             progress.write(f"valor caption: {error}", file=sys.stderr)
             failed = True
             continue
+        if coverage := texts[0][0].get("coverage"):
+            used = [
+                f"{coverage[name]} {name.replace('_', ' ')}" for name in ("frames", "audio_clips") if name in coverage
+            ]
+            progress.write(
+                f"valor caption: of the {coverage['duration']:.0f} seconds of {file} only {' and '.join(used)} were used "
+                "(--num-frames, --num-audio-clips).",
+                file=sys.stderr,
+            )
         for question, (result, *_) in zip(args.question or [None], texts, strict=True):
             text = result.pop(pipeline_class.text_key)
             if args.json:
