@@ -3,6 +3,7 @@
 
 Scoring is apart from the loss: `grouped_similarity` (fine-grained, eq. 3) and `coarse_similarity` (Table 10) give score
 matrices, `contrastive_loss` (eq. 2) takes one, and `gather_samples` joins the samples of all ranks before either.
+`mean_of_groups` is what becomes of the losses of several modality groups.
 Nothing here has parameters.
 """
 
@@ -217,6 +218,20 @@ def contrastive_loss(similarity: Tensor, logit_scale: Tensor | float, keep: Tens
     return -log_likelihood.sum() / (2 * kept.sum().clamp(min=1))
 
 
+def mean_of_groups(losses: Sequence[Tensor], present: Sequence[Tensor]) -> Tensor:
+    """Mean of the losses of those modality groups that any sample has; zero, with zero gradients, if there is none.
+
+    Args:
+        losses: a scalar for each group, zero for an absent one.
+        present: a bool scalar for each group, the same on every rank.
+
+    Source: section 4.2, eq. 4 and 6.
+    """
+    present = torch.stack(tuple(present))
+    losses = torch.stack(tuple(losses))
+    return (losses * present).sum() / present.sum().clamp(min=1)
+
+
 def gather_samples(
     embeds: Sequence[Tensor | None], masks: Sequence[Tensor | None]
 ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
@@ -268,6 +283,15 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
     padded = F.pad(tensor, [amount for size in reversed(missing) for amount in (0, size)])
     parts = _AllGather.apply(padded)
     return torch.cat([part[:samples] for part, samples in zip(parts, shapes[:, 0].tolist(), strict=True)])
+
+
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks, without gradients; itself where training is not distributed."""
+    if not _is_distributed():
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def _is_distributed() -> bool:

@@ -89,7 +89,36 @@ def step_queries(
     )
 
 
-def captioning_loss(logits: torch.Tensor, labels: torch.LongTensor, label_smoothing: float = 0.0) -> torch.Tensor:
+def answer_token_weights(labels: torch.LongTensor, answer_weights: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Weights with which [`captioning_loss`] is the mean over an answer's tokens, then over answers (section 4.3).
+
+    Args:
+        labels (`torch.LongTensor` of shape `(batch_size, length)`): -100 where there is no target.
+        answer_weights (`torch.Tensor` of shape `(batch_size,)`, *optional*): for several answers to a question, weights
+            that add up to 1 for each question; the result is then the mean over questions.
+
+    Returns:
+        Float32, of the shape of `labels`.
+    """
+    targets = labels != IGNORE_INDEX
+    weights = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+    return weights if answer_weights is None else weights * answer_weights.float()[:, None]
+
+
+def total_weight(labels: torch.LongTensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """What [`captioning_loss`] divides by: the number of targets, or the sum of their weights; float32."""
+    targets = (labels != IGNORE_INDEX).float()
+    return (targets if weights is None else targets * weights).sum()
+
+
+def captioning_loss(
+    logits: torch.Tensor,
+    labels: torch.LongTensor,
+    weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+    total: torch.Tensor | None = None,
+) -> torch.Tensor:
     """
     Cross-entropy at the labelled positions, averaged over all of them (eq. 5).
 
@@ -99,36 +128,21 @@ def captioning_loss(logits: torch.Tensor, labels: torch.LongTensor, label_smooth
     Args:
         logits (`torch.Tensor` of shape `(..., vocab_size)`): computed in float32 whatever their dtype.
         labels (`torch.LongTensor` of shape `(...)`): -100 where there is no target. With no target at all the loss is 0.
+        weights (`torch.Tensor` of shape `(...)`, *optional*): of each target, such as [`answer_token_weights`]; by default
+            all weigh the same.
+        total (`torch.Tensor` of shape `()`, *optional*): what the weighted sum is divided by, where the targets here are
+            only a part; by default [`total_weight`] of the targets here.
     """
-    labels = labels.flatten()
     targets = labels != IGNORE_INDEX
-    logits, labels = logits.flatten(0, -2)[targets].float(), labels[targets]
-    if labels.numel() == 0:
-        return logits.sum()
+    if total is None:
+        total = total_weight(labels, weights)
+    logits, labels = logits[targets].float(), labels[targets]
     if label_smoothing == 0:
-        return F.cross_entropy(logits, labels)
-    smoothed = torch.full_like(logits, label_smoothing / (logits.shape[-1] - 1))
-    smoothed.scatter_(1, labels[:, None], 1 - label_smoothing)
-    return F.kl_div(F.log_softmax(logits, dim=-1), smoothed, reduction="batchmean")
-
-
-def answer_loss(
-    logits: torch.Tensor, labels: torch.LongTensor, answer_weights: torch.Tensor | None = None
-) -> torch.Tensor:
-    """
-    Cross-entropy averaged over the tokens of each answer, then over answers (section 4.3).
-
-    Args:
-        logits (`torch.Tensor` of shape `(batch_size, length, vocab_size)`)
-        labels (`torch.LongTensor` of shape `(batch_size, length)`): -100 where there is no target.
-        answer_weights (`torch.Tensor` of shape `(batch_size,)`, *optional*): for several answers to a question, weights
-            that add up to 1 for each question; the result is then the mean over questions.
-    """
-    targets = labels != IGNORE_INDEX
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view_as(labels)
-    counts = targets.sum(dim=1)
-    per_answer = losses.sum(dim=1) / counts.clamp(min=1)
-    weights = (counts > 0).to(per_answer)
-    if answer_weights is not None:
-        weights = weights * answer_weights.to(per_answer)
-    return (per_answer * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+    else:
+        smoothed = torch.full_like(logits, label_smoothing / (logits.shape[-1] - 1))
+        smoothed.scatter_(1, labels[:, None], 1 - label_smoothing)
+        losses = F.kl_div(F.log_softmax(logits, dim=-1), smoothed, reduction="none").sum(dim=1)
+    if weights is not None:
+        losses = losses * weights[targets]
+    return losses.sum() / total.clamp(min=torch.finfo(torch.float32).tiny)

@@ -17,7 +17,14 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .alignment import TokenSet, coarse_similarity, contrastive_loss, gather_samples, grouped_similarity
+from .alignment import (
+    TokenSet,
+    coarse_similarity,
+    contrastive_loss,
+    gather_samples,
+    grouped_similarity,
+    mean_of_groups,
+)
 from .configuration_valor import ValorConfig
 from .modeling_valor_audio import ValorAudioModel
 from .modeling_valor_text import ValorConditions, ValorTextModel
@@ -28,12 +35,12 @@ from .modeling_valor_vision import build_vision_model, encode_frames, encoded_fr
 class ValorOutput(ModelOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `return_loss=True`):
-        Contrastive loss, the mean over the modality groups (eq. 4).
+        Contrastive loss, the mean over the modality groups that any sample has (eq. 4).
     alignment_losses (`dict[str, torch.FloatTensor]`, *optional*, returned when `return_loss=True`):
-        Loss of each modality group.
+        Loss of each modality group, 0 for one that no sample has.
     similarity (`dict[str, torch.FloatTensor]`):
         Scores of each modality group, `(batch_size, batch_size)`, without temperature; rows are the items of the
-        group's first letter. In distributed training with a loss they cover the samples of all ranks.
+        group's first letter. With a loss, in distributed training, they cover the samples of all ranks.
     text_embeds (`torch.FloatTensor` of shape `(batch_size, length, projection_dim)`, *optional*):
         L2-normalised text tokens; `(batch_size, projection_dim)` with coarse alignment, as the following two.
     video_embeds (`torch.FloatTensor` of shape `(batch_size, num_frames, projection_dim)`, *optional*)
@@ -56,6 +63,17 @@ class ValorOutput(ModelOutput):
 
     def to_tuple(self) -> tuple:
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+def l2_normalize(states: torch.Tensor) -> torch.Tensor:
+    """
+    L2-normalised along the last axis, computed in float32; zeros stay zeros.
+
+    In float16 the bound that keeps zeros from being divided by zero is zero itself. Under autocast the result is float32,
+    as of other norms.
+    """
+    normalized = F.normalize(states.to(torch.promote_types(states.dtype, torch.float32)), dim=-1)
+    return normalized if torch.is_autocast_enabled(states.device.type) else normalized.to(states.dtype)
 
 
 class ValorConditionEmbeddings(nn.Module):
@@ -97,6 +115,9 @@ class ValorPreTrainedModel(PreTrainedModel):
     base_model_prefix = "valor"
     input_modalities = ("text", "video", "audio")
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = (
+        False  # losses are means over the batch: gradient accumulation has to divide them by its steps
+    )
     _no_split_modules = ["ValorTextEmbeddings", "ValorTextLayer", "ValorConditionEmbeddings"]
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -308,7 +329,7 @@ class ValorModel(ValorPreTrainedModel):
                 hidden_states = hidden_states[rows, input_ids.argmax(dim=-1)]
             else:
                 hidden_states = hidden_states[:, 0]
-        return F.normalize(self.text_projection(hidden_states), dim=-1)
+        return l2_normalize(self.text_projection(hidden_states))
 
     def project_pooled(
         self, pooled: torch.Tensor, mask: torch.BoolTensor | None, projection: nn.Linear
@@ -320,7 +341,7 @@ class ValorModel(ValorPreTrainedModel):
             else:
                 mask = mask.unsqueeze(-1).to(pooled)
                 pooled = (pooled * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        return F.normalize(projection(pooled), dim=-1)
+        return l2_normalize(projection(pooled))
 
     def get_text_embeds(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
@@ -480,13 +501,19 @@ class ValorModel(ValorPreTrainedModel):
             uniform_audiovisual=self.config.token_weighting == "uniform",
         )
 
+    def alignment_loss(self, similarity: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The mean contrastive loss of the modality groups that any sample has (eq. 4), and the loss of each."""
+        losses = {group: contrastive_loss(scores, self.logit_scale) for group, scores in similarity.items()}
+        present = [(scores.diagonal() != -torch.inf).any() for scores in similarity.values()]
+        return mean_of_groups(losses.values(), present), losses
+
     def coarse_group_similarity(
         self, group: str, embeds: dict[str, torch.Tensor | None], masks: dict[str, torch.Tensor | None]
     ) -> torch.FloatTensor:
         present = {name: None if mask is None else mask.any(dim=1) for name, mask in masks.items()}
         video, audio, audiovisual = embeds["video"], embeds["audio"], None
         if group == "t-av" and self.config.audiovisual_fusion == "feature" and video is not None and audio is not None:
-            audiovisual = F.normalize(self.audiovisual_projection(torch.cat([video, audio], dim=-1)), dim=-1)
+            audiovisual = l2_normalize(self.audiovisual_projection(torch.cat([video, audio], dim=-1)))
             # A sample that lacks one modality is scored by the other alone
             if present["audio"] is not None:
                 audiovisual = torch.where(present["audio"][:, None], audiovisual, video)
@@ -554,8 +581,8 @@ class ValorModel(ValorPreTrainedModel):
 
         Args:
             alignment_groups (`list[str]`, *optional*): by default those of the configuration for which inputs are given.
-            return_loss (`bool`, *optional*): whether to compute the contrastive loss (eq. 2 and 4). With several processes
-                it then sees the samples of all of them.
+            return_loss (`bool`, *optional*): whether to compute the contrastive loss (eq. 2 and 4). In training with
+                several processes it then sees the samples of all of them; in evaluation mode only those given.
 
         Raises:
             `ValueError`: no input at all, or a requested group that lacks its inputs.
@@ -585,13 +612,10 @@ class ValorModel(ValorPreTrainedModel):
             audio_embeds = self.project_pooled(audio.pooler_output, audio_mask, self.audio_projection)
 
         embeds, masks = (text_embeds, video_embeds, audio_embeds), (attention_mask, frame_mask, audio_mask)
-        if return_loss:
+        if return_loss and self.training:
             embeds, masks = gather_samples(embeds, masks)
         similarity = self.compute_similarities(groups, *embeds, *masks)
-        loss, losses = None, None
-        if return_loss:
-            losses = {group: contrastive_loss(scores, self.logit_scale) for group, scores in similarity.items()}
-            loss = torch.stack(list(losses.values())).mean()
+        loss, losses = self.alignment_loss(similarity) if return_loss else (None, None)
 
         return ValorOutput(
             loss=loss,

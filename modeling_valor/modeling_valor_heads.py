@@ -1,9 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """VALOR at work: pretraining, retrieval, captioning and question answering (sections 4.2 and 4.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -14,7 +13,15 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .captioning import IGNORE_INDEX, answer_loss, captioning_loss, mask_tokens, next_word_labels
+from .alignment import mean_of_groups, mean_over_ranks
+from .captioning import (
+    IGNORE_INDEX,
+    answer_token_weights,
+    captioning_loss,
+    mask_tokens,
+    next_word_labels,
+    total_weight,
+)
 from .configuration_valor import CAPTIONING_GROUPS, ValorConfig
 from .generation import GROUP_OF_MODALITIES, ValorGenerationMixin
 from .modeling_valor import ValorModel, ValorOutput, ValorPreTrainedModel
@@ -25,7 +32,8 @@ from .modeling_valor_text import ValorConditions
 class ValorForPreTrainingOutput(ValorOutput):
     r"""
     loss (`torch.FloatTensor` of shape `()`): eq. 7.
-    captioning_losses (`dict[str, torch.FloatTensor]`): loss of each captioning group; the rest is as in `ValorOutput`.
+    captioning_losses (`dict[str, torch.FloatTensor]`):
+        Loss of each captioning group, 0 for one that no sample has; the rest is as in `ValorOutput`.
     """
 
     captioning_losses: dict[str, torch.FloatTensor] | None = None
@@ -219,6 +227,35 @@ class ValorDecoderModel(ValorPreTrainedModel):
             raise ValueError("The decoder needs `pixel_values_videos`, `input_features` or both to attend to.")
         return self.valor.encode_conditions(pixel_values_videos, frame_mask, input_features, audio_mask)
 
+    def captioning_losses(
+        self,
+        logits: Mapping[str, torch.Tensor],
+        labels: Mapping[str, torch.LongTensor],
+        num_targets: Mapping[str, torch.Tensor] | None = None,
+        weights: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """
+        The mean loss of the modality groups that any sample has (eq. 6), and the loss of each.
+
+        In training a group's sum is divided by the mean over all ranks of its number of targets (`num_targets`, where it
+        is given), not by this rank's. So the mean that DistributedDataParallel takes is the loss, and the gradient, of a
+        single process with the samples of all ranks, also where a rank has few samples of a group or none.
+        """
+        if num_targets is None:
+            counts = {group: total_weight(targets, weights) for group, targets in labels.items()}
+            # A place for every group, because other ranks may have others
+            none = torch.zeros_like(next(iter(counts.values())))
+            totals = torch.stack([counts.get(group, none) for group in CAPTIONING_GROUPS])
+            num_targets = dict(
+                zip(CAPTIONING_GROUPS, mean_over_ranks(totals) if self.training else totals, strict=True)
+            )
+        losses = {
+            group: captioning_loss(logits[group], labels[group], weights, label_smoothing, num_targets[group])
+            for group in logits
+        }
+        return mean_of_groups(losses.values(), [num_targets[group] > 0 for group in losses]), losses
+
     @staticmethod
     def labels_of(labels: torch.LongTensor, conditions: ValorConditions, group: str) -> torch.LongTensor:
         """Labels without those of samples that have none of the group's modalities."""
@@ -237,7 +274,8 @@ class ValorDecoderModel(ValorPreTrainedModel):
         groups: Sequence[str],
         prompt: tuple[torch.LongTensor | None, torch.Tensor | None],
         labels: torch.LongTensor | None,
-        loss_function: Callable[[torch.Tensor, torch.LongTensor], torch.Tensor],
+        weights: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithCrossAttentions:
@@ -250,11 +288,12 @@ class ValorDecoderModel(ValorPreTrainedModel):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(states[-1][:, kept])
         else:
-            losses = []
-            for group, hidden_states in zip(groups, states, strict=True):
-                logits = self.lm_head(hidden_states)
-                losses.append(loss_function(logits, self.labels_of(labels, conditions, group)))
-            loss = torch.stack(losses).mean()
+            group_logits = {group: self.lm_head(hidden) for group, hidden in zip(groups, states, strict=True)}
+            group_labels = {group: self.labels_of(labels, conditions, group) for group in groups}
+            loss, _ = self.captioning_losses(
+                group_logits, group_labels, weights=weights, label_smoothing=label_smoothing
+            )
+            logits = group_logits[groups[-1]]
         return CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
@@ -284,6 +323,7 @@ class ValorForPreTraining(ValorDecoderModel):
         captioning_groups: Sequence[str] | None = None,
         prompt_input_ids: torch.LongTensor | None = None,
         prompt_attention_mask: torch.Tensor | None = None,
+        num_targets: Mapping[str, torch.Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorForPreTrainingOutput:
         r"""
@@ -297,6 +337,8 @@ class ValorForPreTraining(ValorDecoderModel):
                 Targets of `decoder_input_ids`, -100 where there is none.
             alignment_groups, captioning_groups (`list[str]`, *optional*):
                 By default those of the configuration for which inputs are given; an empty list leaves a task out.
+            num_targets (`dict[str, torch.Tensor]`, *optional*):
+                Words that each captioning group predicts in the batch (the mean over ranks), where this is a part of it.
 
         Raises:
             `ValueError`: neither video nor audio, or `decoder_input_ids` without `labels`.
@@ -342,12 +384,14 @@ class ValorForPreTraining(ValorDecoderModel):
                 *self.caption_prompt(prompt_input_ids, prompt_attention_mask),
                 **kwargs,
             )
+            group_logits, group_labels = {}, {}
             for group, hidden_states in zip(groups, states, strict=True):
                 targets = self.labels_of(labels, conditions, group)
                 # The vocabulary is wide: predict only what is asked for
-                logits = self.lm_head(hidden_states[targets != IGNORE_INDEX])
-                captioning_losses[group] = captioning_loss(logits, targets[targets != IGNORE_INDEX])
-            loss = loss + torch.stack(list(captioning_losses.values())).mean()
+                group_logits[group] = self.lm_head(hidden_states[targets != IGNORE_INDEX])
+                group_labels[group] = targets[targets != IGNORE_INDEX]
+            captioning, captioning_losses = self.captioning_losses(group_logits, group_labels, num_targets)
+            loss = loss + captioning
         return ValorForPreTrainingOutput(**{**outputs, "loss": loss}, captioning_losses=captioning_losses)
 
     def decoder_inputs(
@@ -431,8 +475,8 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
             groups,
             self.caption_prompt(prompt_input_ids, prompt_attention_mask),
             labels,
-            partial(captioning_loss, label_smoothing=self.config.label_smoothing),
-            logits_to_keep,
+            label_smoothing=self.config.label_smoothing,
+            logits_to_keep=logits_to_keep,
             past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,
@@ -491,8 +535,8 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
             groups,
             self.question_prompt(question_input_ids, question_attention_mask),
             labels,
-            partial(answer_loss, answer_weights=answer_weights),
-            logits_to_keep,
+            weights=None if labels is None else answer_token_weights(labels, answer_weights),
+            logits_to_keep=logits_to_keep,
             past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from modeling_valor.captioning import answer_loss, captioning_loss, mask_tokens, next_word_labels
+from modeling_valor.captioning import answer_token_weights, captioning_loss, mask_tokens, next_word_labels
 
 
 CLS, SEP, MASK = 101, 102, 103
@@ -72,7 +72,7 @@ def test_label_smoothing_is_a_kl_divergence():
 def test_no_target_at_all_costs_nothing():
     logits = torch.randn(2, 3, 5, requires_grad=True)
     labels = torch.full((2, 3), -100)
-    for loss in (captioning_loss(logits, labels), answer_loss(logits, labels)):
+    for loss in (captioning_loss(logits, labels), captioning_loss(logits, labels, answer_token_weights(labels))):
         assert loss.item() == 0
         loss.backward()
     assert (logits.grad == 0).all()
@@ -82,8 +82,9 @@ def test_answer_loss_weighs_answers_not_tokens():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.2])).expand(3, 2, 3)
     labels = torch.tensor([[0, 0], [1, -100], [2, 0]])
     answers = [-math.log(0.5), -math.log(0.3), -(math.log(0.2) + math.log(0.5)) / 2]
-    assert answer_loss(logits, labels).item() == pytest.approx(sum(answers) / 3)
+    assert captioning_loss(logits, labels, answer_token_weights(labels)).item() == pytest.approx(sum(answers) / 3)
     # Two questions: the first has one answer, the second two that were given 3 times and once
     weights = torch.tensor([1.0, 0.75, 0.25])
     expected = (answers[0] + 0.75 * answers[1] + 0.25 * answers[2]) / 2
-    assert answer_loss(logits, labels, weights).item() == pytest.approx(expected)
+    loss = captioning_loss(logits, labels, answer_token_weights(labels, weights))
+    assert loss.item() == pytest.approx(expected)

@@ -168,6 +168,20 @@ def test_pretraining_with_missing_modalities_has_finite_gradients_and_the_right_
     torch.testing.assert_close(outputs.captioning_losses["t-v"], alone_loss, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cls", [ValorForRetrieval, ValorForCaptioning, ValorForPreTraining])
+@pytest.mark.parametrize("options", [{}, {"alignment": "coarse"}], ids=["fine", "coarse"])
+def test_groups_that_no_sample_has_are_left_out_of_the_mean(cls, options):
+    """Silent clips cost the same with sound that is masked and without any: t-v, and t-av which then is t-v."""
+    model, batch = tiny_model(cls, **options), tiny_batch()
+    if cls is not ValorForRetrieval:
+        batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    if cls is ValorForPreTraining:
+        batch["decoder_input_ids"] = batch["input_ids"]
+    silent = model(**batch, audio_mask=torch.zeros(3, 2, dtype=torch.bool)).loss
+    del batch["input_features"]
+    torch.testing.assert_close(silent, model(**batch).loss, atol=1e-5, rtol=1e-5)
+
+
 def test_pretraining_loss_is_eq_7():
     model, batch = tiny_model(ValorForPreTraining, alignment_loss_weight=0.5, mask_probability=1.0), tiny_batch()
     outputs = model(**batch)
@@ -214,6 +228,65 @@ def test_label_smoothing_is_used_for_captions_only():
         for s in (0.0, 0.2)
     ]
     torch.testing.assert_close(answers[0].loss, answers[1].loss)
+
+
+NO_FRAMES, NO_SOUND = ({name: torch.zeros(3, 2, dtype=torch.bool)} for name in ("frame_mask", "audio_mask"))
+MASKS = {
+    "no mask": {},
+    "everything is there": {name: torch.ones_like(mask) for name, mask in MIXED.items()},
+    "mixed": MIXED,
+    "a sample without anything": {
+        name: mask & torch.tensor([[True], [False], [True]]) for name, mask in MIXED.items()
+    },
+    "no frames": NO_FRAMES,
+    "no sound": NO_SOUND,
+    "nothing at all": NO_FRAMES | NO_SOUND,
+    "a sample without text": {"attention_mask": torch.tensor([[1] * 7, [0] * 7, [1] * 7])},
+}
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize(
+    "options", [{}, {"alignment": "coarse"}, {"vision_config": SWIN}], ids=["fine", "coarse", "swin"]
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_close_to_float32_whatever_is_masked(dtype, options, masks):
+    """Embeddings, losses and gradients of both tasks; what is masked has no embedding and no gradient."""
+    results = []
+    for precision in (torch.float32, dtype):
+        model = tiny_model(ValorForPreTraining, **options)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.5)
+        model = model.to(precision)
+        batch = tiny_batch() | MASKS[masks]
+        batch |= {"decoder_input_ids": batch["input_ids"], "labels": batch["input_ids"]}
+        batch = {name: v.to(precision) if v.is_floating_point() else v for name, v in batch.items()}
+        outputs = model(**batch)
+        outputs.loss.backward()
+        gradients = torch.cat([p.grad.flatten().float() for p in model.parameters() if p.grad is not None])
+        results.append([outputs, gradients])
+    (expected, expected_gradients), (actual, gradients) = results
+    tolerance = {torch.float16: 0.01, torch.bfloat16: 0.06}[dtype]
+    for name in ("loss", "text_embeds", "video_embeds", "audio_embeds"):
+        torch.testing.assert_close(actual[name].float(), expected[name], atol=tolerance, rtol=tolerance)
+    # Loosely, as similarities that are the same in half precision share the gradient of their maximum
+    assert (gradients - expected_gradients).norm() <= 0.3 * expected_gradients.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["concat", "parallel", "audio_visual", "visual_audio", "merge"])
+def test_half_precision_decoder_is_finite_whatever_is_masked(kind, dtype):
+    model = tiny_model(ValorForCaptioning, cross_attention_type=kind).to(dtype)
+    batch = {name: v.to(dtype) if v.is_floating_point() else v for name, v in tiny_batch().items()}
+    for attention in ("sdpa", "eager"):
+        model.set_attn_implementation(attention)
+        for masks in MASKS.values():
+            model.zero_grad()
+            outputs = model(**batch | masks, labels=batch["input_ids"])
+            outputs.loss.backward()
+            assert outputs.logits.isfinite().all()
+            assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPT[1:-1]], ids=["with_cls_and_sep", "bare"])

@@ -3,40 +3,64 @@
 
 import os
 import socket
+from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tiny import tiny_batch, tiny_config
+from tiny import CLS, MASK, tiny_batch, tiny_config
 from torch.nn.parallel import DistributedDataParallel
 
-from modeling_valor import ValorForPreTraining, ValorForRetrieval
+from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.captioning import IGNORE_INDEX
 from modeling_valor.training import gradient_cached_step
 
 
 SIZE = 6
-CASES = ("retrieval", "no sound on one rank", "chunks", "chunks with captions")
+CASES = {
+    "retrieval": ValorForRetrieval,
+    "no sound on one rank": ValorForRetrieval,
+    "no sound on any rank": ValorForRetrieval,
+    "captions": ValorForCaptioning,
+    "captions, no sound on one rank": ValorForCaptioning,
+    "captions, no sound on any rank": ValorForCaptioning,
+    "several answers": ValorForQuestionAnswering,
+    "both tasks, no sound on one rank": ValorForPreTraining,
+    "both tasks, no sound on any rank": ValorForPreTraining,
+    "chunks": ValorForRetrieval,
+    "chunks of both tasks": ValorForPreTraining,
+    "chunks of both tasks, no sound on one rank": ValorForPreTraining,
+}
 
 
 def model_of(case):
     torch.manual_seed(0)
-    return (
-        (ValorForPreTraining if case == "chunks with captions" else ValorForRetrieval)(tiny_config()).double().train()
-    )
+    return CASES[case](tiny_config()).double().train()
 
 
 def joined_batch(case):
+    """Rank 0 has samples 0 to 2, rank 1 the others. Where words are predicted, the ranks have different numbers of them."""
     inputs = {name: v.double() if v.is_floating_point() else v for name, v in tiny_batch(SIZE).items()}
-    if case == "no sound on one rank":
+    if "no sound on one rank" in case:
         inputs["audio_mask"] = torch.tensor([[True, True], [True, False], [False, False]] + 3 * [[False, False]])
-    if case == "chunks with captions":
-        # As many words to predict on each rank, so that the mean of the ranks' means is the mean of all
-        inputs["labels"] = inputs["input_ids"].clone()
-        inputs["labels"][:, [0, 3, 4, 5, 6]] = IGNORE_INDEX
-        inputs["decoder_input_ids"] = inputs["input_ids"].masked_fill(inputs["labels"] != IGNORE_INDEX, 103)
-        inputs["decoder_attention_mask"] = inputs["attention_mask"]
+    if "no sound on any rank" in case:
+        inputs["audio_mask"] = torch.zeros(SIZE, 2, dtype=torch.bool)
+    if CASES[case] is not ValorForRetrieval:
+        asked = (inputs["attention_mask"] == 1) & (inputs["input_ids"] != CLS)
+        asked[4, 2:] = asked[5, 3:] = False
+        masked, labels = (
+            inputs["input_ids"].masked_fill(asked, MASK),
+            inputs["input_ids"].masked_fill(~asked, IGNORE_INDEX),
+        )
+        inputs["labels"] = labels
+        if CASES[case] is ValorForPreTraining:
+            inputs |= {"decoder_input_ids": masked, "decoder_attention_mask": inputs["attention_mask"]}
+        else:
+            inputs["input_ids"] = masked
+    if case == "several answers":
+        inputs["question_input_ids"] = tiny_batch(SIZE, seed=1)["input_ids"]
+        inputs["answer_weights"] = torch.tensor([1.0, 0.75, 0.25, 0.5, 0.25, 0.25])
     return inputs
 
 
@@ -58,14 +82,26 @@ def loss_and_gradients(case, model, inputs):
     return {"loss": loss.detach()} | {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters}
 
 
+def own_scores(rank):
+    """Retrieval in evaluation mode: rank 0 has one batch of three samples, rank 1 one of two and one of one."""
+    model, inputs = model_of("retrieval").eval(), joined_batch("retrieval")
+    outputs = []
+    with torch.no_grad():
+        for samples in ([slice(0, 3)], [slice(3, 5), slice(5, 6)])[rank]:
+            output = model(**{name: value[samples] for name, value in inputs.items()})
+            outputs.append({"loss": output.loss, **output.similarity})
+    return outputs
+
+
 def train_on_rank(rank, port, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     for case in CASES:
         own = {name: value[3 * rank : 3 * rank + 3] for name, value in joined_batch(case).items()}
         model = DistributedDataParallel(model_of(case), find_unused_parameters=True)
         torch.save(loss_and_gradients(case, model, own), folder / f"{case} {rank}.pt")
+    torch.save(own_scores(rank), folder / f"scores {rank}.pt")
     dist.destroy_process_group()
 
 
@@ -81,12 +117,22 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_have_the_loss_and_gradients_of_one(trained, case):
+    """The mean of the ranks' losses is the loss; a contrastive loss is the same on every rank."""
     expected = loss_and_gradients(case, model_of(case), joined_batch(case))
     ranks = [torch.load(trained / f"{case} {rank}.pt") for rank in range(2)]
-    if case == "chunks with captions":  # each rank's captioning loss is that of its own samples
-        torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2, expected["loss"], rtol=0, atol=1e-6)
+    torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2, expected["loss"], rtol=0, atol=1e-6)
+    if CASES[case] is ValorForRetrieval:
+        torch.testing.assert_close(ranks[0]["loss"], expected["loss"], rtol=0, atol=1e-6)
     for rank in ranks:
         assert rank.keys() == expected.keys()
-        for name, value in expected.items():
-            if name != "loss" or case != "chunks with captions":
-                torch.testing.assert_close(rank[name], value, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        for name in expected.keys() - {"loss"}:
+            torch.testing.assert_close(
+                rank[name], expected[name], rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_scores_its_own_samples_in_evaluation(trained, rank):
+    actual, expected = torch.load(trained / f"scores {rank}.pt"), own_scores(rank)
+    assert [len(output["t-av"]) for output in actual] == [[3], [2, 1]][rank]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)

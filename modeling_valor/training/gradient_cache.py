@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from ..alignment import contrastive_loss, gather_samples
+from ..alignment import gather_samples, mean_over_ranks
 from ..captioning import IGNORE_INDEX
-from ..configuration_valor import CAPTIONING_GROUPS, ValorConfig
+from ..configuration_valor import CAPTIONING_GROUPS
 from ..modeling_valor_heads import ValorForPreTraining, ValorForRetrieval
 
 
@@ -96,26 +96,21 @@ def gradient_cached_step(
     if not with_captions and len(scoring) == sum(parameter.requires_grad for parameter in model.parameters()):
         return alignment.detach()
 
-    totals = _num_targets(model.config, inputs) if with_captions else {}
+    targets = {"num_targets": _num_targets(inputs)} if with_captions else {}
     captioning = []
     for index, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
         state.restore()
         with nullcontext() if index == len(chunks) - 1 else defer_sync():
             with precision():
-                outputs = forward(**chunk, alignment_groups=[])
+                outputs = forward(**chunk, alignment_groups=[], **targets)
             loss = sum(
                 (getattr(outputs, name) * pieces[index]).sum()
                 for name, pieces in zip(EMBEDS, grads, strict=True)
                 if pieces is not None
             )
             if with_captions and outputs.captioning_losses:
-                counts = _num_targets(model.config, chunk)
-                shares = [
-                    value * (counts[group] / totals[group].clamp(min=1))
-                    for group, value in outputs.captioning_losses.items()
-                ]
-                captioning.append(torch.stack(shares).mean())
-                loss = loss + captioning[-1]
+                captioning.append(outputs.loss)
+                loss = loss + outputs.loss
             if loss.requires_grad:
                 backward(loss)
     return sum(part.detach() for part in [alignment, *captioning])
@@ -148,11 +143,14 @@ def _alignment_loss(
     groups = model.config.select_groups("alignment_groups", groups, given)
     embeds, masks = gather_samples(embeds, masks)
     similarity = valor.compute_similarities(groups, *embeds, *masks)
-    return torch.stack([contrastive_loss(scores, valor.logit_scale) for scores in similarity.values()]).mean()
+    return valor.alignment_loss(similarity)[0]
 
 
-def _num_targets(config: ValorConfig, inputs: dict[str, Any]) -> dict[str, Tensor]:
-    """How many words of a batch each captioning group predicts: none of samples without any of its modalities."""
+def _num_targets(inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """
+    How many words of a batch each captioning group predicts, the mean over all ranks: none of samples without any of its
+    modalities.
+    """
     targets = (inputs["labels"] != IGNORE_INDEX).sum(dim=1)
     masks = {"video": inputs.get("frame_mask"), "audio": inputs.get("audio_mask")}
     given = {"video": inputs.get("pixel_values_videos"), "audio": inputs.get("input_features")}
@@ -163,7 +161,7 @@ def _num_targets(config: ValorConfig, inputs: dict[str, Any]) -> dict[str, Tenso
             if given[name] is not None:
                 there |= True if masks[name] is None else masks[name].any(dim=1)
         counts[group] = (targets * there).sum()
-    return counts
+    return dict(zip(counts, mean_over_ranks(torch.stack(list(counts.values())).float()), strict=True))
 
 
 @dataclass
