@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from tiny import CLS, MASK, tiny_batch, tiny_config
 from torch.nn.parallel import DistributedDataParallel
+from training_step import assert_step_is_that_of_hand, train
 
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.captioning import IGNORE_INDEX
@@ -32,6 +33,8 @@ CASES = {
     "chunks of both tasks": ValorForPreTraining,
     "chunks of both tasks, no sound on one rank": ValorForPreTraining,
 }
+
+TRAINER_CASES = [("Trainer", "pretraining"), ("Trainer", "question_answering"), ("ValorTrainer", "captioning")]
 
 
 def model_of(case):
@@ -94,7 +97,8 @@ def own_scores(rank):
 
 
 def train_on_rank(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     for case in CASES:
@@ -102,6 +106,8 @@ def train_on_rank(rank, port, folder):
         model = DistributedDataParallel(model_of(case), find_unused_parameters=True)
         torch.save(loss_and_gradients(case, model, own), folder / f"{case} {rank}.pt")
     torch.save(own_scores(rank), folder / f"scores {rank}.pt")
+    for trainer, task in TRAINER_CASES:
+        torch.save(train(trainer, task, folder, 2), folder / f"{trainer} {task} {rank}.pt")
     dist.destroy_process_group()
 
 
@@ -136,3 +142,9 @@ def test_a_rank_scores_its_own_samples_in_evaluation(trained, rank):
     actual, expected = torch.load(trained / f"scores {rank}.pt"), own_scores(rank)
     assert [len(output["t-av"]) for output in actual] == [[3], [2, 1]][rank]
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("trainer", "task"), TRAINER_CASES)
+def test_trainers_on_two_processes_learn_the_mean_of_their_joined_batches(trainer, task, trained):
+    ranks = [torch.load(trained / f"{trainer} {task} {rank}.pt") for rank in range(2)]
+    assert_step_is_that_of_hand(trainer, task, ranks, 2)
