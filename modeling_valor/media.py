@@ -4,13 +4,11 @@
 import contextlib
 import math
 import os
-import re
 import struct
 import warnings
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +24,16 @@ from .media_container import (
     survey,
 )
 from .media_limits import MediaError, MediaLimits, NoVideoError, reason
-from .media_sources import LocalFile, MediaSource, download, media_source, open_source, source_name
+from .media_sources import (
+    LocalFile,
+    MediaSource,
+    download,
+    list_frame_files,
+    list_media,
+    media_source,
+    open_source,
+    source_name,
+)
 from .media_video import BACKENDS, read_with_backends
 
 
@@ -45,6 +52,7 @@ __all__ = [
     "download",
     "iterate_frames",
     "list_frame_files",
+    "list_media",
     "media_source",
     "open_source",
     "read_audio",
@@ -58,7 +66,6 @@ MAX_IMAGE_PIXELS = 2**28
 """The largest image that is decoded; the photographs of large cameras have up to 180 million pixels."""
 
 _IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 @dataclass
@@ -129,19 +136,6 @@ def segment_indices(
         indices.append(start + chosen)
         start += size
     return indices
-
-
-def list_frame_files(folder: str | os.PathLike) -> list[Path]:
-    """The image files of a folder of extracted frames, in natural order (frame_2 before frame_10).
-
-    Raises:
-        MediaError: the folder holds no image files.
-    """
-    files = [path for path in Path(folder).iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
-    if not files:
-        raise MediaError(f"{os.fspath(folder)} holds no image files.")
-    # Splitting at digits gives text and numbers by turns, so that equal places hold equal types.
-    return sorted(files, key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", path.name)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

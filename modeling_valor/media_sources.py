@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What a source of media may be, and how it becomes a local file."""
+"""What a source of media may be, how it becomes a local file, and what a folder is."""
 
 import base64
 import contextlib
@@ -13,6 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeAlias
 
 from .media_fetch import fetch
@@ -20,6 +21,13 @@ from .media_limits import Budget, MediaError, MediaLimits, reason
 
 
 MediaSource: TypeAlias = str | os.PathLike | bytes | BinaryIO
+
+MEDIA_SUFFIXES = {
+    "video": (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".gif"),
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"),
+    "audio": (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".wma"),
+}
+"""What a media file holds, by how its name ends. The file itself has the last word, when it is decoded."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DATA_URL = re.compile(r"data:(?!//)[\w.+/-]*[;,]", re.IGNORECASE)
@@ -225,3 +233,71 @@ def _next(chunks: Iterator[bytes], name: str) -> bytes | None:
         raise
     except Exception as error:  # file objects, file systems and archives have errors of their own
         raise MediaError(f"{name} cannot be read: {reason(error)}.") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def media_kind(name: str | os.PathLike) -> str | None:
+    """ "video", "image" or "audio" by a file name's suffix; None for any other suffix, such as a folder's."""
+    suffix = PurePath(name).suffix.lower()
+    return next((kind for kind, suffixes in MEDIA_SUFFIXES.items() if suffix in suffixes), None)
+
+
+def list_media(source: str | os.PathLike) -> list[str]:
+    """The samples that a file or folder stands for, in natural order (clip_2 before clip_10).
+
+    A folder that holds images only is the frames of one video, and stands for itself. Any other folder is a collection:
+    its media files, of which an image is one too, and what its subfolders stand for. Hidden files, links to folders and
+    what has no suffix of media are passed over. A file or URL stands for itself.
+
+    Raises:
+        MediaError: a folder, and all folders in it, hold no media files.
+    """
+    path = os.path.expanduser(source) if not os.path.exists(source) else source
+    if not os.path.isdir(path):
+        return [os.fspath(source)]
+    found = _list_folder(path)
+    if not found:
+        raise MediaError(f"{source_name(source)} holds no media files.")
+    return found
+
+
+def _list_folder(folder: str | os.PathLike) -> list[str]:
+    found, kinds = [], set()
+    for path in _natural_order(folder):
+        if path.is_dir():
+            inside = [] if path.is_symlink() else _list_folder(path)
+            kinds.update(["folder"] if inside else [])
+            found += inside
+        elif (kind := media_kind(path)) is not None:
+            kinds.add(kind)
+            found.append(str(path))
+    return [os.fspath(folder)] if kinds == {"image"} else found
+
+
+def list_frame_files(folder: str | os.PathLike) -> list[Path]:
+    """The image files of a folder of extracted frames, in natural order (frame_2 before frame_10).
+
+    Raises:
+        MediaError: the folder holds no image files, or is a collection of videos or sounds.
+    """
+    files = [path for path in _natural_order(folder) if media_kind(path) is not None and not path.is_dir()]
+    others = [path for path in files if media_kind(path) != "image"]
+    if others:
+        raise MediaError(
+            f"{source_name(folder)} is a collection, with {others[0].name} in it, and not the frames of one video: give "
+            "its files one by one (`list_media`)."
+        )
+    if not files:
+        raise MediaError(f"{source_name(folder)} holds no image files.")
+    return files
+
+
+def _natural_order(folder: str | os.PathLike) -> list[Path]:
+    """What is in a folder and not hidden."""
+    paths = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
+    # Splitting at digits gives text and numbers by turns, so that equal places hold equal types.
+    return sorted(paths, key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", path.name)])

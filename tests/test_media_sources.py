@@ -5,6 +5,7 @@ import base64
 import contextlib
 import http.server
 import logging
+import shutil
 import tarfile
 import threading
 import traceback
@@ -12,9 +13,20 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from modeling_valor import media_fetch
-from modeling_valor.media import MediaError, MediaLimits, media_source, open_source, read_audio, read_frames
+from modeling_valor.media import (
+    MediaError,
+    MediaLimits,
+    iterate_frames,
+    list_frame_files,
+    list_media,
+    media_source,
+    open_source,
+    read_audio,
+    read_frames,
+)
 from modeling_valor.media_sources import source_name
 
 
@@ -127,6 +139,44 @@ def test_entries_of_datasets_lead_to_their_files(tmp_path):
     assert media_source(Entry("clip.mp4", b"film")) == b"film"
     assert media_source(Entry(str(tmp_path))) == str(tmp_path)
     assert media_source(Entry("not-there.mp4")) is None  # then the decoder itself is read
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_a_folder_of_images_only_is_one_video(tmp_path):
+    touch(tmp_path, "f10.jpg", "f2.JPG", "notes.txt", ".hidden.mp4", "empty/notes.txt")
+    assert list_media(tmp_path) == [str(tmp_path)]
+    assert [path.name for path in list_frame_files(tmp_path)] == ["f2.JPG", "f10.jpg"]
+
+
+def test_any_other_folder_of_media_is_a_collection(tmp_path):
+    touch(
+        tmp_path, "b10.mp4", "b2.mp4", "cover.jpg", "list.csv", "c/1.png", "c/2.png", "d/e/x.wav", "d/y.mov", "f/z.txt"
+    )
+    (tmp_path / "again").symlink_to(tmp_path)
+    expected = ["b2.mp4", "b10.mp4", "c", "cover.jpg", "d/e/x.wav", "d/y.mov"]
+    assert list_media(tmp_path) == [str(tmp_path / name) for name in expected]
+    assert list_media(tmp_path / "b2.mp4") == [str(tmp_path / "b2.mp4")]
+    assert list_media("https://host/clip.mp4") == ["https://host/clip.mp4"]
+    with pytest.raises(MediaError, match="no media files"):
+        list_media(tmp_path / "f")
+
+
+def test_a_stray_image_among_videos_is_not_taken_for_their_frames(tmp_path, video):
+    Image.new("RGB", (8, 8)).save(tmp_path / "cover.jpg")
+    shutil.copy(video, tmp_path / "clip.mp4")
+    for read in (lambda folder: read_frames(folder, 2), lambda folder: next(iterate_frames(folder, max))):
+        with pytest.raises(MediaError, match=r"is a collection, with clip\.mp4 in it, .*\(`list_media`\)"):
+            read(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

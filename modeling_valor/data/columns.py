@@ -2,16 +2,14 @@
 """Datasets of the `datasets` library to samples: which column is what, and media that stay encoded."""
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
 
-from ..feature_extraction_valor import media_source
-from ..media_container import MediaError, reason
+from ..media_sources import media_source
 from .records import KEYS, captions_of, look_up, questions_of
 from .samples import Sample, SampleStream
 
@@ -21,8 +19,6 @@ MEDIA_COLUMNS = {
     "audio": ("audio", "sound", "wav", "flac", "mp3", "audio_path"),
 }
 """Usual names of media columns; of several the first counts."""
-
-_REMOTE = re.compile(r"(hf|zip|tar|gzip)://")
 
 
 def samples_from_dataset(
@@ -65,44 +61,6 @@ def stream_from_dataset(
             raise ValueError("the dataset has no rows.")
         names = first.column_names
     return _Stream(dataset, Columns.find(dataset.features, names, columns), shuffle_buffer)
-
-
-class RemoteFile:
-    """A file inside an archive or on the Hub, opened when it is first read: what `media.open_source` takes.
-
-    Streamed datasets name such files by fsspec's addresses, such as "hf://datasets/owner/name@main/clip.mp4".
-    """
-
-    def __init__(self, url: str):
-        self.name = url
-        self._opened: tuple[Any, BinaryIO] | None = None
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes.
-
-        Raises:
-            MediaError: the file is not there or cannot be read.
-        """
-        try:
-            if self._opened is None:
-                import fsspec
-
-                # The first closes the archive when it is collected
-                opener = fsspec.open(self.name, "rb")
-                self._opened = opener, opener.open()
-            return self._opened[1].read(size)
-        except Exception as error:  # every kind of file system has its own
-            raise MediaError(f"{self.name} cannot be read: {reason(error)}.") from error
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int) -> int:
-        """To the beginning, by opening the file anew; elsewhere it cannot go."""
-        if offset != 0:
-            raise ValueError(f"{self.name} can only be read from its beginning.")
-        self._opened = None
-        return 0
 
 
 @dataclass(frozen=True)
@@ -208,12 +166,10 @@ def _innermost(feature: Any) -> Any:
 
 
 def _source(value: Any) -> Any:
-    """What the processor takes, of a value as it is stored: a path, bytes, a remote file, or a list of these."""
+    """What the processor takes, of a value as it is stored: a path or address, bytes, or a list of these."""
     if isinstance(value, list):
         return [_source(item) for item in value]
     source = media_source(value)
-    if isinstance(source, str) and _REMOTE.match(source):
-        return RemoteFile(source)
     return value if source is None else source
 
 

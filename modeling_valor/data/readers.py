@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .records import RecordError, SampleTable, captions_of, media_kind, questions_of
+from ..media_sources import media_kind
+from .records import RecordError, SampleTable, captions_of, questions_of
 from .samples import Sample, SampleStream
 from .shards import ShardStream, is_shard_pattern
 from .splits import SPLIT_NAMES, split_names

@@ -4,18 +4,10 @@
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePath
 from typing import Any, overload
 
 from .samples import Question, Sample
 
-
-MEDIA_SUFFIXES = {
-    "video": (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".gif"),
-    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"),
-    "audio": (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".wma"),
-}
-"""What a media file holds, by how its name ends. The file itself has the last word, when it is decoded."""
 
 KEYS = {
     "id": ("id", "__key__", "key", "video_id", "clip_id", "image_id", "audio_id", "uid"),
@@ -30,12 +22,6 @@ KEYS = {
 
 class RecordError(ValueError):
     """Annotations of another form than is accepted: one sentence that names the record and says what is wrong."""
-
-
-def media_kind(name: str) -> str | None:
-    """ "video", "image" or "audio" by a file name's suffix; None for any other suffix, such as a folder's."""
-    suffix = PurePath(name).suffix.lower()
-    return next((kind for kind, suffixes in MEDIA_SUFFIXES.items() if suffix in suffixes), None)
 
 
 def look_up(record: Mapping[str, Any], field: str) -> Any:

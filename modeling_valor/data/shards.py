@@ -17,7 +17,8 @@ from typing import BinaryIO
 
 from ..media import MediaError, download
 from ..media_container import reason
-from .records import MEDIA_SUFFIXES, captions_of, questions_of
+from ..media_sources import MEDIA_SUFFIXES
+from .records import captions_of, questions_of
 from .samples import Sample, SampleStream, unreadable_sample
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.samples import Sample
-from ..feature_extraction_valor import media_source, resample
-from ..media import MediaError, read_audio, read_frames
+from ..feature_extraction_valor import resample
+from ..media import MediaError, media_source, read_audio, read_frames
 from .answers import answer_accuracy
 from .captioning import caption_metrics
 from .inference import reverse

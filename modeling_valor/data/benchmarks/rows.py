@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from ..records import media_kind
+from ...media_sources import media_kind
 
 
 @dataclass(frozen=True)
