@@ -1,12 +1,15 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Configurations of VALOR and of its parts."""
 
-from collections.abc import Sequence
-from typing import Literal
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import SubConfigSpec
+
+from .tokenization_valor import TASK_PROMPTS, encode_prompts, load_tokenizer, special_token_ids, translate_prompts
 
 
 MODALITY_INPUTS = {"text": "input_ids", "video": "pixel_values_videos", "audio": "input_features"}
@@ -33,6 +36,14 @@ CROSS_ATTENTION_BLOCKS = {
     "merge": (),
 }
 """Cross-attention blocks of a decoder layer, in the order in which they are applied (Figure 7)."""
+
+ENCODER_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
+TEXT_SIZES = (*ENCODER_SIZES, "vocab_size", "max_position_embeddings", "type_vocab_size", "layer_norm_eps")
+AUDIO_SIZES = (*ENCODER_SIZES, "patch_size", "layer_norm_eps")
+"""Fields that the tensors of a BERT and of an AST fix, under their names both here and there."""
+
+VIDEO_ENCODER_FIELDS = ("num_frames", "frames_per_clip", "tubelet_size")
+"""Fields by which the configurations of VideoMAE, ViViT, TimeSformer, V-JEPA and their like are known."""
 
 
 @strict
@@ -254,6 +265,84 @@ class ValorConfig(PreTrainedConfig):
         self.captioning_groups = list(self.captioning_groups)
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_parts(
+        cls,
+        text: str | os.PathLike | PreTrainedConfig | None = None,
+        vision: str | os.PathLike | PreTrainedConfig | Mapping[str, Any] | None = None,
+        audio: str | os.PathLike | PreTrainedConfig | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        task_prompts: bool = False,
+        **kwargs,
+    ) -> "ValorConfig":
+        r"""
+        Configuration of a new model whose parts start from pretrained checkpoints, with the sizes of these.
+
+        Args:
+            text: a BERT, whose sizes are those of text encoder and decoder.
+            vision: a vision encoder, or a CLIP, SigLIP or VALOR, of which it is the vision part.
+            audio: an AST, whose sizes the audio encoder takes; its spectrograms stay VALOR's (64 mel bins, 5.12 s).
+            tokenizer: what `pad_token_id` and its like, and the task prompts, have their ids of. By default that of `text`.
+            task_prompts (`bool`): whether to use the task prompts of the released VALOR-large.
+            kwargs: other fields. Those of a part, such as `text_config={"hidden_dropout_prob": 0.0}`, count where the
+                checkpoint fixes nothing: dropout, spectrograms, and the resolution (`image_size`) of a CLIP.
+
+        Raises:
+            `ValueError`: a checkpoint is of another type, or the tokenizer has more words than `text` embeds.
+
+        ```python
+        >>> config = ValorConfig.from_parts(
+        ...     text="google-bert/bert-base-uncased",
+        ...     vision="openai/clip-vit-large-patch14",
+        ...     audio="MIT/ast-finetuned-audioset-10-10-0.4593",
+        ... )
+        ```
+        """
+        if text is not None:
+            bert = load_part_config(text, "bert")
+            sizes = {name: getattr(bert, name) for name in TEXT_SIZES}
+            kwargs["text_config"] = {**config_fields(kwargs.get("text_config")), **sizes}
+            encoder = config_fields(kwargs.get("text_encoder_config"))
+            if encoder.get("model_type") == "bert":
+                kwargs["text_encoder_config"] = {**encoder, **sizes}
+            if tokenizer is None and not isinstance(text, PreTrainedConfig):
+                tokenizer = load_tokenizer(text)
+        if vision is not None:
+            kwargs["vision_config"] = vision_fields(vision, config_fields(kwargs.get("vision_config")))
+        if audio is not None:
+            ast = load_part_config(audio, "audio-spectrogram-transformer")
+            sizes = {name: getattr(ast, name) for name in AUDIO_SIZES}
+            kwargs["audio_config"] = {**config_fields(kwargs.get("audio_config")), **sizes}
+        if tokenizer is not None:
+            kwargs["text_config"] = {**config_fields(kwargs.get("text_config")), **special_token_ids(tokenizer)}
+            kwargs |= translate_prompts({name: kwargs.get(name) for name in TASK_PROMPTS}, tokenizer)
+        if task_prompts:
+            if tokenizer is None:
+                raise ValueError("Task prompts need the `tokenizer` whose ids they get, or the checkpoint of `text`.")
+            kwargs |= encode_prompts(TASK_PROMPTS, tokenizer)
+        config = cls(**kwargs)
+        if tokenizer is not None and len(tokenizer) > config.text_config.vocab_size:
+            raise ValueError(
+                f"The tokenizer has {len(tokenizer)} words, but the text model embeds {config.text_config.vocab_size}: "
+                "they are of different checkpoints."
+            )
+        return config
+
+    def validate_vision(self):
+        """The vision encoder must encode images, each by itself and whole, or be the Video Swin of this package."""
+        vision = self.vision_config
+        if fixed := [name for name in VIDEO_ENCODER_FIELDS if getattr(vision, name, None) is not None]:
+            raise ValueError(
+                f"The vision encoder {vision.model_type!r} takes videos of a fixed length (`{fixed[0]}`), while VALOR needs "
+                "tokens of every single frame: an encoder of images, such as 'clip_vision_model', 'siglip_vision_model', "
+                "'vit', 'dinov2' or 'convnext', or 'valor_video_swin' is accepted."
+            )
+        if getattr(vision, "mask_ratio", 0):
+            raise ValueError(
+                f"The vision encoder {vision.model_type!r} would hide {vision.mask_ratio:.0%} of each frame at random: set "
+                "its `mask_ratio` to 0."
+            )
+
     def validate_groups(self):
         """Every modality group must be a known one, and coarse alignment knows the three text groups only."""
         self.check_groups(self.alignment_groups, "alignment_groups")
@@ -316,6 +405,47 @@ class ValorConfig(PreTrainedConfig):
             raise ValueError(f"`mask_probability` must be above 0 and at most 1, got {self.mask_probability}.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"`label_smoothing` must be at least 0 and below 1, got {self.label_smoothing}.")
+
+
+def load_part_config(source: str | os.PathLike | PreTrainedConfig, model_type: str | None = None) -> PreTrainedConfig:
+    """
+    Configuration of a checkpoint that a part of VALOR starts from.
+
+    Raises:
+        `ValueError`: it is of another type than `model_type`.
+    """
+    config = source if isinstance(source, PreTrainedConfig) else AutoConfig.from_pretrained(source)
+    if model_type is not None and config.model_type != model_type:
+        name = type(source).__name__ if isinstance(source, PreTrainedConfig) else source
+        raise ValueError(f"{name} is of the type {config.model_type!r}; {model_type!r} is accepted here.")
+    return config
+
+
+def config_fields(config: PreTrainedConfig | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields of a part, without what transformers notes about the file that they come from."""
+    fields = config.to_dict() if isinstance(config, PreTrainedConfig) else dict(config or {})
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in ("_name_or_path", "architectures", "dtype", "transformers_version")
+    }
+
+
+def vision_fields(
+    source: str | os.PathLike | PreTrainedConfig | Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fields of a vision encoder: those of a checkpoint, completed by `given` ones of the same type."""
+    if isinstance(source, Mapping):
+        found = dict(source)
+    else:
+        config = load_part_config(source)
+        found = config_fields(getattr(config, "vision_config", config))
+    if found["model_type"] == "clip_vision_model" and "image_size" in given:
+        found["image_size"] = given["image_size"]  # its positions are resized
+    if "mask_ratio" in found:
+        found["mask_ratio"] = 0.0  # of the pretraining of masked autoencoders
+    same = given.get("model_type", found["model_type"]) == found["model_type"]
+    return {**given, **found} if same else found
 
 
 __all__ = ["ValorAudioConfig", "ValorConfig", "ValorTextConfig", "ValorVideoSwinConfig"]

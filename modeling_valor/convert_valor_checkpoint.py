@@ -21,7 +21,6 @@ from transformers.utils import PROCESSOR_NAME
 
 from .configuration_valor import ValorConfig
 from .conversion.options import (
-    PROMPTS,
     ConversionError,
     crops_frames,
     listing,
@@ -34,6 +33,7 @@ from .conversion.tensors import convert_state_dict, strip_prefix
 from .feature_extraction_valor import ValorFeatureExtractor
 from .modeling_valor_heads import ValorForPreTraining
 from .processing_valor import ValorProcessor
+from .tokenization_valor import TASK_PROMPTS
 from .video_processing_valor import ValorVideoProcessor
 
 
@@ -205,7 +205,7 @@ class ConversionSummary:
         if self.left_out:
             lines.append("Left out, because the model does not use it or holds it once already:")
             lines += [f"  {name} ({count} tensors, {size:,} numbers)" for name, (count, size) in self.left_out.items()]
-        lines += [f"Prompt: {PROMPTS[name]!r} as {name} {ids}" for name, ids in self.prompts.items()]
+        lines += [f"Prompt: {TASK_PROMPTS[name]!r} as {name} {ids}" for name, ids in self.prompts.items()]
         if self.ignored_options:
             lines.append(f"Ignored options: {', '.join(self.ignored_options)}")
         if not self.has_tokenizer:
@@ -292,7 +292,7 @@ def convert(
         parameters=count_parameters(model),
         left_out=group_left_out(state_dict, unused),
         ignored_options=ignored,
-        prompts={name: ids for name in PROMPTS if (ids := getattr(config, name)) is not None},
+        prompts={name: ids for name in TASK_PROMPTS if (ids := getattr(config, name)) is not None},
         image_size=options["video_resolution"] or config.vision_config.image_size,
         num_frames=processor.video_processor.num_frames,
         num_audio_clips=processor.feature_extractor.num_audio_clips,

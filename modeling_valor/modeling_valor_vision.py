@@ -75,10 +75,19 @@ def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
     Vision encoder of `config` with fresh weights, of the attention implementation and the dtype that `config` states.
 
     Raises:
-        ValueError: if `config` belongs to no model that AutoModel knows.
+        ValueError: if `config` belongs to no model that AutoModel knows, or to one that needs more than pixels.
     """
-    model_class = VISION_MODELS.get(config.model_type)
-    return AutoModel.from_config(config) if model_class is None else model_class._from_config(config)
+    if config.model_type in VISION_MODELS:
+        return VISION_MODELS[config.model_type]._from_config(config)
+    model = AutoModel.from_config(config)
+    _, *others = inspect.signature(model.forward).parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [other.name for other in others if other.default is inspect.Parameter.empty and other.kind in named]
+    if needed:
+        raise ValueError(
+            f"The vision encoder {config.model_type!r} cannot be used: besides pixels it needs {', '.join(needed)}."
+        )
+    return model
 
 
 def vision_hidden_size(config: PreTrainedConfig) -> int:
@@ -139,6 +148,12 @@ def encode_images(
     tokens = vision_model(pixel_values.to(vision_model.dtype), **kwargs).last_hidden_state
     if tokens.ndim == 4:
         tokens = tokens.flatten(2).transpose(1, 2)
+    width = vision_hidden_size(vision_model.config)
+    if tokens.shape[0] != len(pixel_values) or tokens.shape[2] != width:
+        raise ValueError(
+            f"The vision encoder {vision_model.config.model_type!r} returns {tuple(tokens.shape)} for {len(pixel_values)} "
+            f"images, but (images, tokens, {width}) is needed: it cannot be used."
+        )
     return tokens, tokens[:, 0] if has_class_token(vision_model) else tokens.mean(dim=1)
 
 

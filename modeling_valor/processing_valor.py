@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
+from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
 from .data.text import clean_caption
 from .media import NoVideoError, media_source, open_source
+from .tokenization_valor import load_tokenizer
 from .video_processing_valor import ValorVideoProcessorKwargs
 
 
@@ -258,26 +259,6 @@ class ValorProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """What text and complete audiovisual samples become; questions and masks come with questions and gaps."""
         return ["input_ids", "attention_mask", *MASKS]
-
-
-def load_tokenizer(name: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase:
-    """
-    The tokenizer of a folder or Hub name, never the empty one that transformers makes where its files are missing.
-
-    Raises:
-        OSError: there is no tokenizer, or one without any words.
-    """
-    try:
-        tokenizer, cause = AutoTokenizer.from_pretrained(name, **kwargs), None
-    except ValueError as error:
-        tokenizer, cause = None, error
-    if tokenizer is None or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise OSError(
-            f"{name} has no tokenizer: add the `tokenizer.json` and `tokenizer_config.json`, or the `vocab.txt`, that the "
-            "model was trained with (for the released checkpoints those of bert-base-uncased; `valor convert --vocab` "
-            "writes them)."
-        ) from cause
-    return tokenizer
 
 
 def _as_files(videos: Any) -> list | None:

@@ -85,17 +85,7 @@ CROSS_ATTENTION_TYPES = {
 VIDEO_TRANSFORMS = {"none": False, "crop_flip": True}
 """Whether frames are cropped to a square at their centre."""
 
-PROMPTS = {
-    "retrieval_prompt_ids": "project language in common space",
-    "caption_prompt_ids": "describe the video with natural language",
-    "question_prompt_ids": "answer the question",
-}
 BERT_BASE_UNCASED_SIZE = 30522
-BERT_BASE_UNCASED_PROMPTS = {
-    "retrieval_prompt_ids": [101, 2622, 2653, 1999, 2691, 2686, 102],
-    "caption_prompt_ids": [101, 6235, 1996, 2678, 2007, 3019, 2653, 102],
-    "question_prompt_ids": [3437, 1996, 3160],
-}
 
 
 def read_options(hps: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:

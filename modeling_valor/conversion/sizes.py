@@ -11,13 +11,12 @@ from torch import Tensor
 from transformers import BertConfig, BertTokenizer, CLIPTextConfig, CLIPVisionConfig
 
 from ..configuration_valor import ValorAudioConfig, ValorConfig, ValorTextConfig, ValorVideoSwinConfig
+from ..tokenization_valor import BERT_BASE_UNCASED_PROMPTS, TASK_PROMPTS, encode_prompts, special_token_ids
 from .options import (
     ALIGNMENTS,
-    BERT_BASE_UNCASED_PROMPTS,
     BERT_BASE_UNCASED_SIZE,
     CAPTIONING_OBJECTIVES,
     CROSS_ATTENTION_TYPES,
-    PROMPTS,
     ConversionError,
     choose,
     listing,
@@ -87,22 +86,27 @@ def clip_vision_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any])
     )
 
 
-def video_swin_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any]) -> ValorVideoSwinConfig:
-    """Video Swin; the number of heads is a dimension of its tables of relative positions."""
+def video_swin_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Fields of Video Swin that its tensors fix; the number of heads is a dimension of its tables of relative positions."""
     prefix = "video_encoder."
     embed_dim = size_of(state_dict, f"{prefix}patch_embed.proj.weight", 0)
     tables = [
         f"{prefix}layers.{stage}.blocks.0.attn.relative_position_bias_table"
         for stage in range(count_layers(state_dict, f"{prefix}layers."))
     ]
-    return ValorVideoSwinConfig(
-        image_size=hps["video_resolution"] or 224,
-        patch_size=[size_of(state_dict, f"{prefix}patch_embed.proj.weight", axis) for axis in (2, 3, 4)],
-        embed_dim=embed_dim,
-        depths=[count_layers(state_dict, f"{prefix}layers.{stage}.blocks.") for stage in range(len(tables))],
-        num_heads=[size_of(state_dict, table, 1) for table in tables],
-        mlp_ratio=size_of(state_dict, f"{prefix}layers.0.blocks.0.mlp.fc1.weight", 0) / embed_dim,
-    )
+    return {
+        "model_type": ValorVideoSwinConfig.model_type,
+        "patch_size": [size_of(state_dict, f"{prefix}patch_embed.proj.weight", axis) for axis in (2, 3, 4)],
+        "embed_dim": embed_dim,
+        "depths": [count_layers(state_dict, f"{prefix}layers.{stage}.blocks.") for stage in range(len(tables))],
+        "num_heads": [size_of(state_dict, table, 1) for table in tables],
+        "mlp_ratio": size_of(state_dict, f"{prefix}layers.0.blocks.0.mlp.fc1.weight", 0) / embed_dim,
+    }
+
+
+def video_swin_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any]) -> ValorVideoSwinConfig:
+    """Video Swin, at the resolution of the options."""
+    return ValorVideoSwinConfig(image_size=hps["video_resolution"] or 224, **video_swin_sizes(state_dict))
 
 
 def audio_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any]) -> ValorAudioConfig:
@@ -168,10 +172,7 @@ def prompt_ids(hps: Mapping[str, Any], vocab_size: int, tokenizer: BertTokenizer
     if not hps["use_task_prompt"]:
         return {}
     if tokenizer is not None:
-        return {
-            name: tokenizer.encode(prompt, add_special_tokens=name != "question_prompt_ids")
-            for name, prompt in PROMPTS.items()
-        }
+        return encode_prompts(TASK_PROMPTS, tokenizer)
     if vocab_size != BERT_BASE_UNCASED_SIZE:
         raise ConversionError(
             f"The checkpoint uses task prompts and its vocabulary of {vocab_size} entries is not bert-base-uncased's: "
@@ -213,8 +214,7 @@ def config_from_checkpoint(
                 f"The vocabulary has {len(tokenizer)} entries, but the checkpoint embeds {text_config.vocab_size} words: "
                 "it is of another model."
             )
-        text_config.pad_token_id, text_config.mask_token_id = tokenizer.pad_token_id, tokenizer.mask_token_id
-        text_config.bos_token_id, text_config.eos_token_id = tokenizer.cls_token_id, tokenizer.sep_token_id
+        text_config.update(special_token_ids(tokenizer))
     text_encoder = text_encoder_config(state_dict, hps)
     prompts = prompt_ids(hps, text_config.vocab_size, tokenizer)
     if text_encoder is not None and text_encoder.model_type == "clip_text_model":

@@ -10,15 +10,30 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, SizeDict
+from transformers.utils import logging
 
+from ..configuration_valor import ValorConfig, config_fields, load_part_config
+from ..conversion.sizes import video_swin_sizes
 from ..conversion.tensors import new_name
 from ..feature_extraction_valor import ValorFeatureExtractor
 from ..modeling_valor import ValorModel, ValorPreTrainedModel
 from ..modeling_valor_audio import resize_position_embedding
-from ..processing_valor import ValorProcessor, load_tokenizer
+from ..processing_valor import ValorProcessor
+from ..tokenization_valor import TASK_PROMPTS, load_tokenizer, translate_prompts
 from ..video_processing_valor import ValorVideoProcessor
 
+
+logger = logging.get_logger(__name__)
 
 POSITIONS = "embeddings.position_embedding.weight"
 """Of CLIP and of the audio encoder: the class token, then a grid of patches."""
@@ -41,19 +56,88 @@ AST_NAMES = [
 ]
 
 
-def load_processor(name: str, text_model: str) -> ValorProcessor:
-    """The processor of `name`, a folder that need not have a tokenizer, with the tokenizer of `text_model`.
+def build_parts_config(
+    source: str | None,
+    text_model: str | None,
+    vision_model: str | None,
+    audio_model: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> ValorConfig:
+    """
+    Configuration of a model that starts from pretrained parts: [`ValorConfig.from_parts`], also for files of Video Swin.
+
+    Args:
+        source: a configuration whose other fields are kept; its task prompts get the ids of `tokenizer`.
+    """
+    fields = {} if source is None else config_fields(ValorConfig.from_pretrained(source))
+    if config_fields(fields.get("text_encoder_config")).get("model_type") == "clip_text_model":
+        tokenizer = None  # it is CLIP's, and the prompts are the decoder's
+    elif source is not None:
+        prompts = {name: fields[name] for name in TASK_PROMPTS}
+        fields |= translate_prompts(prompts, tokenizer, _tokenizer_or_none(source))
+    vision = vision_model
+    if vision is not None and _is_video_swin_file(vision):
+        vision = video_swin_sizes({f"video_encoder.{key}": value for key, value in _video_swin_file(vision).items()})
+    return ValorConfig.from_parts(text_model, vision, audio_model, tokenizer, **fields)
+
+
+def load_processor(source: str | None, text_model: str | None, vision_model: str | None = None) -> ValorProcessor:
+    """
+    The processor of a model that starts from pretrained parts.
+
+    Args:
+        source: folder or Hub name of a processor, which need not have a tokenizer; `None`: a new processor.
+        text_model: checkpoint of the tokenizer; by default that of `source`.
+        vision_model: checkpoint by whose mean and standard deviation pixels are normalised; by default by those of `source`.
 
     Raises:
-        OSError: `text_model` has no tokenizer.
+        OSError: `text_model` or `source` has no tokenizer.
     """
-    settings, _ = ValorProcessor.get_processor_dict(name)
-    parts = [
-        load_tokenizer(text_model),
-        ValorVideoProcessor(**settings["video_processor"]),
-        ValorFeatureExtractor(**settings["feature_extractor"]),
-    ]
-    return ValorProcessor.from_args_and_dict(parts, settings)
+    if source is not None and text_model is None:
+        processor = ValorProcessor.from_pretrained(source)
+    else:
+        settings = {} if source is None else ValorProcessor.get_processor_dict(source)[0]
+        parts = [
+            load_tokenizer(text_model),
+            ValorVideoProcessor(**settings.get("video_processor", {})),
+            ValorFeatureExtractor(**settings.get("feature_extractor", {})),
+        ]
+        processor = ValorProcessor.from_args_and_dict(parts, settings)
+    if vision_model is not None:
+        for name, value in pixel_statistics(vision_model).items():
+            setattr(processor.video_processor, name, value)
+    return processor
+
+
+def pixel_statistics(checkpoint: str) -> dict[str, list[float]]:
+    """Mean and standard deviation of pixels for a vision encoder, {} and a warning where it comes without them."""
+    if _is_video_swin_file(checkpoint):
+        return {"image_mean": list(IMAGENET_DEFAULT_MEAN), "image_std": list(IMAGENET_DEFAULT_STD)}
+    is_valor = AutoConfig.from_pretrained(checkpoint).model_type == "valor"
+    try:
+        processor = (ValorVideoProcessor if is_valor else AutoImageProcessor).from_pretrained(checkpoint)
+        return {"image_mean": list(processor.image_mean), "image_std": list(processor.image_std)}
+    except (OSError, ValueError, AttributeError, TypeError):
+        logger.warning(
+            f"{checkpoint} comes without an image processor: pixels are normalised as the model's own processor does. Give "
+            "`image_mean` and `image_std` in `video_processor` if that is wrong."
+        )
+        return {}
+
+
+def fit_processor(processor: ValorProcessor, config: ValorConfig, source: str | None) -> None:
+    """Has the processor of `source`, or a new one, give frames and spectrograms of the sizes of a new `config`."""
+    before = None if source is None else ValorConfig.from_pretrained(source)
+    side = getattr(config.vision_config, "image_size", None)
+    if side is not None and (before is None or side != getattr(before.vision_config, "image_size", None)):
+        rows, columns = (side, side) if isinstance(side, int) else side
+        square = SizeDict(height=rows, width=columns)
+        video_processor = processor.video_processor
+        video_processor.size = SizeDict(shortest_edge=max(rows, columns)) if video_processor.do_center_crop else square
+        video_processor.crop_size = square
+    if before is None:
+        processor.feature_extractor.feature_size = config.audio_config.num_mel_bins
+        processor.feature_extractor.clip_length = config.audio_config.max_length
 
 
 def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
@@ -62,17 +146,19 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
     Raises:
         ValueError: the checkpoint is not a BERT, or has another size.
     """
-    bert = _of_type("bert", AutoModelForMaskedLM, checkpoint).state_dict()
+    bert, missing = _load(AutoModelForMaskedLM, checkpoint, load_part_config(checkpoint, "bert"), optional="cls.")
+    if missing and hasattr(model, "lm_head"):
+        logger.warning(f"{checkpoint} has no head that predicts words: the model's starts from random values.")
     text_encoder = model.valor.text_encoder
     tensors = {}
-    for key, tensor in bert.items():
+    for key, tensor in bert.state_dict().items():
         if key.startswith("bert."):
             name = key.removeprefix("bert.")
             tensors[new_name(f"multimodal_encoder.{name}")] = tensor
             if text_encoder is not None and text_encoder.config.model_type == "bert":
                 tensors[f"valor.text_encoder.{name}"] = tensor
         for prefix, new_prefix in BERT_HEAD_NAMES.items():
-            if key.startswith(prefix):
+            if key.startswith(prefix) and not missing:
                 tensors[key.replace(prefix, new_prefix)] = tensor
     own = model.state_dict().keys()
     _copy(
@@ -93,8 +179,11 @@ def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
     """
     vision_model = model.valor.vision_model
     config = vision_model.config
-    if Path(checkpoint).suffix in (".pth", ".pt"):
-        tensors = _video_swin_tensors(checkpoint)
+    if _is_video_swin_file(checkpoint):
+        tensors = {
+            new_name(f"video_encoder.{key}").removeprefix("valor.vision_model."): tensor
+            for key, tensor in _video_swin_file(checkpoint).items()
+        }
     else:
         pretrained = _vision_encoder(checkpoint, type(config))
         tensors, own_config = pretrained.state_dict(), pretrained.config
@@ -113,7 +202,7 @@ def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
         ValueError: the checkpoint is not an AST, or has another size.
     """
     audio_model = model.valor.audio_model
-    pretrained = _of_type("audio-spectrogram-transformer", AutoModel, checkpoint)
+    pretrained, _ = _load(AutoModel, checkpoint, load_part_config(checkpoint, "audio-spectrogram-transformer"))
     tensors = {}
     for key, tensor in pretrained.state_dict().items():
         name = key
@@ -133,32 +222,54 @@ def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
 def _vision_encoder(checkpoint: str, config_class: type) -> PreTrainedModel:
     if AutoConfig.from_pretrained(checkpoint).model_type == "valor":
         return ValorModel.from_pretrained(checkpoint, dtype=torch.float32).vision_model
-    config = config_class.from_pretrained(checkpoint)
-    model, info = AutoModel.from_pretrained(checkpoint, config=config, output_loading_info=True)
-    if info["missing_keys"]:
-        raise ValueError(
-            f"{checkpoint} has no {config.model_type}: {sorted(info['missing_keys'])[:3]} and more are missing."
+    return _load(AutoModel, checkpoint, config_class.from_pretrained(checkpoint))[0]
+
+
+def _load(
+    auto_class: type, checkpoint: str, config: PreTrainedConfig, optional: str | None = None
+) -> tuple[PreTrainedModel, list[str]]:
+    """
+    The model of `config` in a checkpoint that may hold other parts, of which nothing is said; names of missing tensors.
+
+    Raises:
+        ValueError: tensors are missing whose names do not begin with `optional`.
+    """
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers lists the tensors of the other parts, such as CLIP's text encoder
+    try:
+        model, info = auto_class.from_pretrained(
+            checkpoint, config=config, dtype=torch.float32, output_loading_info=True
         )
-    return model
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(info["missing_keys"])
+    if needed := [key for key in missing if optional is None or not key.startswith(optional)]:
+        raise ValueError(
+            f"{checkpoint} has no {config.model_type}: it lacks {len(needed)} of its tensors, such as {needed[:3]}."
+        )
+    return model, missing
 
 
-def _of_type(model_type: str, auto_class: type, checkpoint: str) -> PreTrainedModel:
-    found = AutoConfig.from_pretrained(checkpoint).model_type
-    if found != model_type:
-        raise ValueError(f"{checkpoint} is of the type {found!r}; {model_type!r} is accepted here.")
-    return auto_class.from_pretrained(checkpoint, dtype=torch.float32)
+def _tokenizer_or_none(source: str) -> PreTrainedTokenizerBase | None:
+    try:
+        return load_tokenizer(source)
+    except OSError:
+        return None
 
 
-def _video_swin_tensors(path: str) -> dict[str, Tensor]:
+def _is_video_swin_file(checkpoint: str) -> bool:
+    return Path(checkpoint).suffix in (".pth", ".pt")
+
+
+def _video_swin_file(path: str) -> dict[str, Tensor]:
+    """Tensors of Video Swin in a file of its authors, of a classifier or of the backbone alone."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     content = content.get("state_dict", content)
     backbone = {
         key.removeprefix("backbone."): tensor for key, tensor in content.items() if key.startswith("backbone.")
     }
     return {
-        new_name(f"video_encoder.{key}").removeprefix("valor.vision_model."): tensor
-        for key, tensor in (backbone or content).items()
-        if not key.endswith(".relative_position_index")
+        key: tensor for key, tensor in (backbone or content).items() if not key.endswith(".relative_position_index")
     }
 
 
@@ -176,4 +287,11 @@ def _copy(module: nn.Module, tensors: Mapping[str, Tensor], checkpoint: str, com
     module.load_state_dict(tensors, strict=False)
 
 
-__all__ = ["load_audio_model", "load_processor", "load_text_model", "load_vision_model"]
+__all__ = [
+    "build_parts_config",
+    "fit_processor",
+    "load_audio_model",
+    "load_processor",
+    "load_text_model",
+    "load_vision_model",
+]

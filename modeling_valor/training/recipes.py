@@ -40,7 +40,14 @@ from ..recipes import find_recipe
 from ..video_processing_valor import ValorVideoProcessor
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
 from .multitask import HEADS, ValorForMultitask
-from .pretrained_parts import load_audio_model, load_processor, load_text_model, load_vision_model
+from .pretrained_parts import (
+    build_parts_config,
+    fit_processor,
+    load_audio_model,
+    load_processor,
+    load_text_model,
+    load_vision_model,
+)
 from .self_critical import CiderReward, SelfCriticalTrainer
 from .trainer import Evaluation, ValorTrainer
 
@@ -107,16 +114,31 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
     """The model for a task (None: for several), new or from a checkpoint, and its processor.
 
     Raises:
-        ValueError: neither a checkpoint nor a configuration is given, or the video processor has no such field.
+        ValueError: neither a checkpoint, nor a configuration, nor a `text_model` is given, or the video processor has no
+            such field.
     """
     source = args.model_name_or_path or args.config_name
-    if source is None:
-        raise ValueError("Give a checkpoint as `model_name_or_path`, or the `config_name` of a new model.")
+    if source is None and args.text_model is None:
+        raise ValueError(
+            "Give a checkpoint as `model_name_or_path`, or for a new model the checkpoints that its parts start from "
+            "(`text_model`, `vision_model`, `audio_model`), its `config_name`, or both."
+        )
     head = ValorForMultitask if task is None else HEADS[task]
-    config = changed_config(ValorConfig.from_pretrained(source), args.config_overrides or {})
+    overrides = args.config_overrides or {}
+    if args.processor_name is not None:
+        processor = ValorProcessor.from_pretrained(args.processor_name)
+    else:
+        processor = load_processor(source, args.text_model, args.vision_model)
     if args.model_name_or_path is not None:
+        config = changed_config(ValorConfig.from_pretrained(source), overrides)
         model = head.from_pretrained(source, config=config, attn_implementation=args.attn_implementation)
     else:
+        config = build_parts_config(
+            args.config_name, args.text_model, args.vision_model, args.audio_model, processor.tokenizer
+        )
+        config = changed_config(config, overrides)
+        if args.processor_name is None:
+            fit_processor(processor, config, args.config_name)
         model = head._from_config(config, attn_implementation=args.attn_implementation)
     for load, checkpoint in (
         (load_text_model, args.text_model),
@@ -125,10 +147,6 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
     ):
         if checkpoint is not None:
             load(model, checkpoint)
-    if args.text_model is not None and args.processor_name is None:
-        processor = load_processor(source, args.text_model)
-    else:
-        processor = ValorProcessor.from_pretrained(args.processor_name or source)
     if args.video_processor:
         processor.video_processor = changed_video_processor(processor.video_processor, args.video_processor)
     return model, processor
