@@ -12,12 +12,14 @@ from training_world import small_config, small_processor, small_samples
 
 from modeling_valor import ValorForRetrieval
 from modeling_valor.data.failures import TooManyFailures
+from modeling_valor.data.loading import LoadingOptions
+from modeling_valor.data.mixture import RequestSampler, Source
 from modeling_valor.data.readers import has_splits, load_samples
 from modeling_valor.data.samples import Sample, each_sample
 from modeling_valor.data.splits import hold_out, split_names
 from modeling_valor.training import recipes
 from modeling_valor.training.arguments import DataArguments, ValorTrainingArguments
-from modeling_valor.training.recipes import build_data, build_evaluation
+from modeling_valor.training.recipes import build_data, build_evaluation, build_source
 
 
 @pytest.fixture
@@ -176,6 +178,82 @@ def test_the_hub_is_asked_for_the_other_name_of_a_split(monkeypatch):
     assert len(load_samples("owner/name", "val")) == 1
     with pytest.raises(ValueError, match="Unknown split"):
         load_samples("owner/name", "test")
+
+
+def test_a_folder_of_shards_is_a_dataset_with_or_without_splits(tmp_path, data, warnings):
+    names = sorted(f"clip{index}" for index in range(20))
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write_shard(folder / "clips-000.tar", names[:10])
+    write_shard(folder / "clips-001.tar", names[10:])
+    assert sorted(sample.id for sample in each_sample(load_samples(folder, "train"))) == names
+    assert not has_splits(folder)
+    trained, measured = data(dataset=str(folder), validation_share=0.3)
+    assert sorted(trained + measured) == names and measured
+    write_shard(folder / "validation-000.tar", ["other"])
+    write_shard(folder / "latest-train-000.tar", ["one"])
+    assert has_splits(folder) and data(dataset=str(folder)) == (["one"], ["other"])
+    with pytest.raises(ValueError, match="splits train, validation: choose one of them, not 'test'"):
+        load_samples(folder, "test")
+    parts = tmp_path / "parts"
+    for split in ("train", "val"):
+        (parts / split).mkdir(parents=True)
+        write_shard(parts / split / "000.tar", [split])
+    assert has_splits(parts) and data(dataset=str(parts)) == (["train"], ["val"])
+    assert warnings == []
+
+
+def test_max_steps_is_enough_for_a_stream(tmp_path):
+    stream = load_samples(write_shard(tmp_path / "a.tar", ["a", "b"]))
+    source = Source("shards", stream, LoadingOptions("retrieval"), batch_size=2)
+    assert len(RequestSampler([source], num_steps=7, world_size=2)) == 7
+    with pytest.raises(ValueError, match="the only source `max_steps`"):
+        RequestSampler([source])
+    # Among others its weight has to be known
+    with pytest.raises(ValueError, match="give its `steps`"):
+        RequestSampler([source, Source("clips", [Sample("a")] * 4, batch_size=2)], num_steps=7)
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards", "saved"])
+def test_a_wrong_column_is_told_at_once_with_those_that_are_there(tmp_path, data, kind):
+    row = {"id": "a", "description": "a bell rings"}
+    if kind == "folder":
+        dataset, columns = tmp_path, "file_name, id, description"
+        (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.mp4", **row}))
+    elif kind == "shards":
+        dataset, columns = tmp_path / "a.tar", "mp4, id, description"
+        with tarfile.open(dataset, "w") as archive:
+            for suffix, content in (("mp4", b"video"), ("json", json.dumps(row).encode())):
+                member = tarfile.TarInfo(f"a.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    else:
+        dataset, columns = tmp_path / "saved", "video, id, description"
+        HubDataset.from_dict({"video": ["a.mp4"], **{name: [value] for name, value in row.items()}}).save_to_disk(
+            dataset
+        )
+    with pytest.raises(ValueError) as raised:
+        data(dataset=str(dataset), eval_split="train")
+    message = str(raised.value)
+    assert f"Its columns are {columns};" in message and "captions, caption, texts, text, txt" in message
+    renamed = {"dataset": str(dataset), "split": "train", "columns": {"captions": "description"}}
+    (sample,) = each_sample(build_source({**renamed, "task": "retrieval"}).samples)
+    assert sample.captions == ("a bell rings",)
+    with pytest.raises(ValueError, match="has a question with an answer"):
+        build_source({**renamed, "task": "question_answering"})
+
+
+def test_columns_are_json_and_only_of_what_has_some(tmp_path):
+    assert DataArguments(columns='{"captions": "text2"}').columns == {"captions": "text2"}
+    with pytest.raises(ValueError, match="`columns` is not JSON"):
+        DataArguments(columns="captions=text2")
+    with pytest.raises(ValueError, match="msrvtt is a benchmark, whose files have no columns"):
+        load_samples("msrvtt", "train", columns={"captions": "text2"})
+    rows = write_rows(tmp_path / "rows", ["a"])
+    with pytest.raises(ValueError, match="the entry 'caption2', but a column can only be one of"):
+        load_samples(rows, columns={"caption2": "text2"})
+    with pytest.raises(ValueError, match="'rows' has epoch: not all of these are fields of a source"):
+        build_source({"name": "rows", "dataset": rows, "epoch": 3})
 
 
 def test_unreadable_samples_are_named_and_too_many_are_an_error(warnings):

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
 
 from ..media_sources import media_source
-from .records import KEYS, captions_of, look_up, questions_of
+from .records import KEYS, captions_of, look_up, name_columns, questions_of, rename_columns
 from .samples import Sample, SampleStream
 
 
@@ -60,7 +60,7 @@ def stream_from_dataset(
         if first is None:
             raise ValueError("the dataset has no rows.")
         names = first.column_names
-    return _Stream(dataset, Columns.find(dataset.features, names, columns), shuffle_buffer)
+    return _Stream(dataset, Columns.find(dataset.features, names, columns), shuffle_buffer, names)
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,10 @@ class Columns:
                     raise ValueError(f"`columns` gives {len(chosen)} columns for {field!r}, but it is one.")
                 media[field] = chosen[0] if chosen else None
                 continue
-            known = next((key for key, aliases in KEYS.items() if field == key or field in aliases), None)
-            if known is None:
+            if not any(field == key or field in aliases for key, aliases in KEYS.items()):
                 accepted = ", ".join([*MEDIA_COLUMNS, *KEYS])
                 raise ValueError(f"`columns` has the entry {field!r}, but a column can only be one of {accepted}.")
-            texts[known] = chosen
+            texts |= name_columns({field: chosen})
         taken = {name for name in media.values() if name} | {name for chosen in texts.values() for name in chosen}
         free = [name for name in names if name not in taken]
         for field in MEDIA_COLUMNS:
@@ -130,11 +129,7 @@ class Columns:
         record = {key: value for key, value in row.items() if key not in (self.video, self.audio)}
         if isinstance(record.get("json"), dict):
             record = {**record, **record["json"]}
-        for field, chosen in self.texts.items():
-            values = [record.get(name) for name in chosen]
-            for alias in KEYS[field]:
-                record.pop(alias, None)
-            record[KEYS[field][0]] = values[0] if len(values) == 1 else values or None
+        record = rename_columns(record, self.texts)
         name = look_up(record, "id")
         return Sample(number if name is None else str(name), video, audio, captions_of(record), questions_of(record))
 
@@ -179,6 +174,7 @@ class _Rows(Sequence[Sample]):
     def __init__(self, dataset: Dataset, columns: Columns):
         self.dataset = dataset
         self.columns = columns
+        self.column_names = dataset.column_names
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -193,7 +189,8 @@ class _Rows(Sequence[Sample]):
 class _Stream(SampleStream):
     """Rows of an iterable dataset; see `stream_from_dataset`."""
 
-    def __init__(self, dataset: IterableDataset, columns: Columns, shuffle_buffer: int):
+    def __init__(self, dataset: IterableDataset, columns: Columns, shuffle_buffer: int, column_names: Sequence[str]):
+        self.column_names = list(column_names)
         self.dataset = dataset.with_format("arrow")
         self.columns = columns
         self.shuffle_buffer = shuffle_buffer

@@ -69,7 +69,10 @@ class Source:
         if self.steps is not None:
             return self.steps
         if isinstance(self.samples, SampleStream):
-            raise ValueError(f"The source {self.name!r} is a stream, whose length is not known: give its `steps`.")
+            raise ValueError(
+                f"The source {self.name!r} is a stream, whose length is not known: give its `steps`, or where it is the only "
+                "source `max_steps`."
+            )
         return max(1, round(self.epochs * (len(self.samples) // (self.batch_size * world_size))))
 
     def order(self, epoch: int, seed: int) -> np.ndarray:
@@ -105,6 +108,21 @@ class Request:
     position: int = 0
 
 
+def steps_of_sources(sources: Sequence[Source], world_size: int, num_steps: int | None = None) -> list[int]:
+    """How often each source is drawn in an epoch of the training, as its `epochs` or `steps` say.
+
+    Args:
+        num_steps: of the whole training, where they are given; then a stream that is the only source needs no `steps`.
+
+    Raises:
+        ValueError: a stream whose `steps` are not known.
+    """
+    only = sources[0] if len(sources) == 1 else None
+    if num_steps is not None and only is not None and only.steps is None and isinstance(only.samples, SampleStream):
+        return [num_steps]
+    return [source.num_steps(world_size) for source in sources]
+
+
 class RequestSampler:
     """Draws a source for each step and numbers its batches. The batch sampler of the mixture's data loader.
 
@@ -126,7 +144,7 @@ class RequestSampler:
         num_workers: int = 0,
         epoch_steps: int | None = None,
     ):
-        steps = np.array([source.num_steps(world_size) for source in sources])
+        steps = np.array(steps_of_sources(sources, world_size, num_steps))
         for source in sources:
             if not isinstance(source.samples, SampleStream) and len(source.samples) < source.batch_size * world_size:
                 raise ValueError(

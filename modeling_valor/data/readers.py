@@ -6,14 +6,14 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..media_sources import media_kind
-from .records import RecordError, SampleTable, captions_of, questions_of
+from .records import RecordError, SampleTable, captions_of, name_columns, questions_of, rename_columns
 from .samples import Sample, SampleStream
-from .shards import ShardStream, is_shard_pattern
+from .shards import ShardStream, is_shard_pattern, shards_in_folder, splits_in_name
 from .splits import SPLIT_NAMES, split_names
 
 
@@ -28,6 +28,7 @@ def read_folder(
     *,
     annotations: str | os.PathLike | None = None,
     media: str | os.PathLike | None = None,
+    columns: Mapping[str, str | Sequence[str] | None] | None = None,
 ) -> Sequence[Sample]:
     """The samples of a folder in the convention of `datasets`: media files and a `metadata.jsonl` or `metadata.csv`.
 
@@ -45,6 +46,7 @@ def read_folder(
             (`splits.split_names`). `None`: all rows of the folder's own metadata.
         annotations: the metadata, where it has another name.
         media: the folder that the files are in, where that is another one.
+        columns: where the names of texts are others: what a column is (`records.KEYS`) to its name, or names.
 
     Raises:
         ValueError: there is no metadata, a row cannot be used, or the folder says that it holds another split.
@@ -70,16 +72,21 @@ def read_folder(
     else:
         split = None
     folder = os.fspath(media or (directory if annotations else found.parent))
-    samples = SampleTable(_rows(found, split, splits), functools.partial(_sample_of_row, folder))
+    samples = SampleTable(
+        _rows(found, split, splits, name_columns(columns)), functools.partial(_sample_of_row, folder)
+    )
     if not samples:
         what = f"has rows of the splits {sorted(splits)}, and none of {split!r}" if splits else "has no rows"
         raise ValueError(f"{found} {what}.")
     return samples
 
 
-def _rows(path: Path, split: str | None, splits: set[str]) -> Iterator[dict[str, Any]]:
+def _rows(
+    path: Path, split: str | None, splits: set[str], columns: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, Any]]:
     """Checked rows of a metadata file: all, or those of a split and those that name none. Notes all splits it sees."""
     for number, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
+        row = rename_columns(row, columns) if columns else row
         try:
             _sample_of_row("", row)
         except RecordError as error:
@@ -316,7 +323,8 @@ def load_samples(
         dataset: one of
             - the name of a benchmark (`benchmarks.BENCHMARKS`), with its `media` and `annotations`;
             - tar shards: a file, a glob or a brace pattern such as "shards/{000..123}.tar", several of them with "::"
-              between, local or at http(s) or hf addresses (`shards.ShardStream`);
+              between, local or at http(s) or hf addresses (`shards.ShardStream`); or a folder of them, in which splits
+              are subfolders or names of files (`shards.shards_in_folder`);
             - a folder with metadata.jsonl or metadata.csv, or such a file (`read_folder`);
             - a folder of the 2023 layout, with txt_mapper.json (`read_valor_2023`);
             - a folder that `datasets.Dataset.save_to_disk` wrote;
@@ -325,6 +333,7 @@ def load_samples(
         media, annotations: where these are, for benchmarks and the 2023 layout.
         options: more arguments of the reader. For a dataset on the Hub, those of `load_dataset`, of which
             `streaming=True` gives a stream, and `columns` and `shuffle_buffer` (`columns.samples_from_dataset`).
+            Folders and shards take `columns`, too.
 
     Raises:
         ValueError: the string is none of these, or the reader's own errors.
@@ -332,7 +341,12 @@ def load_samples(
     from .benchmarks import BENCHMARKS, load_benchmark
 
     name = os.fspath(dataset)
+    options = {key: value for key, value in options.items() if key != "columns" or value is not None}
     if name in BENCHMARKS:
+        if "columns" in options:
+            raise ValueError(
+                f"{name} is a benchmark, whose files have no columns to choose from: leave out `columns`."
+            )
         return load_benchmark(name, split, annotations=annotations, media=media, **options)
     options |= {key: value for key, value in (("media", media), ("annotations", annotations)) if value is not None}
     if is_shard_pattern(name):
@@ -346,16 +360,21 @@ def load_samples(
     if any(path.glob("txt_mapper*.json")) or any(path.glob("*_id.json")) or any(path.glob("*_id.txt")):
         if split is None:
             raise ValueError(f"{name} has the 2023 layout: say which split, the name of a list {{split}}_id.json.")
+        if "columns" in options:
+            raise ValueError(f"{name} has the 2023 layout, which has no columns to choose from: leave out `columns`.")
         return read_valor_2023(path, split, **options)
     if any((folder / file).is_file() for folder in folders for file in ("dataset_info.json", "dataset_dict.json")):
         return _saved_dataset(path, split, **options)
+    for folder in filter(Path.is_dir, folders):
+        if shards := shards_in_folder(folder, split if folder == path else None):
+            return ShardStream(shards, **options)
     if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         return _hub_dataset(name, split, **options)
     what = "is a folder without any of these" if path.is_dir() else "is none of these"
     raise ValueError(
         f"{name!r} {what}. Accepted are a benchmark ({', '.join(BENCHMARKS)}), a folder with {' or '.join(METADATA_FILES)}, "
         "a folder of the 2023 layout with txt_mapper.json and lists of ids, a folder of datasets.save_to_disk, tar shards "
-        'such as "shards/{000..123}.tar", and the name of a dataset on the Hub, "owner/name".'
+        'such as "shards/{000..123}.tar" or a folder of them, and the name of a dataset on the Hub, "owner/name".'
     )
 
 
@@ -373,8 +392,12 @@ def has_splits(dataset: str | os.PathLike, annotations: str | None = None) -> bo
         return False
     if any((path / name / file).is_file() for name in SPLIT_NAMES for file in METADATA_FILES):
         return True
+    if any(shards_in_folder(path / name) for name in SPLIT_NAMES if (path / name).is_dir()):
+        return True
     candidates = [annotations or path, *(path / name for name in METADATA_FILES)]
     files = [file for file in map(Path, candidates) if file.is_file()]
+    if not files and path.is_dir() and (shards := shards_in_folder(path)):
+        return any(map(splits_in_name, shards))
     if not files:  # the 2023 layout, a name on the Hub; of saved datasets, those that are several
         return not (path / "dataset_info.json").is_file()
     rows = _csv_rows(files[0]) if files[0].suffix == ".csv" else _json_rows(files[0])

@@ -29,6 +29,30 @@ def look_up(record: Mapping[str, Any], field: str) -> Any:
     return next((record[key] for key in KEYS[field] if record.get(key) is not None), None)
 
 
+def name_columns(columns: Mapping[str, str | Sequence[str] | None] | None) -> dict[str, tuple[str, ...]]:
+    """For each field of `KEYS` that `columns` has, by any of its names, the columns that hold it; none: it is left out.
+
+    Raises:
+        ValueError: a field that there is not.
+    """
+    named = {}
+    for field, given in (columns or {}).items():
+        key = next((key for key, aliases in KEYS.items() if field == key or field in aliases), None)
+        if key is None:
+            raise ValueError(f"`columns` has the entry {field!r}, but a column can only be one of {', '.join(KEYS)}.")
+        named[key] = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    return named
+
+
+def rename_columns(record: Mapping[str, Any], named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The record with fields under their first usual name; `named` is that of `name_columns`."""
+    values = {field: [record.get(name) for name in names] for field, names in named.items()}
+    renamed = {key: value for key, value in record.items() if not any(key in KEYS[field] for field in named)}
+    for field, found in values.items():
+        renamed[KEYS[field][0]] = found[0] if len(found) == 1 else found or None
+    return renamed
+
+
 def captions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The captions of a record: one text or a list of them under `captions`, `caption`, `texts` or `text`.
 
@@ -140,6 +164,11 @@ class SampleTable(Sequence[Sample]):
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names in the first record."""
+        return list(json.loads(self.block[: self.ends[0]])) if self.ends else []
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...

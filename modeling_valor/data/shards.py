@@ -11,15 +11,16 @@ import random
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..media import MediaError, download
 from ..media_container import reason
 from ..media_sources import MEDIA_SUFFIXES
-from .records import captions_of, questions_of
+from .records import captions_of, name_columns, questions_of, rename_columns
 from .samples import Sample, SampleStream, unreadable_sample
+from .splits import SPLIT_NAMES, split_names
 
 
 TEXT_SUFFIXES = (".txt", ".text", ".caption", ".cap")
@@ -66,6 +67,30 @@ def expand_shards(shards: str | os.PathLike | Iterable[str | os.PathLike]) -> li
     return found
 
 
+def shards_in_folder(folder: str | os.PathLike, split: str | None = None) -> list[str]:
+    """The tar shards in a folder, of which a split's are those that have its name in theirs, as "train-000.tar".
+
+    Where no file has the name of any split, all are the split's.
+
+    Raises:
+        ValueError: the files have other splits in their names.
+    """
+    shards = sorted(os.path.join(folder, name) for name in os.listdir(folder) if _TAR.search(name))
+    words = {shard: splits_in_name(shard) for shard in shards}
+    found = sorted(set().union(*words.values()))
+    if split is None or not found:
+        return shards
+    chosen = [shard for shard in shards if words[shard] & set(split_names(split))]
+    if not chosen:
+        raise ValueError(f"{folder} has shards of the splits {', '.join(found)}: choose one of them, not {split!r}.")
+    return chosen
+
+
+def splits_in_name(path: str) -> set[str]:
+    """The usual names of splits among the words of a file's name."""
+    return set(re.split(r"[^a-z]+", os.path.basename(path).lower())) & set(SPLIT_NAMES)
+
+
 def _braces(pattern: str) -> Iterator[str]:
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
@@ -103,6 +128,7 @@ class ShardStream(SampleStream):
         max_buffer_bytes: media that this buffer holds at the most, whatever their number.
         max_sample_bytes: the largest sample that is accepted.
         timeout: seconds to wait for a connection and for each piece of a download.
+        columns: where names in the JSON of samples are others: what a field is (`records.KEYS`) to its name.
     """
 
     def __init__(
@@ -113,12 +139,24 @@ class ShardStream(SampleStream):
         max_buffer_bytes: int = 2**28,
         max_sample_bytes: int = 2**28,
         timeout: float = 60.0,
+        columns: Mapping[str, str | Sequence[str] | None] | None = None,
     ):
+        self.named_columns = name_columns(columns)
         self.shards = expand_shards(shards)
         self.shuffle_buffer = shuffle_buffer
         self.max_buffer_bytes = max_buffer_bytes
         self.max_sample_bytes = max_sample_bytes
         self.timeout = timeout
+
+    @property
+    def column_names(self) -> list[str]:
+        """What the first sample has: the endings of its files, and the names in its JSON."""
+        try:
+            with _open(self.shards[0], self.timeout) as file:
+                _, members = next(itertools.groupby(_members(file, self.shards[0]), key=lambda member: member.key))
+                return [name for member in members for name in _names_in(member)]
+        except (StopIteration, OSError, EOFError, ValueError, tarfile.TarError, zlib.error, MediaError):
+            return []
 
     def samples(self, partition: int, partitions: int, epoch: int, seed: int) -> Iterator[Sample]:
         shards = list(self.shards)
@@ -172,12 +210,12 @@ class ShardStream(SampleStream):
         if size > self.max_sample_bytes:
             return unreadable_sample(f"{key} (larger than the limit of {self.max_sample_bytes:,} bytes)"), 0
         try:
-            return _sample_of_fields(key, fields), size
+            return _sample_of_fields(key, fields, self.named_columns), size
         except ValueError as error:
             return unreadable_sample(f"{key} (its annotations cannot be used: {error})"), 0
 
 
-def _sample_of_fields(key: str, fields: dict[str, bytes]) -> Sample:
+def _sample_of_fields(key: str, fields: dict[str, bytes], columns: Mapping[str, Sequence[str]]) -> Sample:
     """A sample of members, by what comes after the first dot of their names.
 
     Raises:
@@ -190,6 +228,7 @@ def _sample_of_fields(key: str, fields: dict[str, bytes]) -> Sample:
             record = json.loads(data)
             if not isinstance(record, dict):
                 raise ValueError("JSON must be an object")
+            record = rename_columns(record, columns)
         elif kind == "text":
             captions += data.decode("utf-8", errors="replace").splitlines()
         else:
@@ -205,6 +244,12 @@ def _sample_of_fields(key: str, fields: dict[str, bytes]) -> Sample:
         captions=captions_of(record) or captions_of({"captions": captions}),
         questions=questions_of(record),
     )
+
+
+def _names_in(member: "_Member") -> list[str]:
+    """The names in the JSON of a member, or how the name of any other one ends."""
+    content = json.loads(member.read()) if _kind(member.field) == "json" else None
+    return list(content) if isinstance(content, dict) else [member.field]
 
 
 def _natural(name: str) -> list[str | int]:

@@ -91,9 +91,7 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        for name in ("config_overrides", "video_processor"):
-            if isinstance(getattr(self, name), str):
-                setattr(self, name, json.loads(getattr(self, name)))
+        _read_json(self, "config_overrides", "video_processor")
 
 
 @dataclass
@@ -135,6 +133,10 @@ class DataArguments:
     annotations: str | None = field(default=None, metadata={"help": "Folder of a benchmark's annotation files."})
     eval_media: str | None = field(default=None, metadata={"help": "The same of `eval_dataset`."})
     eval_annotations: str | None = field(default=None, metadata={"help": "The same of `eval_dataset`."})
+    columns: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'Columns whose names are unusual, as JSON: \'{"captions": "description"}\'.'},
+    )
     modalities: str = field(default="av", metadata={"help": '"av", "v" or "a": what is read of each clip.'})
     num_frames: int | None = field(default=None, metadata={"help": "Frames of each clip (default: the processor's)."})
     num_audio_clips: int | None = field(
@@ -159,6 +161,7 @@ class DataArguments:
     )
 
     def __post_init__(self):
+        _read_json(self, "columns")
         if self.validation_share is not None and not 0 < self.validation_share < 1:
             raise ValueError(
                 f"`validation_share` is a share between 0 and 1, such as 0.1, got {self.validation_share:g}."
@@ -168,6 +171,24 @@ class DataArguments:
         for name in ("max_train_samples", "max_eval_samples"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+def _read_json(arguments: Any, *names: str) -> None:
+    """Values that were given as JSON on the command line.
+
+    Raises:
+        ValueError: a text is not a JSON object.
+    """
+    for name in names:
+        text = getattr(arguments, name)
+        if isinstance(text, str):
+            try:
+                value = json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"`{name}` is not JSON: {error}.") from error
+            if not isinstance(value, dict):
+                raise ValueError(f"`{name}` must be a JSON object such as '{{\"name\": ...}}', got {text}.")
+            setattr(arguments, name, value)
 
 
 @dataclass

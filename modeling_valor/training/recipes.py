@@ -25,6 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from transformers.utils import logging
 
 from ..configuration_valor import ValorConfig
+from ..data.checks import check_texts
 from ..data.failures import FailureLog
 from ..data.loading import LoadingOptions
 from ..data.mixture import Mixture, Source
@@ -58,7 +59,7 @@ HELD_OUT_SHARE = 0.1
 """Share of a dataset without splits that is measured on and not trained on, unless `validation_share` is given."""
 
 _PLACE = ("dataset", "media", "annotations")
-_READING = (*_PLACE, "split", "validation_share", "limit")
+_READING = (*_PLACE, "split", "columns", "validation_share", "limit")
 
 
 def parse_arguments(
@@ -206,6 +207,7 @@ def _shared(args: DataArguments) -> dict[str, Any]:
         "dataset",
         "media",
         "annotations",
+        "columns",
         "modalities",
         "num_frames",
         "num_audio_clips",
@@ -227,14 +229,23 @@ def build_source(entry: dict[str, Any]) -> Source:
     mapping has is for the reader of the dataset.
     """
     entry = dict(entry)
-    where = {name: entry.pop(name, None) for name in (*_PLACE, "split")}
+    where = {name: entry.pop(name, None) for name in (*_PLACE, "split", "columns")}
     share, limit = entry.pop("validation_share", None), entry.pop("limit", None)
     option_names = {option.name for option in fields(LoadingOptions)}
     source_names = {option.name for option in fields(Source)} - {"samples", "options"}
     reading = {name: entry.pop(name) for name in list(entry) if name not in option_names | source_names}
     options = LoadingOptions(**{name: entry.pop(name) for name in list(entry) if name in option_names})
     entry.setdefault("name", where["dataset"])
-    samples = load_samples(**where, **reading)
+    try:
+        samples = load_samples(**where, **reading)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(
+            f"the source {entry['name']!r} has {', '.join(reading)}: not all of these are fields of a source, or options of "
+            f"its dataset ({error})."
+        ) from error
+    check_texts(samples, options.task, where["dataset"])
     if share is not None:
         samples = hold_out(samples, share)[0]
     if limit is not None:
@@ -385,6 +396,7 @@ def _shared_evaluation(args: DataArguments, training: ValorTrainingArguments) ->
     has_parts = args.eval_dataset is None or has_splits(args.eval_dataset, args.eval_annotations)
     return {
         **where,
+        "columns": args.columns,
         **{name: getattr(args, name) for name in ("modalities", "max_length", "num_beams", "max_new_tokens")},
         "num_frames": args.eval_num_frames or args.num_frames,
         "num_audio_clips": args.eval_num_audio_clips or args.num_audio_clips,
@@ -454,7 +466,8 @@ EVALUATIONS = {
 
 def samples_to_measure(entry: Mapping[str, Any]) -> list[Sample]:
     """The samples of an evaluation: of `split`, or the `validation_share` of it that is held out; the first `limit`."""
-    samples = load_samples(**{name: entry.get(name) for name in (*_PLACE, "split")})
+    samples = load_samples(**{name: entry.get(name) for name in (*_PLACE, "split", "columns")})
+    check_texts(samples, entry["task"], entry["dataset"])
     if entry.get("validation_share") is not None:
         samples = hold_out(samples, entry["validation_share"])[1]
     return list(islice(each_sample(samples), entry.get("limit")))
@@ -474,12 +487,12 @@ def build_evaluation(
     Raises:
         ValueError: the task is not one that can be measured.
     """
+    if entry["task"] not in EVALUATIONS:
+        raise ValueError(f"`task` of an evaluation must be one of {', '.join(EVALUATIONS)}, got {entry['task']!r}.")
+    samples = samples_to_measure(entry) if samples is None else samples
     entry = dict(entry)
     task = entry.pop("task")
-    if task not in EVALUATIONS:
-        raise ValueError(f"`task` of an evaluation must be one of {', '.join(EVALUATIONS)}, got {task!r}.")
     measure, unused = EVALUATIONS[task]
-    samples = samples_to_measure(entry) if samples is None else samples
     name, max_failures = entry.pop("name", task), entry.pop("max_failures", 1.0)
     options = {key: value for key, value in entry.items() if key not in (*_READING, *unused)}
     if task == "captioning":  # METEOR and SPICE start a Java program each time; a recipe may ask for them
