@@ -19,7 +19,7 @@ from modeling_valor.data.samples import Sample, each_sample
 from modeling_valor.data.splits import hold_out, split_names
 from modeling_valor.training import recipes
 from modeling_valor.training.arguments import DataArguments, ValorTrainingArguments
-from modeling_valor.training.recipes import build_data, build_evaluation, build_source
+from modeling_valor.training.recipes import build_evaluation, build_source, read_data
 
 
 @pytest.fixture
@@ -32,21 +32,16 @@ def warnings(monkeypatch):
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(tmp_path):
     """`data(**arguments)`: ids that are trained, and ids that are measured."""
-    measured = {}
-    monkeypatch.setattr(
-        recipes,
-        "build_evaluation",
-        lambda entry, processor, samples: measured.update({entry["task"]: [sample.id for sample in samples]}),
-    )
 
     def read(do_train: bool = True, **arguments) -> tuple[list[str], list[str]]:
         training = ValorTrainingArguments(
             output_dir=str(tmp_path / "output"), do_train=do_train, do_eval=True, use_cpu=True, report_to="none"
         )
-        sources, _ = build_data(DataArguments(**arguments), training, processor=None, task="retrieval")
-        return [sample.id for source in sources for sample in each_sample(source.samples)], measured["retrieval"]
+        sources, measured = read_data(DataArguments(**arguments), training, task="retrieval")
+        trained = [sample.id for source in sources for sample in each_sample(source.samples)]
+        return trained, [sample.id for sample in measured["retrieval"][1]]
 
     return read
 
@@ -141,6 +136,8 @@ def test_a_stream_is_divided_too(tmp_path, data, warnings):
     trained, measured = data(dataset=write_shard(tmp_path / "a.tar", sorted(names)))
     assert measured and not set(trained) & set(measured) and set(trained) | set(measured) == names
     assert "no splits" in warnings[0]
+    with pytest.raises(ValueError, match="no samples to measure: give a larger `validation_share`"):
+        data(dataset=str(tmp_path / "a.tar"), validation_share=1e-9)
     with pytest.raises(ValueError, match="give fewer shards"):
         data(dataset=str(tmp_path / "a.tar"), max_train_samples=3)
 

@@ -269,9 +269,10 @@ def run(
         num_sampled_captions: train on the CIDEr of so many sampled captions of each clip ([`SelfCriticalTrainer`]).
     """
     set_seed(args.seed)
+    sources, measured = read_data(data_args, args, task)
     model, processor = build_model(model_args, task)
+    evaluations = {name: build_evaluation(entry, processor, samples) for name, (entry, samples) in measured.items()}
     mixture, trainer_class, options = None, ValorTrainer, {}
-    sources, evaluations = build_data(data_args, args, processor, task)
     if args.do_train:
         if num_sampled_captions is not None:
             for source in sources:
@@ -347,10 +348,12 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
 # --- Data: what is trained on, what is measured -----------------------------------------------------------------------
 
 
-def build_data(
-    args: DataArguments, training: ValorTrainingArguments, processor: ValorProcessor, task: str | None
-) -> tuple[list[Source], dict[str, Evaluation]]:
-    """The sources of `do_train`, and what `do_eval` and `eval_steps` measure, on other samples.
+def read_data(
+    args: DataArguments, training: ValorTrainingArguments, task: str | None
+) -> tuple[list[Source], dict[str, tuple[dict[str, Any], list[Sample]]]]:
+    """The sources of `do_train`, and by name what `do_eval` and `eval_steps` measure: options, and samples that are others.
+
+    Nothing is decoded.
 
     Raises:
         ValueError: the arguments or a dataset do not fit.
@@ -365,9 +368,13 @@ def build_data(
     evaluations = {}
     for name, entry in measured.items():
         samples = samples_to_measure(entry)
+        if not samples:
+            raise ValueError(
+                f"{name} has no samples to measure: give a larger `validation_share`, or an `eval_dataset` or `eval_split`."
+            )
         if known := sum(file_of(sample) in files for sample in samples):
             logger.warning(f"{known} of the {len(samples)} samples on which {name} is measured are also trained.")
-        evaluations[name] = build_evaluation(entry, processor, samples)
+        evaluations[name] = entry, samples
     return sources, evaluations
 
 

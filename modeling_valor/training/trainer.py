@@ -21,7 +21,7 @@ from transformers.trainer_utils import TrainOutput, get_last_checkpoint, unwrap_
 from transformers.utils import logging
 
 from ..data.failures import FailureLog
-from ..data.mixture import Mixture, MixtureLoader
+from ..data.mixture import Mixture, MixtureLoader, steps_of_sources
 from ..evaluation.inference import evaluating
 from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
@@ -73,7 +73,8 @@ class ValorTrainer(Trainer):
             )
         self.epoch_batches, self.run_record = 0, None
         if train_dataset is not None:
-            self.epoch_batches = sum(source.num_steps(args.world_size) for source in train_dataset.sources)
+            batches = args.max_steps * args.gradient_accumulation_steps if args.max_steps > 0 else None
+            self.epoch_batches = sum(steps_of_sources(train_dataset.sources, args.world_size, batches))
             if args.max_steps <= 0:
                 steps = math.ceil(self.epoch_batches / args.gradient_accumulation_steps)
                 args.max_steps = max(1, round(args.num_train_epochs * steps))
