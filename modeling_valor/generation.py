@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Decoding with a [MASK] query, a cache, and the beam search of the released decoder (section 4.3)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,53 @@ from .modeling_valor_text import ConditionCache, ValorConditions
 DEFAULT_MAX_NEW_TOKENS = 30
 
 GROUP_OF_MODALITIES = {("video",): "t-v", ("audio",): "t-a", ("video", "audio"): "t-av"}
+
+TEXT_INPUTS = ("input_ids", "prompt_input_ids", "question_input_ids")
+TEXT_MASKS = ("attention_mask", "prompt_attention_mask", "question_attention_mask")
+
+_REASONS = {
+    "the decoder predicts one word at a time, at a [MASK] behind the words so far, and cannot check several in one pass.": (
+        "assistant_model",
+        "assistant_tokenizer",
+        "assistant_early_exit",
+        "assistant_confidence_threshold",
+        "assistant_ensemble_weight",
+        "assistant_lookbehind",
+        "is_assistant",
+        "max_matching_ngram_size",
+        "num_assistant_tokens",
+        "num_assistant_tokens_schedule",
+        "prompt_lookup_num_tokens",
+        "speculation_type",
+        "target_lookbehind",
+        "use_mtp",
+    ),
+    "transformers keeps this way of decoding in a repository of its own, which knows nothing of the [MASK] query.": (
+        "constraints",
+        "diversity_penalty",
+        "dola_layers",
+        "force_words_ids",
+        "low_memory",
+        "num_beam_groups",
+        "penalty_alpha",
+    ),
+    "it would run the decoder without the video and the sound.": (
+        "guidance_scale",
+        "negative_prompt_ids",
+        "negative_prompt_attention_mask",
+    ),
+    "the prompt and the [MASK] query run in one pass.": ("prefill_chunk_size",),
+    "the words to continue are given as `input_ids`.": ("inputs", "inputs_embeds", "token_healing"),
+    "positions follow from the words.": ("position_ids", "token_type_ids"),
+    "texts begin with `bos_token_id`, or with the `input_ids` given.": ("decoder_start_token_id",),
+    "it belongs to training.": ("labels", "answer_weights"),
+    "it belongs to a cache that cannot forget the [MASK] query.": ("cache_config", "max_cache_len"),
+    "batches are not continuous here; call `generate` for each batch.": ("continuous_batching_config",),
+}
+UNSUPPORTED_OPTIONS = {name: reason for reason, names in _REASONS.items() for name in names}
+"""Arguments of transformers' `generate` that are refused unless they are off, and why; all others work."""
+
+_OFF = {"guidance_scale": 1, "num_beam_groups": 1}
 
 
 class ValorGenerationMixin(GenerationMixin):
@@ -43,44 +91,55 @@ class ValorGenerationMixin(GenerationMixin):
         r"""
         Describes (or answers about) videos and sounds.
 
-        Greedy by default; `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, `logits_processor` and all other
-        arguments of [`~transformers.GenerationMixin.generate`] work. Beams are the released decoder's: scores are sums
-        of log-probabilities, a finished beam keeps its slot, and the best sum wins.
+        Greedy by default; `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, `logits_processor` and the other
+        arguments of [`~transformers.GenerationMixin.generate`] work, except those in `UNSUPPORTED_OPTIONS`, such as assisted
+        decoding. Beams are the released decoder's: scores are sums of log-probabilities, a finished beam keeps its slot,
+        and the best sum wins. With `do_sample`, `length_penalty` or `early_stopping` they are those of transformers, where
+        `length_penalty` is 0 (sums) unless it is given.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
+            input_ids (`torch.LongTensor` of shape `(texts, length)`, *optional*):
                 Words to continue, beginning with [CLS], without padding. By default [CLS] alone.
             pixel_values_videos, frame_mask, input_features, audio_mask:
-                What to describe; one modality is enough.
+                What to describe, `batch_size` samples; one modality is enough.
             conditions (`ValorConditions`, *optional*):
                 Encoded video and audio (`model.valor.encode_conditions(...)`), to be used again without encoding.
+            kwargs:
+                `prompt_input_ids` or `question_input_ids` of shape `(texts, length)` with their masks;
+                `captioning_groups`, a list of the one group to attend to, by default all modalities given; and arguments of
+                `transformers`' `generate`. `texts` is 1 (for all samples), `batch_size` or a multiple of it: several texts
+                of a sample are consecutive rows, and its video and sound are encoded once.
 
         Returns:
-            Ids of shape `(batch_size * num_return_sequences, <= 1 + max_new_tokens)` beginning with [CLS], padded after
-            [SEP]; with `return_dict_in_generate=True` a `ModelOutput`.
+            Ids of shape `(texts * num_return_sequences, <= 1 + max_new_tokens)` beginning with [CLS], padded after [SEP];
+            with `return_dict_in_generate=True` a `ModelOutput`.
 
         Raises:
-            `ValueError`: without any modality, or if `input_ids` are padded.
+            `ValueError`: without any modality; `input_ids` that are padded; texts that do not fit the samples; no or several
+                groups; an argument that cannot work.
         """
+        self.check_options(generation_config, kwargs)
         if conditions is None:
             if pixel_values_videos is None and input_features is None:
                 raise ValueError(
                     "There is nothing to describe: give `pixel_values_videos`, `input_features` or both to `generate`."
                 )
             conditions = self.valor.encode_conditions(pixel_values_videos, frame_mask, input_features, audio_mask)
-        batch_size, device = len(conditions[conditions.modalities[0]]), self.device
-        text_config = self.config.get_text_config(decoder=True)
+        kwargs["captioning_groups"] = self.decoding_group(kwargs.get("captioning_groups"), conditions.modalities)
         if input_ids is None:
-            input_ids = torch.full((batch_size, 1), text_config.bos_token_id, dtype=torch.long, device=device)
-        attention_mask = kwargs.pop("attention_mask", None)
+            bos_token_id = kwargs.get("bos_token_id") or self.config.get_text_config(decoder=True).bos_token_id
+            samples = conditions[conditions.modalities[0]]
+            input_ids = torch.full((1, 1), bos_token_id, dtype=torch.long, device=samples.device)
+        kwargs.update(self.expand_texts({"input_ids": input_ids, **kwargs}, conditions))
+        input_ids, attention_mask = kwargs.pop("input_ids"), kwargs.pop("attention_mask", None)
         if attention_mask is not None and not attention_mask.all():
             raise ValueError(
                 "`generate` continues texts of equal length, but `attention_mask` marks padding in `input_ids`. "
                 "Generate texts of different length one by one, or start from [CLS] alone."
             )
         limits = generation_config or self.generation_config
-        if limits.max_new_tokens is None and limits.max_length is None and not kwargs.keys() & {"max_length"}:
-            kwargs.setdefault("max_new_tokens", DEFAULT_MAX_NEW_TOKENS)
+        if all(requested_option(name, kwargs, limits) is None for name in ("max_new_tokens", "max_length")):
+            kwargs["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
         return super().generate(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
@@ -88,6 +147,63 @@ class ValorGenerationMixin(GenerationMixin):
             generation_config=generation_config,
             **kwargs,
         )
+
+    def check_options(self, generation_config: GenerationConfig | None, options: dict[str, Any]) -> None:
+        """Raises a `ValueError` for options that are given, here or in the configuration, and cannot work."""
+        for name, reason in UNSUPPORTED_OPTIONS.items():
+            value = requested_option(name, options, generation_config, self.generation_config)
+            if value is not None and value is not False and not (name in _OFF and value == _OFF[name]):
+                raise ValueError(f"`{name}` cannot be used with {type(self).__name__}: {reason}")
+        if isinstance(options.get("custom_generate"), str):
+            raise ValueError(
+                f"`custom_generate={options['custom_generate']!r}` cannot be used with {type(self).__name__}: the code of "
+                "that repository knows nothing of the [MASK] query. Pass a function."
+            )
+        cache = requested_option("cache_implementation", options, generation_config, self.generation_config)
+        if cache not in (None, "dynamic", "offloaded"):
+            raise ValueError(
+                f"`cache_implementation={cache!r}` cannot be used with {type(self).__name__}: the [MASK] query needs a cache "
+                'that can forget its last token. Leave it unset, or use "dynamic" or "offloaded".'
+            )
+        if cache == "offloaded" and not torch.accelerator.is_available():
+            raise ValueError(
+                '`cache_implementation="offloaded"` moves the cache of an accelerator to the CPU, and there is none here. Leave '
+                "it unset."
+            )
+
+    def decoding_group(self, requested: Sequence[str] | None, modalities: Sequence[str]) -> list[str]:
+        """A list of the one modality group that the text is conditioned on; by default all that is there."""
+        if requested is None:
+            requested = [GROUP_OF_MODALITIES[modalities]]
+        if len(requested) != 1:
+            raise ValueError(
+                f"`captioning_groups={list(requested)}` was given to `generate`, which writes for one group at a time. Give "
+                "a list of one, or none for all modalities given."
+            )
+        return self.config.select_groups("captioning_groups", requested, modalities)
+
+    @staticmethod
+    def expand_texts(inputs: dict[str, Any], conditions: ValorConditions) -> dict[str, torch.Tensor]:
+        """The texts among `inputs` and their masks, all with the same number of rows, a multiple of the samples'."""
+        texts = {name: inputs[name] for name in (*TEXT_INPUTS, *TEXT_MASKS) if inputs.get(name) is not None}
+        samples = len(conditions[conditions.modalities[0]])
+        rows = max(samples, *(len(value) for value in texts.values()))
+        wrong = {name: tuple(v.shape) for name, v in texts.items() if v.ndim != 2 or len(v) not in (1, rows)}
+        if wrong or rows % samples != 0:
+            shapes = wrong or {name: tuple(value.shape) for name, value in texts.items()}
+            raise ValueError(
+                f"Texts of shapes {shapes} were given for {samples} samples. Give texts of shape (rows, length): one row for "
+                "all samples, one for each, or the same number of consecutive rows for each."
+            )
+        return {name: value.expand(rows, -1) for name, value in texts.items()}
+
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        prepared, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        if requested_option("length_penalty", kwargs, generation_config, self.generation_config) is None:
+            prepared.length_penalty = 0.0  # sums of log-probabilities, where transformers would fill in means
+        return prepared, model_kwargs
 
     def prepare_inputs_for_generation(
         self,
@@ -112,11 +228,11 @@ class ValorGenerationMixin(GenerationMixin):
         return {
             **kwargs,
             "input_ids": text,
-            # Said outright: by default the model would take a generated [PAD] for padding
+            # Explicit, because the default mask would treat a generated [PAD] as padding
             "attention_mask": torch.ones_like(attended),
             "past_key_values": past_key_values,
             "conditions": conditions,
-            "captioning_groups": captioning_groups or [GROUP_OF_MODALITIES[conditions.modalities]],
+            "captioning_groups": captioning_groups,
             "use_cache": use_cache,
             "logits_to_keep": 1,
         }
@@ -135,14 +251,21 @@ class ValorGenerationMixin(GenerationMixin):
     ) -> None:
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
-        if cache is None or isinstance(cache, EncoderDecoderCache):
+        if cache is None:
             return
-        if not isinstance(cache, DynamicCache):
+        words = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+        if not isinstance(words, DynamicCache):
             raise ValueError(
-                f"`cache_implementation={generation_config.cache_implementation!r}` is not supported: the [MASK] query "
-                'needs a cache that can forget its last token. Leave it unset or use "dynamic".'
+                f"`past_key_values` is a {type(words).__name__}, but the [MASK] query needs a cache that can forget its last "
+                "token. Leave it unset, or give a `DynamicCache`."
             )
-        model_kwargs["past_key_values"] = EncoderDecoderCache(cache, ConditionCache())
+        if words.get_seq_length() > 0:
+            raise ValueError(
+                f"`past_key_values` holds {words.get_seq_length()} tokens already, but `generate` fills an empty cache. "
+                "Continue a text by its `input_ids` alone."
+            )
+        # Whatever cache for the conditions was given, it has to be one that does not follow the beams
+        model_kwargs["past_key_values"] = EncoderDecoderCache(words, ConditionCache())
 
     def _beam_search(
         self,
@@ -154,13 +277,14 @@ class ValorGenerationMixin(GenerationMixin):
         **model_kwargs,
     ) -> GenerateBeamOutput | torch.LongTensor:
         """
-        Beam search of the released decoder: a fixed number of beams, sums of log-probabilities, no length penalty.
+        Beam search of the released decoder: a fixed number of beams, sums of log-probabilities, no length penalty. (What
+        it does not have, `do_sample`, `length_penalty` and `early_stopping`, is left to the beam search of transformers.)
 
         A finished beam stays in its slot with an unchanged score. (The 2023 code lets it fill all slots below it too;
         scores only fall, so what was below it could never have won, and here these slots go on to offer other captions.)
         A sample is done when its best beam is finished, or all of them where several sequences are asked for.
         """
-        if generation_config.do_sample:
+        if generation_config.do_sample or generation_config.early_stopping or generation_config.length_penalty != 0:
             return super()._beam_search(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
             )
@@ -228,4 +352,12 @@ class ValorGenerationMixin(GenerationMixin):
         )
 
 
-__all__ = ["ValorGenerationMixin"]
+def requested_option(name: str, options: dict[str, Any], *configs: GenerationConfig | None) -> Any:
+    """The value of an option where somebody gave one: in the call, else in the first configuration that has it."""
+    if options.get(name) is not None:
+        return options[name]
+    values = (getattr(config, name, None) for config in configs)
+    return next((value for value in values if value is not None), None)
+
+
+__all__ = ["UNSUPPORTED_OPTIONS", "ValorGenerationMixin"]

@@ -256,6 +256,16 @@ class ValorDecoderModel(ValorPreTrainedModel):
         }
         return mean_of_groups(losses.values(), [num_targets[group] > 0 for group in losses]), losses
 
+    def select_captioning_groups(self, requested: Sequence[str] | None, modalities: Sequence[str]) -> list[str]:
+        """The captioning groups to compute; a `ValueError` if there is none."""
+        groups = self.config.select_groups("captioning_groups", requested, modalities)
+        if not groups:
+            asked = self.config.captioning_groups if requested is None else requested
+            raise ValueError(
+                f"None of the captioning groups {list(asked)} can be computed from {list(modalities)}; give at least one."
+            )
+        return groups
+
     @staticmethod
     def labels_of(labels: torch.LongTensor, conditions: ValorConditions, group: str) -> torch.LongTensor:
         """Labels without those of samples that have none of the group's modalities."""
@@ -336,18 +346,22 @@ class ValorForPreTraining(ValorDecoderModel):
             labels (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
                 Targets of `decoder_input_ids`, -100 where there is none.
             alignment_groups, captioning_groups (`list[str]`, *optional*):
-                By default those of the configuration for which inputs are given; an empty list leaves a task out.
+                By default those of the configuration for which inputs are given; an empty list, here or there, leaves
+                a task out.
             num_targets (`dict[str, torch.Tensor]`, *optional*):
                 Words that each captioning group predicts in the batch (the mean over ranks), where this is a part of it.
 
         Raises:
-            `ValueError`: neither video nor audio, or `decoder_input_ids` without `labels`.
+            `ValueError`: neither video nor audio, or only one of `decoder_input_ids` and `labels`.
         """
         if input_ids is None or (pixel_values_videos is None and input_features is None):
             raise ValueError(
                 "Pretraining needs `input_ids` and at least one of `pixel_values_videos` and `input_features`."
             )
-        skip_alignment = alignment_groups is not None and not alignment_groups
+        with_alignment, with_captioning = (
+            bool(getattr(self.config, name) if groups is None else groups)
+            for name, groups in (("alignment_groups", alignment_groups), ("captioning_groups", captioning_groups))
+        )
         outputs = self.valor(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -356,17 +370,17 @@ class ValorForPreTraining(ValorDecoderModel):
             input_features=input_features,
             audio_mask=audio_mask,
             alignment_groups=alignment_groups,
-            return_loss=not skip_alignment,
+            return_loss=with_alignment,
             **kwargs,
         )
-        loss = 0.0 if skip_alignment else self.config.alignment_loss_weight * outputs.loss
+        losses = [self.config.alignment_loss_weight * outputs.loss] if with_alignment else []
 
         given = [
             name for name, value in (("video", pixel_values_videos), ("audio", input_features)) if value is not None
         ]
         captioning_losses = {}
-        if captioning_groups is None or captioning_groups:
-            groups = self.config.select_groups("captioning_groups", captioning_groups, given)
+        if with_captioning:
+            groups = self.select_captioning_groups(captioning_groups, given)
             decoder_input_ids, decoder_attention_mask, labels = self.decoder_inputs(
                 input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, labels
             )
@@ -390,8 +404,9 @@ class ValorForPreTraining(ValorDecoderModel):
                 # The vocabulary is wide: predict only what is asked for
                 group_logits[group] = self.lm_head(hidden_states[targets != IGNORE_INDEX])
                 group_labels[group] = targets[targets != IGNORE_INDEX]
-            captioning, captioning_losses = self.captioning_losses(group_logits, group_labels, num_targets)
-            loss = loss + captioning
+            loss, captioning_losses = self.captioning_losses(group_logits, group_labels, num_targets)
+            losses.append(loss)
+        loss = sum(losses) if losses else None
         return ValorForPreTrainingOutput(**{**outputs, "loss": loss}, captioning_losses=captioning_losses)
 
     def decoder_inputs(
@@ -403,11 +418,10 @@ class ValorForPreTraining(ValorDecoderModel):
         labels: torch.LongTensor | None,
     ) -> tuple[torch.LongTensor, torch.BoolTensor, torch.LongTensor]:
         """What the decoder reads and what it should say, made from the text where they are not given."""
+        if (decoder_input_ids is None) != (labels is None):
+            given, missing = ("decoder_input_ids", "labels") if labels is None else ("labels", "decoder_input_ids")
+            raise ValueError(f"`{given}` need `{missing}`; without both, `input_ids` are masked by the model.")
         if decoder_input_ids is not None:
-            if labels is None:
-                raise ValueError(
-                    "`decoder_input_ids` need `labels`; without both, `input_ids` are masked by the model."
-                )
             mask = self.valor.text_attention_mask(decoder_input_ids, decoder_attention_mask)
             return decoder_input_ids, mask, labels
         text_config = self.config.text_config
@@ -467,7 +481,7 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
             `logits` of shape `(batch_size, length, vocab_size)`, those of the last group where there are several.
         """
         conditions = self.conditions_of(conditions, pixel_values_videos, frame_mask, input_features, audio_mask)
-        groups = self.config.select_groups("captioning_groups", captioning_groups, conditions.modalities)
+        groups = self.select_captioning_groups(captioning_groups, conditions.modalities)
         return self.predict(
             input_ids,
             attention_mask,
@@ -527,7 +541,7 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
         conditions = self.conditions_of(conditions, pixel_values_videos, frame_mask, input_features, audio_mask)
         if captioning_groups is None:
             captioning_groups = [GROUP_OF_MODALITIES[conditions.modalities]]
-        groups = self.config.select_groups("captioning_groups", captioning_groups, conditions.modalities)
+        groups = self.select_captioning_groups(captioning_groups, conditions.modalities)
         return self.predict(
             input_ids,
             attention_mask,

@@ -195,6 +195,43 @@ def test_pretraining_loss_is_eq_7():
     torch.testing.assert_close(only_alignment.loss, 0.5 * mean(only_alignment.alignment_losses))
 
 
+@pytest.mark.parametrize("left_out", ["alignment_groups", "captioning_groups"])
+def test_a_task_without_groups_is_left_out_of_pretraining(left_out):
+    """Whether the call or the configuration has the empty list."""
+    batch = tiny_batch()
+    batch |= {"decoder_input_ids": batch["input_ids"], "labels": batch["input_ids"]}
+    by_call = tiny_model(ValorForPreTraining)(**batch, **{left_out: []})
+    by_config = tiny_model(ValorForPreTraining, **{left_out: []})(**batch)
+    losses = by_call.captioning_losses if left_out == "alignment_groups" else by_call.alignment_losses
+    weight = 1 if left_out == "alignment_groups" else 1.5
+    torch.testing.assert_close(by_call.loss, weight * torch.stack(list(losses.values())).mean())
+    torch.testing.assert_close(by_config.loss, by_call.loss)
+
+
+@pytest.mark.parametrize("cls", [ValorForCaptioning, ValorForQuestionAnswering])
+def test_a_decoder_without_groups_is_refused(cls):
+    batch = tiny_batch()
+    if cls is ValorForQuestionAnswering:
+        batch["question_input_ids"] = batch["input_ids"]
+    with pytest.raises(ValueError, match=r"None of the captioning groups \[\] can be computed"):
+        tiny_model(cls)(**batch, captioning_groups=[])
+    del batch["input_features"]
+    if cls is ValorForCaptioning:
+        for groups in ([], ["t-a"]):
+            with pytest.raises(ValueError, match="None of the captioning groups"):
+                tiny_model(cls, captioning_groups=groups)(**batch)
+    with pytest.raises(ValueError, match="None of the captioning groups"):
+        tiny_model(ValorForPreTraining, captioning_groups=["t-a"])(**tiny_batch() | {"input_features": None})
+
+
+def test_labels_and_masked_text_come_together():
+    model, batch = tiny_model(ValorForPreTraining), tiny_batch()
+    with pytest.raises(ValueError, match="`labels` need `decoder_input_ids`"):
+        model(**batch, labels=batch["input_ids"])
+    with pytest.raises(ValueError, match="`decoder_input_ids` need `labels`"):
+        model(**batch, decoder_input_ids=batch["input_ids"])
+
+
 def test_causal_objective_predicts_the_next_word():
     model, batch = tiny_model(ValorForPreTraining, captioning_objective="causal"), tiny_batch()
     outputs = model(**batch, captioning_groups=["t-av"], alignment_groups=[])
