@@ -2,7 +2,10 @@
 """Folders and annotation files to samples: every form that is accepted, and clear errors for the others."""
 
 import io
+import itertools
 import json
+import logging
+import math
 import os
 import pickle
 import tarfile
@@ -522,3 +525,131 @@ def test_real_columns_of_captions(shared, tmp_path):
     )
     samples = read_folder(tmp_path)
     assert len(samples) == 1000 and all(len(sample.captions) == 5 for sample in samples)
+
+
+# --- Damage and attack ------------------------------------------------------------------------------------------------
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.csv", "file_name,caption\na.mp4,ein Hund\nb.mp4,ein Käfer\n".encode("cp1252"), r"metadata\.csv is not text in UTF-8: line 3, .* at byte 44; save the file in UTF-8"),
+        ("metadata.jsonl", '{"file_name": "a.mp4"}\n{"file_name": "é.mp4"}\n'.encode("latin-1"), r"metadata\.jsonl is not text in UTF-8: line 2, .* at byte 38"),
+        ("metadata.jsonl", '{"file_name": "a.mp4"}\n'.encode("utf-16"), r"metadata\.jsonl is not text in UTF-8: line 1, .*as UTF-16 has"),
+        ("metadata.csv", "file_name,caption\na.mp4,b\n".encode("utf-16"), r"metadata\.csv is not text in UTF-8: line 1, .*as UTF-16 has"),
+        ("metadata.csv", "file_name,caption\na.mp4,b\n".encode("utf-16-le"), r"metadata\.csv is not text in UTF-8: line 1 .*as UTF-16 has"),
+        ("metadata.jsonl", '{"file_name": "a.mp4"}\n{"file_name": "b.mp4", "captions": DEEP}\n'.replace("DEEP", DEEP), r"metadata\.jsonl, line 2: .*nested more than 64 deep"),
+        ("metadata.jsonl", '{"file_name": "a.mp4"}\n\n{"file_name": "b.mp4", "x": %s}\n' % ("[" * 80 + "]" * 80), r"metadata\.jsonl, line 3: .*nested more than 64 deep"),
+        ("metadata.csv", f'file_name,captions\na.mp4,b\nc.mp4,"{DEEP[:60_000]}{DEEP[-60_000:]}"\n', r"metadata\.csv, line 3: .*nested more than 64 deep"),
+        ("metadata.csv", f"file_name,caption\na.mp4,b\nc.mp4,{'x' * 131_073}\n", r"metadata\.csv, line 3: this is not CSV \(field larger than field limit \(131072\)\): a quotation mark"),
+        ("metadata.csv", "file_name,caption\na.mp4,a dog, barking\n", r"metadata\.csv, line 2: there are more columns than the 2"),
+        ("metadata.csv", "file_name,caption,caption\na.mp4,one,two\n", r"metadata\.csv, line 1: .*several are 'caption'"),
+        ("metadata.jsonl", r'{"file_name": "a.mp4", "caption": "\ud83d"}', r"metadata\.jsonl, line 1: .*half of a surrogate pair"),
+        ("metadata.jsonl", r'{"file_name": "\udce9.mp4"}', r"metadata\.jsonl, line 1: .*half of a surrogate pair"),
+        ("metadata.jsonl", '{"file_name": "a.mp4", "x": %s}' % ("9" * 5000), r"metadata\.jsonl, line 1: this is not JSON"),
+    ],
+    ids=itertools.count(),
+)  # fmt: skip
+def test_damaged_metadata_is_an_error_with_file_and_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        read_folder(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_whole_surrogate_pairs_trailing_commas_and_byte_order_marks_are_fine(tmp_path):
+    row = '\ufeff{"file_name": "a.mp4", "captions": ["\\ud83d\\ude00", "\ufeffa dog"], "title": "C:\\\\ud800"}\n'
+    (tmp_path / "metadata.jsonl").write_text(row + row)
+    assert [sample.captions for sample in read_folder(tmp_path)] == [("\U0001f600", "a dog")] * 2
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text("\ufefffile_name,caption,,\na.mp4,\ufeffa dog,,\n\nb.mp4\n")
+    assert [(sample.id, sample.captions) for sample in read_folder(tmp_path)] == [("a", ("a dog",)), ("b", ())]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[1e9, 1], [math.inf, 1], [math.nan, 1], ["0.3", 1], [-1, 1], [0, 0], [True, 1], [600, 600], 3, [1], [10**400, 1]],
+)
+def test_weights_of_answers_are_bounded_numbers(weights):
+    record = {"qa": [{"question": "what?", "answer": ["red", "pink"], "answer_weights": weights}]}
+    with pytest.raises(RecordError, match="answer_weights") as error:
+        questions_of(record)
+    assert len(str(error.value)) < 250
+
+
+def test_an_answer_of_no_weight_is_left_out():
+    record = {"qa": [{"question": "what?", "answer": ["red", "pink", "blue"], "answer_weights": "[0.3, 0, 1]"}]}
+    assert questions_of(record)[0].answers == ("red",) * 3 + ("blue",) * 10
+
+
+@pytest.mark.parametrize("name", ["../out.mp4", "/elsewhere/out.mp4", "sub/../../out.mp4"])
+def test_files_outside_of_the_folder_are_said_once(tmp_path, caplog, monkeypatch, name):
+    monkeypatch.setattr(logging.getLogger("modeling_valor"), "propagate", True)
+    folder = write_rows(
+        tmp_path / "data", [{"file_name": name}, {"file_name": "in/../a.mp4"}, {"file_name": "b..mp4"}]
+    )
+    with caplog.at_level("WARNING"):
+        samples = read_folder(folder)
+    assert samples[0].video == os.path.join(folder, name)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"names 1 files outside of {folder}, such as {name}; they are read from there" in message
+
+
+def test_clips_outside_of_the_2023_layout_are_said_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("modeling_valor"), "propagate", True)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "test_id.json").write_text('["../../secret", "a", "b.0_1.0"]')
+    (tmp_path / "txt_mapper.json").write_text('{"../../secret": "x", "a": "y", "b.0_1.0": "z"}')
+    with caplog.at_level("WARNING"):
+        assert len(read_valor_2023(tmp_path, "test")) == 3
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "names 1 files outside of" in message and "../../secret" in message
+
+
+def test_no_annotation_of_a_benchmark_leads_out_of_its_media(tmp_path):
+    (tmp_path / "secret_1.000_2.000.mp4").write_bytes(b"x")
+    (tmp_path / "media" / "videos").mkdir(parents=True)
+    clips = ["../secret_1.000_2.000", f"{tmp_path}/secret_1.000_2.000", "a_1.000_2.000"]
+    (tmp_path / "media" / "videos" / "a_1.000_2.000.mp4").write_bytes(b"x")
+    (tmp_path / "media" / "desc_test.json").write_text(json.dumps([{"video_id": clip, "desc": "x"} for clip in clips]))
+    (sample,) = load_samples("valor32k", "test", media=str(tmp_path / "media"))
+    assert sample.id == "a_1.000_2.000"
+
+
+def test_deep_or_broken_files_of_the_2023_layout_and_of_benchmarks_are_named(tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "test_id.json").write_text('["a"]')
+    for content in (
+        '{"a": [{"question": "x", "y": DEEP}]}'.replace("DEEP", DEEP),
+        '{"a": %s}' % ("[" * 80 + "]" * 80),
+    ):
+        (tmp_path / "txt_mapper.json").write_text(content)
+        with pytest.raises(ValueError, match=r"txt_mapper\.json.* nested more than 64 deep"):
+            read_valor_2023(tmp_path, "test")
+    (tmp_path / "desc_test.json").write_text('[{"video_id": "a_1_2", "desc": DEEP}]'.replace("DEEP", DEEP))
+    with pytest.raises(ValueError, match=r"desc_test\.json: .* nested more than 64 deep"):
+        load_samples("valor32k", "test", annotations=str(tmp_path))
+    (tmp_path / "desc_test.json").write_text('[{"video_id": "a_1_2", "desc": "\\ud800"}]')
+    with pytest.raises(ValueError, match=r"desc_test\.json: .*half of a surrogate pair"):
+        load_samples("valor32k", "test", annotations=str(tmp_path))
+    (tmp_path / "desc_test.json").write_text('\ufeff[{"video_id": "a_1_2", "desc": "\\ufeffa dog"}]')
+    assert load_samples("valor32k", "test", annotations=str(tmp_path))[0].captions == ("a dog",)
+
+
+def test_a_damaged_note_of_a_world_is_named(tmp_path):
+    folder = write_rows(tmp_path, [{"file_name": "a.mp4"}])
+    (folder / ".world.json").write_text("{")
+    with pytest.raises(ValueError, match=r"\.world\.json, line 1: this is not JSON"):
+        read_folder(folder, "train")
+
+
+def test_a_row_of_a_dataset_that_cannot_be_used_is_one_sample(tmp_path):
+    rows = [{"video": "a.mp4", "captions": '["a", 3]'}, {"video": "b.mp4", "captions": "fine"}]
+    stream = stream_from_dataset(datasets.IterableDataset.from_generator(lambda: iter(rows)), shuffle_buffer=0)
+    for samples in (samples_from_dataset(datasets.Dataset.from_list(rows)), list(stream.samples(0, 1, 0, 0))):
+        bad, fine = samples
+        assert fine.captions == ("fine",) and "row 0" in bad.id and "captions must be a text" in bad.id
+        with pytest.raises(MediaError, match="row 0"):
+            read_image(bad.video)

@@ -8,13 +8,15 @@ import io
 import json
 import os
 import pickle
+import re
 import tarfile
 import threading
 from pathlib import Path
 
 import pytest
+from media_files import seconds_at_most
 
-from modeling_valor.data.samples import Question
+from modeling_valor.data.samples import Question, UnreadableFile
 from modeling_valor.data.shards import ShardStream, expand_shards, is_shard_pattern
 from modeling_valor.media import MediaError, read_image
 
@@ -294,3 +296,168 @@ def test_shards_are_streamed_from_a_server(address, tmp_path):
 def test_real_media_in_shards(shared):
     samples = read(shared / "data" / "flickr1k.tar")
     assert len(samples) == 1000 and read_image(samples[0].video).shape[0] == 3
+
+
+# --- Names with dots --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["clip_1.0_2.0.mp4", "clip_1.5_2.5.mp4"], ["clip_1.0_2.0", "clip_1.5_2.5"]),
+        (["x-2A_30.000_40.000.json", "x-2A_30.000_40.000.mp4", "x-2A_31.000_41.000.mp4"], ["x-2A_30.000_40.000", "x-2A_31.000_41.000"]),
+        (["clip_1.0_2.0.jpg", "clip_1.0_2.0.txt", "clip_1.5_2.5.jpg"], ["clip_1.0_2.0", "clip_1.5_2.5"]),
+        (["clip_1.0_2.0.1.jpg", "clip_1.0_2.0.2.jpg", "clip_1.0_2.0.txt", "clip_1.0_2.0.wav"], ["clip_1.0_2.0"]),
+        (["clip_1.0_2.0.left.jpg", "clip_1.0_2.0.right.jpg"], ["clip_1.0_2.0"]),
+        (["f_00.00.51.926-00.00.54.129.jpg", "f_00.00.51.926-00.00.55.002.jpg"], ["f_00.00.51.926-00.00.54.129", "f_00.00.51.926-00.00.55.002"]),
+        (["f_00.00.51.926-00.00.54.129.avi", "f_00.00.54.926-00.00.55.129.avi"], ["f_00.00.51.926-00.00.54.129", "f_00.00.54.926-00.00.55.129"]),
+        (["7.1.jpg", "7.2.jpg", "7.txt", "7.wav", "8.0.jpg"], ["7", "8"]),
+        (["7.jpg", "7.0.txt", "7.1.txt"], ["7"]),
+        (["v_1.5.mp4", "v_1.5.txt", "v_1.7.mp4", "v_1.7.txt"], ["v_1.5", "v_1.7"]),
+        (["v_1.5.json", "v_1.5.3gp", "v_1.7.3gp"], ["v_1.5", "v_1.7"]),
+        (["a.video.mp4", "a.sound.wav", "a.meta.json", "b.mp4"], ["a", "b"]),
+    ],
+)  # fmt: skip
+def test_dots_within_numbers_belong_to_the_name(names, expected, tmp_path):
+    samples = read_members(tmp_path, [(name, b"{}" if name.endswith("json") else name.encode()) for name in names])
+    assert [sample.id for sample in samples] == expected
+
+
+def test_all_of_a_sample_with_dots_in_its_name_stays_together(tmp_path):
+    names = ["a_1.0_2.0.2.jpg", "a_1.0_2.0.10.jpg", "a_1.0_2.0.txt", "a_1.0_2.0.wav", "v_1.5.mp4", "v_1.5.txt"]
+    first, second = read_members(tmp_path, [(name, name.encode()) for name in names])
+    assert (first.video, first.audio) == ([b"a_1.0_2.0.2.jpg", b"a_1.0_2.0.10.jpg"], b"a_1.0_2.0.wav")
+    assert (first.captions, second.captions) == (("a_1.0_2.0.txt",), ("v_1.5.txt",))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a.one.mp4", "a.two.webm"], r"a\.two\.webm is a second video file after a\.one\.mp4"),
+        (["a.mp4", "a.mp4"], r"a\.mp4 is a second video file after a\.mp4"),
+        (["a.mp3", "a.wav"], r"a\.wav is a second audio file after a\.mp3"),
+        (["a.json", "a.more.json"], r"a\.more\.json is a second json file after a\.json"),
+        (["a.jpg", "a.jpg"], r"a\.jpg is a second image file after a\.jpg"),
+        (["v_1.5.jpg", "v_1.5.txt", "v_1.7.jpg", "v_1.7.txt"], r"images and texts are both numbered 5, .*rename them"),
+    ],
+)
+def test_a_second_file_of_one_kind_makes_a_sample_unreadable(names, message, tmp_path):
+    members = [*((name, b"{}" if name.endswith("json") else b"x") for name in names), ("b.jpg", b"b")]
+    damaged, fine = read_members(tmp_path, members)
+    assert re.search(message, damaged.id) and fine.id == "b"
+    with pytest.raises(MediaError, match=message):
+        read_image(damaged.video)
+
+
+def test_texts_lose_their_byte_order_mark_and_other_encodings_are_refused_by_name(tmp_path):
+    members = [
+        ("a.txt", "\ufeffein Käfer\n\ufeffnoch einer\n".encode()),
+        ("b.json", b'\xef\xbb\xbf{"captions": ["\xef\xbb\xbfa dog"], "qa": [{"question": "\\ufeffwhy?", "answer": "so"}]}'),
+        ("c.txt", "ein Käfer".encode("cp1252")),
+        ("d.txt", "ein Käfer".encode("utf-16")),
+        ("e.json", '{"caption": "Käfer"}'.encode("latin-1")),
+    ]  # fmt: skip
+    first, second, *refused = read_members(tmp_path, members)
+    assert first.captions == ("ein Käfer", "noch einer") and second.captions == ("a dog",)
+    assert second.questions == (Question("why?", ("so",)),)
+    assert [sample.id.split(":")[1].strip().split(",")[0] for sample in refused] == [
+        f"{name} is not text in UTF-8" for name in ("c.txt", "d.txt", "e.json")
+    ]
+
+
+# --- Attack -----------------------------------------------------------------------------------------------------------
+
+
+def with_size(name: str, size: int, content: bytes = b"x") -> bytes:
+    """One file with a header that states another size than the file has."""
+    header = tarfile.TarInfo(name)
+    header.size = size
+    return header.tobuf(tarfile.GNU_FORMAT) + content.ljust(512, b"\0")
+
+
+def pax(name: str, **fields: str) -> bytes:
+    """One file with a pax header of these fields."""
+    header = tarfile.TarInfo(name)
+    header.size, header.pax_headers = 1, {key.replace("__", "."): value for key, value in fields.items()}
+    return header.tobuf(tarfile.PAX_FORMAT) + b"x".ljust(512, b"\0")
+
+
+def old_sparse(name: str, extended: bool) -> bytes:
+    """A file of GNU's old sparse format, whose map of holes goes on in further blocks or not."""
+    block = bytearray(with_size(name, 1)[:512])
+    block[156:157], block[482:483], block[483:495], block[148:156] = (
+        b"S",
+        bytes([extended]),
+        b"00000000006\0",
+        b" " * 8,
+    )
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + b"x".ljust(512, b"\1")
+
+
+HOSTILE_HEADERS = {
+    "an exabyte of video": with_size("b.mp4", 2**60),
+    "an exabyte of something else": with_size("b.bin", 2**60),
+    "a pax size": pax("b.mp4", size=str(2**60)),
+    "a pax size without end": pax("b.bin", size="1" + 30 * "0"),
+    "a pax size below zero": pax("b.mp4", size="-512"),
+    "a sparse map that never ends": pax("b.mp4", GNU__sparse__major="1", GNU__sparse__minor="0"),
+    "a sparse map of words": pax("b.mp4", GNU__sparse__map="a,b"),
+    "a sparse map with odd numbers": pax("b.mp4", GNU__sparse__map="1,2,3"),
+    "many digits": pax("b.mp4", size=5000 * "9"),
+    "an old sparse header without end": old_sparse("b.mp4", extended=True),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("hostile", HOSTILE_HEADERS)
+def test_a_header_that_lies_ends_its_shard_at_the_end_of_the_file(hostile, compressed, tmp_path):
+    content = tar_bytes(numbered([0, 1]))[: 4 * 1024] + HOSTILE_HEADERS[hostile]
+    (tmp_path / f"0.tar{'.gz' if compressed else ''}").write_bytes(gzip.compress(content) if compressed else content)
+    (tmp_path / "1.tar").write_bytes(tar_bytes(numbered([7])))
+    with seconds_at_most(10):
+        samples = read(sorted(tmp_path.glob("*.tar*")))
+    names = [sample.id for sample in samples if not isinstance(sample.video, UnreadableFile)]
+    assert names[0] == "0000" and names[-1] == "0007" and set(names) <= {"0000", "0001", "b", "0007"}
+    assert len(samples) > len(names) or hostile == "a pax size below zero"
+    assert not any("not done after" in sample.id for sample in samples)  # the alarm is an error like others
+
+
+def test_a_sparse_file_and_bad_json_cost_their_samples_only(tmp_path):
+    deep = b'{"captions": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    half = b'{"caption": "half \\ud800 of a pair"}'
+    weights = b'{"qa": [{"question": "q", "answer": ["a", "b"], "answer_weights": [1e9, 1]}]}'
+    sparse = tarfile.TarInfo("d.jpg")
+    sparse.pax_headers = {"GNU.sparse.map": "0,1,5,1", "GNU.sparse.size": "6", "GNU.sparse.name": "d.jpg"}
+    words = tarfile.TarInfo("d.png")
+    words.pax_headers = {"GNU.sparse.map": "a,b"}
+    new = tarfile.TarInfo("e.jpg")
+    new.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    bad = [
+        ("a.json", deep),
+        ("b.json", half),
+        ("c.json", weights),
+        (sparse, b"xy"),
+        (words, b"z"),
+        (new, b"9\n" * 256),
+    ]
+    whole = tar_bytes(bad, format=tarfile.PAX_FORMAT)
+    content = whole[: whole.rindex(b"9\n") + 2] + old_sparse("f.jpg", extended=False)
+    (tmp_path / "a.tar").write_bytes(content + tar_bytes([("g.jpg", b"g"), ("g.txt", b"h")]))
+    *damaged, fine = read(tmp_path / "a.tar")
+    assert [re.sub(r" \(its annotations cannot be used: (.*)\)", r": \1", sample.id) for sample in damaged] == [
+        "a: a.json: lists and objects are nested more than 64 deep.",
+        "b: b.json: a text has half of a surrogate pair, which is no character.",
+        "c: answer_weights must be numbers from 0 on with a sum above 0 and at most 1,000, got [1000000000.0, 1].",
+        "d: d.jpg is a sparse file",
+        "e: e.jpg is a sparse file",
+        "f: f.jpg is a sparse file",
+    ]
+    assert (fine.id, fine.video, fine.captions) == ("g", b"g", ("h",))
+
+
+def test_names_in_other_encodings_are_escaped(tmp_path):
+    (tmp_path / "a.tar").write_bytes(tar_bytes([("caf\udce9.jpg", b"x"), ("caf\udce8.jpg", b"y")]))
+    samples = read(tmp_path / "a.tar")
+    assert [sample.id for sample in samples] == [r"caf\udce9", r"caf\udce8"]
+    assert [sample.video for sample in samples] == [b"x", b"y"]

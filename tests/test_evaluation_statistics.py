@@ -2,6 +2,7 @@
 """Statistics of captions by hand, and on the annotation files beside the repository."""
 
 import csv
+import itertools
 import json
 import re
 
@@ -60,6 +61,24 @@ def test_a_file_without_captions_is_named(tmp_path):
     (tmp_path / "ids.csv").write_text("video_id\nvideo0\n")
     with pytest.raises(ValueError, match=r"ids\.csv has no captions"):
         read_captions(tmp_path / "ids.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "key,caption\n1,ein Käfer\n".encode("cp1252"), r"a\.csv is not text in UTF-8: line 2"),
+        ("a.csv", b"key,caption\n1," + b"x" * 131_073, r"a\.csv, line 2: this is not CSV \(field larger"),
+        ("a.jsonl", b'{"caption": "one"}\n{"caption"', r"a\.jsonl, line 2: this is not JSON"),
+        ("a.jsonl", b'{"caption": 3}\n', r"a\.jsonl has no captions"),
+        ("a.json", b"[" * 100_000, r"a\.json.* nested more than 64 deep"),
+        ("a.json", b"3", r"a\.json has no captions"),
+    ],
+    ids=itertools.count(),
+)
+def test_a_damaged_file_of_captions_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_captions(tmp_path / name)
 
 
 def test_table_stands_beside_the_papers():

@@ -10,8 +10,9 @@ import numpy as np
 from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
 
 from ..media_sources import media_source
-from .records import KEYS, captions_of, look_up, name_columns, questions_of, rename_columns
-from .samples import Sample, SampleStream
+from .records import KEYS, RecordError, captions_of, look_up, name_columns, questions_of, rename_columns
+from .samples import Sample, SampleStream, unreadable_sample
+from .text_files import printable
 
 
 MEDIA_COLUMNS = {
@@ -121,7 +122,17 @@ class Columns:
         return cls(video, media["audio"], own and not still, texts)
 
     def sample(self, row: dict[str, Any], number: str) -> Sample:
-        """A sample from a row of undecoded values; `number` is its id where the row has none."""
+        """A sample from a row of undecoded values, unreadable where its texts are of another form than is accepted.
+
+        Args:
+            number: its id where the row has none.
+        """
+        try:
+            return self._sample(row, number)
+        except RecordError as error:
+            return unreadable_sample(printable(f"row {number} ({str(error).rstrip('.')})"))
+
+    def _sample(self, row: dict[str, Any], number: str) -> Sample:
         video = None if self.video is None else _source(row[self.video])
         audio = None if self.audio is None else _source(row[self.audio])
         if self.own_sound:

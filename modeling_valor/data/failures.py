@@ -10,6 +10,7 @@ from typing import TypeVar
 from ..media import MediaError
 from ..media_container import reason
 from .records import RecordError
+from .text_files import printable
 
 
 MAX_FAILURES = 0.05
@@ -43,11 +44,6 @@ def describe(error: Exception) -> str:
     if isinstance(error, (MediaError, RecordError)):
         return printable(str(error))
     return printable(f"it cannot be read ({type(error).__name__}: {reason(error)}).")
-
-
-def printable(text: str) -> str:
-    """The same text with escapes for what UTF-8 does not have, such as names of files in other encodings."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass

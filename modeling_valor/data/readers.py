@@ -1,21 +1,24 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Folders and files of annotated media to samples. Nothing is decoded here."""
 
-import csv
 import functools
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from transformers.utils import logging
+
 from ..media_sources import media_kind
-from .records import RecordError, SampleTable, captions_of, name_columns, questions_of, rename_columns
+from .records import RecordError, SampleTable, captions_of, name_columns, questions_of, rename_columns, short
 from .samples import Sample, SampleStream
 from .shards import ShardStream, is_shard_pattern, shards_in_folder, splits_in_name
 from .splits import SPLIT_NAMES, split_names
+from .text_files import read_json, read_lines, read_objects, read_table
 
+
+logger = logging.get_logger(__name__)
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
 
@@ -38,7 +41,7 @@ def read_folder(
     `file_name` without its suffix). Folders of `valor world` and `valor extract` are of this kind.
 
     A row takes about 50 microseconds to check. Media files are not looked at: one that is absent is a broken clip when
-    it is loaded.
+    it is loaded. Files outside of the folder, by `..` or an absolute path, are read, and one warning says so.
 
     Args:
         split: which part of the folder, where it has several: a subfolder of this name with metadata of its own, or the
@@ -66,26 +69,36 @@ def read_folder(
     if split is not None and (annotations or found.parent == directory):
         note = directory / ".world.json"
         if note.is_file():
-            other = json.loads(note.read_text(encoding="utf-8")).get("split")
+            origin = read_json(note)
+            other = origin.get("split") if isinstance(origin, dict) else None
             if other not in split_names(split):
                 raise ValueError(f"{directory} holds clips of the split {other!r}, not of {split!r}.")
     else:
         split = None
     folder = os.fspath(media or (directory if annotations else found.parent))
-    samples = SampleTable(
-        _rows(found, split, splits, name_columns(columns)), functools.partial(_sample_of_row, folder)
-    )
+    outside: list[str] = []
+    rows = _rows(found, split, splits, name_columns(columns), folder, outside)
+    samples = SampleTable(rows, functools.partial(_sample_of_row, folder))
     if not samples:
         what = f"has rows of the splits {sorted(splits)}, and none of {split!r}" if splits else "has no rows"
         raise ValueError(f"{found} {what}.")
+    _say_outside(found, folder, outside)
     return samples
 
 
 def _rows(
-    path: Path, split: str | None, splits: set[str], columns: Mapping[str, Sequence[str]]
+    path: Path,
+    split: str | None,
+    splits: set[str],
+    columns: Mapping[str, Sequence[str]],
+    folder: str,
+    outside: list[str],
 ) -> Iterator[dict[str, Any]]:
-    """Checked rows of a metadata file: all, or those of a split and those that name none. Notes all splits it sees."""
-    for number, row in _csv_rows(path) if path.suffix == ".csv" else _json_rows(path):
+    """Checked rows of a metadata file: all, or those of a split and those that name none.
+
+    Notes all splits that it sees in `splits`, and in `outside` the files that do not lie in `folder`.
+    """
+    for number, row in _numbered_rows(path):
         row = rename_columns(row, columns) if columns else row
         try:
             _sample_of_row("", row)
@@ -95,7 +108,25 @@ def _rows(
             splits.add(str(row["split"]))
             if row["split"] not in split_names(split):
                 continue
+        names = (row.get(key) for key in (*_VIDEO_NAMES, "audio_file_name"))
+        outside += [name for name in names if isinstance(name, str) and is_outside(name, folder)]
         yield row
+
+
+def is_outside(name: str, folder: str | os.PathLike) -> bool:
+    """Whether a file that annotations name, relative to `folder` or absolute, lies outside of it."""
+    if not os.path.isabs(name) and ".." not in PurePath(name).parts:
+        return False
+    root = os.path.abspath(folder)
+    return not os.path.abspath(os.path.join(root, name)).startswith(os.path.join(root, ""))
+
+
+def _say_outside(annotations: Path, folder: str | os.PathLike, outside: Sequence[str]) -> None:
+    if outside:
+        logger.warning(
+            f"{annotations} names {len(outside)} files outside of {os.fspath(folder)}, such as {outside[0]}; they are read "
+            "from there."
+        )
 
 
 def _split_folders(directory: Path, split: str | None) -> list[Path]:
@@ -109,25 +140,11 @@ def _folders_with_metadata(directory: Path) -> list[str]:
     return sorted(found)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: this is not JSON: {error}.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: a row must be a JSON object, got {line.strip()[:80]}.")
-            yield number, row
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            yield reader.line_num, {name: value or None for name, value in row.items() if name is not None}
+def _numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and rows of a metadata file."""
+    if path.suffix != ".csv":
+        return read_objects(path)
+    return ((number, {name: value or None for name, value in row.items()}) for number, row in read_table(path))
 
 
 def _sample_of_row(directory: str, row: dict[str, Any]) -> Sample:
@@ -187,6 +204,8 @@ def read_valor_2023(
         sound: the folder of sound files (default: the only subfolder called `audio*`). Without one, raw videos bring
             their own sound.
 
+    A name of a clip that leads out of the media's folder is followed, and one warning says so.
+
     Raises:
         ValueError: a file or folder is absent or ambiguous, a clip has no text, or a text is of another form.
     """
@@ -213,6 +232,8 @@ def read_valor_2023(
             audio = video if video is not None and media_kind(video) == "video" else None
         return {"id": name, "video": video, "audio": audio, "texts": entries[name]}
 
+    if folder is not None:
+        _say_outside(ids, folder, [name for name in names if name not in files and is_outside(name, folder)])
     return SampleTable(map(record, names), _sample_of_2023)
 
 
@@ -241,18 +262,10 @@ def _one(
 
 
 def _read_ids(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8-sig")
-    names = _json(path) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
+    names = read_json(path) if path.suffix == ".json" else [line.strip() for _, line in read_lines(path)]
     if not isinstance(names, list) or not names or not all(isinstance(name, (str, int)) for name in names):
         raise ValueError(f"{path} must be a list of the clips' names, and not empty.")
     return [str(name) for name in names]
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
 
 
 def _read_texts(
@@ -266,7 +279,7 @@ def _read_texts(
         found = [_one(directory, name, (), "texts") for name in ([texts] if isinstance(texts, str) else texts)]
     entries: dict[str, dict[str, list]] = {}
     for path in filter(None, found):
-        content = _json(path)
+        content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path} must be an object of the clips' names and their texts.")
         for name, value in content.items():
@@ -279,13 +292,16 @@ def _read_texts(
                 raise ValueError(f"{path}, {name!r}: {error}") from error
     if annotations is not None:
         path = _one(directory, annotations, (), "annotations")
-        content = _json(path)
+        content = read_json(path)
         references: dict[str, list[str]] = {}
-        for row in content.get("annotations", []) if isinstance(content, dict) else content:
+        rows = content.get("annotations", []) if isinstance(content, dict) else content
+        if not isinstance(rows, list):
+            raise ValueError(f"{path} must be a list of objects with video_id and caption, got {short(rows)}.")
+        for row in rows:
             row = row if isinstance(row, dict) else {}
             name = next((row[key] for key in _REFERENCE_IDS if key in row), None)
             if name is None or not isinstance(row.get("caption"), str):
-                raise ValueError(f"{path}: each row needs video_id and caption, got {row!r:.80}.")
+                raise ValueError(f"{path}: each row needs video_id and caption, got {short(row)}.")
             references.setdefault(str(name), []).append(row["caption"])
         for name, captions in references.items():
             entries.setdefault(name, {"captions": [], "qa": []})["captions"] = captions
@@ -400,8 +416,7 @@ def has_splits(dataset: str | os.PathLike, annotations: str | None = None) -> bo
         return any(map(splits_in_name, shards))
     if not files:  # the 2023 layout, a name on the Hub; of saved datasets, those that are several
         return not (path / "dataset_info.json").is_file()
-    rows = _csv_rows(files[0]) if files[0].suffix == ".csv" else _json_rows(files[0])
-    return any(row.get("split") is not None for _, row in rows)
+    return any(row.get("split") is not None for _, row in _numbered_rows(files[0]))
 
 
 def _saved_dataset(path: Path, split: str | None, **options: Any) -> Sequence[Sample]:

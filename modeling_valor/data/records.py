@@ -2,11 +2,14 @@
 """Annotations of one clip as they are found (a line of metadata, a row, a JSON file) to captions and questions."""
 
 import json
+import math
+import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from .samples import Question, Sample
+from .text_files import BYTE_ORDER_MARK, parse_json
 
 
 KEYS = {
@@ -18,6 +21,10 @@ KEYS = {
     "question_id": ("question_id", "id"),
 }
 """Names under which annotations are looked for, the first of which that has a value counts."""
+
+
+MAX_ANSWER_WEIGHTS = 1000
+"""The largest sum of a question's `answer_weights`; those of VQAv2 are at most 1 each."""
 
 
 class RecordError(ValueError):
@@ -66,8 +73,8 @@ def captions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     texts = [found] if isinstance(found, str) else found
     if not isinstance(texts, (list, tuple)) or not all(text is None or isinstance(text, str) for text in texts):
-        raise RecordError(f"captions must be a text or a list of texts, got {_short(found)}.")
-    return tuple(text for text in texts if text and text.strip())
+        raise RecordError(f"captions must be a text or a list of texts, got {short(found)}.")
+    return tuple(plain for text in texts if text and (plain := _plain(text)).strip())
 
 
 def questions_of(record: Mapping[str, Any]) -> tuple[Question, ...]:
@@ -78,7 +85,8 @@ def questions_of(record: Mapping[str, Any]) -> tuple[Question, ...]:
     lists of one length. Answers of several annotators are a list of texts or of objects with `answer`.
 
     With `answer_weights`, as the 2023 files of VQAv2 have them, answers are repeated in proportion to their weights, to
-    the precision of one tenth. A number with `choice` is the answer of that place.
+    the precision of one tenth. A weight of 0 leaves an answer out; the sum is at most `MAX_ANSWER_WEIGHTS`. A number with
+    `choice` is the answer of that place.
 
     Raises:
         RecordError: questions and answers of another form.
@@ -89,56 +97,83 @@ def questions_of(record: Mapping[str, Any]) -> tuple[Question, ...]:
     if isinstance(found, str):
         found = [{**record, "question": found, "id": record.get("question_id")}]
     if not isinstance(found, (list, tuple)):
-        raise RecordError(f"questions must be a list of objects or of texts, got {_short(found)}.")
+        raise RecordError(f"questions must be a list of objects or of texts, got {short(found)}.")
     if found and all(isinstance(question, str) for question in found):
         answers = _unpacked(look_up(record, "answers"))
         answers = [None] * len(found) if answers is None else answers
         if not isinstance(answers, (list, tuple)) or len(answers) != len(found):
-            raise RecordError(f"{len(found)} questions need a list of {len(found)} answers, got {_short(answers)}.")
+            raise RecordError(f"{len(found)} questions need a list of {len(found)} answers, got {short(answers)}.")
         found = [{"question": question, "answer": answer} for question, answer in zip(found, answers, strict=True)]
     return tuple(_question(item) for item in found)
 
 
 def _question(item: Any) -> Question:
     if not isinstance(item, Mapping) or not isinstance(item.get("question"), str):
-        raise RecordError(f"a question must be an object with a text `question`, got {_short(item)}.")
+        raise RecordError(f"a question must be an object with a text `question`, got {short(item)}.")
     answers, choice, weights = _unpacked(look_up(item, "answers")), item.get("choice"), item.get("answer_weights")
     if isinstance(answers, int) and isinstance(choice, (list, tuple)):
         if not 0 <= answers < len(choice):
-            raise RecordError(f"the answer is number {answers} of {len(choice)} choices, in {_short(item)}.")
+            raise RecordError(f"the answer is number {answers} of {len(choice)} choices, in {short(item)}.")
         answers = choice[answers]
     answers = [] if answers is None else answers if isinstance(answers, (list, tuple)) else [answers]
     answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in answers]
-    if not all(isinstance(answer, (str, int, float)) for answer in answers):
-        raise RecordError(f"answers must be texts, got {_short(answers)}.")
+    if not all(isinstance(answer, (str, bool)) or _is_number(answer) for answer in answers):
+        raise RecordError(f"answers must be texts, got {short(answers)}.")
     if weights is not None:
-        if not isinstance(weights, (list, tuple)) or len(weights) != len(answers):
-            raise RecordError(f"{len(answers)} answers need as many answer_weights, got {_short(weights)}.")
-        times = [max(1, round(10 * weight)) for weight in weights]
-        times = [1] * len(times) if len(set(times)) == 1 else times
-        answers = [answer for answer, count in zip(answers, times, strict=True) for _ in range(count)]
+        answers = _weighted(answers, _unpacked(weights))
     kind, name = look_up(item, "type"), look_up(item, "question_id")
     return Question(
-        text=item["question"],
-        answers=tuple(str(answer) for answer in answers),
+        text=_plain(item["question"]),
+        answers=tuple(_plain(str(answer)) for answer in answers),
         type=None if kind is None else str(kind),
         id=None if name is None else str(name),
     )
+
+
+def _weighted(answers: list, weights: Any) -> list:
+    """Answers repeated in proportion to their weights."""
+    if not isinstance(weights, (list, tuple)) or len(weights) != len(answers):
+        raise RecordError(f"{len(answers)} answers need as many answer_weights, got {short(weights)}.")
+    if not all(_is_number(weight) and weight >= 0 for weight in weights) or not 0 < sum(weights) <= MAX_ANSWER_WEIGHTS:
+        raise RecordError(
+            f"answer_weights must be numbers from 0 on with a sum above 0 and at most {MAX_ANSWER_WEIGHTS:,}, got "
+            f"{short(weights)}."
+        )
+    times = [max(1, round(10 * weight)) if weight else 0 for weight in weights]
+    times = [min(count, 1) for count in times] if len(set(filter(None, times))) == 1 else times
+    return [answer for answer, count in zip(answers, times, strict=True) for _ in range(count)]
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
+
+
+def _plain(text: str) -> str:
+    """A text without byte order marks, which files that were joined or saved by some programs have in their midst."""
+    return text.replace(BYTE_ORDER_MARK, "")
 
 
 def _unpacked(value: Any) -> Any:
     """A list that is written as JSON, as in a cell of a CSV file; any other value as it is."""
     if isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]"):
         try:
-            return json.loads(value)
-        except ValueError:
-            return value
+            return parse_json(value, "a list in a text")
+        except ValueError as error:
+            if not isinstance(error.__cause__, json.JSONDecodeError):
+                raise RecordError(str(error)) from error
     return value
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def short(value: Any) -> str:
+    """A value as a message shows it: of bounded length, however large or deep it is."""
+    text = _REPR.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
 
 class SampleTable(Sequence[Sample]):
@@ -158,7 +193,8 @@ class SampleTable(Sequence[Sample]):
         self.ends = array("Q")
         block = bytearray()
         for record in records:
-            block += json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+            # Names of files that are not in UTF-8 have lone surrogates, which `json.loads` lets pass as well
+            block += json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
             self.ends.append(len(block))
         self.block = bytes(block)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..media import MediaError
+from .text_files import printable
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def sample_at(samples: Sequence[Sample], index: int) -> Sample:
     try:
         return samples[index]
     except Exception as error:
-        return unreadable_sample(f"sample {index} ({type(error).__name__}: {error})")
+        return unreadable_sample(printable(f"sample {index} ({type(error).__name__}: {error})"))
 
 
 def each_sample(samples: Sequence[Sample] | SampleStream) -> Iterator[Sample]:

@@ -5,26 +5,28 @@ import contextlib
 import functools
 import glob
 import itertools
-import json
 import os
 import random
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..media import MediaError, download
+from ..media import download
 from ..media_container import reason
 from ..media_sources import MEDIA_SUFFIXES
 from .records import captions_of, name_columns, questions_of, rename_columns
 from .samples import Sample, SampleStream, unreadable_sample
 from .splits import SPLIT_NAMES, split_names
+from .text_files import parse_json, printable
 
 
 TEXT_SUFFIXES = (".txt", ".text", ".caption", ".cap")
 
+_SEVERAL = ("image", "text")  # kinds of which a sample may have any number of files
+_WITHIN_NUMBERS = re.compile(r"(?:[^.]|(?<=[0-9])\.(?=[0-9]))*")
+_SPAN = re.compile(r"([0-9.]+)[_-]([0-9.]+)$")
 _TAR = re.compile(r"\.(tar|tar\.gz|tgz)$", re.IGNORECASE)
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MOST_SHARDS = 10**6
@@ -109,18 +111,20 @@ class ShardStream(SampleStream):
     """The samples of tar shards.
 
     The members of a sample follow one another and have one name up to the first dot, which is its id unless its JSON
-    has another; what comes after the last dot says what they are: a video (mp4, webm, mkv, ...), one or several images
-    (jpg, png, webp, ...: the frames, by the numbers in their names), sound (wav, flac, mp3, ...), captions (txt, one per
-    line), or `json` with `captions`, `qa` and the like as in a row of metadata (`records`). A video without a file of
-    sound brings its own. All other members are passed over; nothing is written to disk, no link is followed, and
-    nothing is ever unpickled.
+    has another; dots within numbers belong to the name, as in `clip_1.0_2.0.mp4` (`sample_name`). What comes after the
+    last dot says what they are: a video (mp4, webm, mkv, ...), one or several images (jpg, png, webp, ...: the frames, by
+    the numbers in their names), sound (wav, flac, mp3, ...), captions (txt, one per line), or `json` with `captions`,
+    `qa` and the like as in a row of metadata (`records`). A video without a file of sound brings its own; images next to
+    a video are passed over. A second video, sound or JSON of one sample makes it unreadable, by name. All other members
+    are passed over; nothing is written to disk, no link is followed, and nothing is ever unpickled.
 
     Where there are as many shards as partitions, each partition reads shards of its own; otherwise all read all shards
     and take every n-th sample. Shards and samples are shuffled by seed and epoch.
 
     What cannot be read - a shard that is absent or ends early, JSON that is none, a sample that is too large - becomes
-    a sample whose id says so and whose media raise `MediaError`, so that it is counted among the broken files and
-    reading goes on with the next shard. What stood before it has been given; the sample in which a shard ends is left out.
+    a sample whose id says so and whose media raise `MediaError`, so that it is counted among the broken files. Reading
+    goes on with the next sample, or where the tar file itself is damaged with the next shard. What stood before it has
+    been given; the sample in which a shard ends is left out.
 
     Args:
         shards: patterns, see `expand_shards`.
@@ -155,7 +159,7 @@ class ShardStream(SampleStream):
             with _open(self.shards[0], self.timeout) as file:
                 _, members = next(itertools.groupby(_members(file, self.shards[0]), key=lambda member: member.key))
                 return [name for member in members for name in _names_in(member)]
-        except (StopIteration, OSError, EOFError, ValueError, tarfile.TarError, zlib.error, MediaError):
+        except Exception:  # of a damaged file they are not known; reading it says what is wrong
             return []
 
     def samples(self, partition: int, partitions: int, epoch: int, seed: int) -> Iterator[Sample]:
@@ -196,43 +200,51 @@ class ShardStream(SampleStream):
                 for key, members in itertools.groupby(_members(file, shard), key=lambda member: member.key):
                     if is_mine():
                         yield self._sample(key, members)
-        except (OSError, EOFError, tarfile.TarError, zlib.error, MediaError) as error:
+        except Exception as error:  # a damaged tar file leads its readers to any of them
             if is_mine():
-                yield unreadable_sample(f"{shard} (cannot be read to its end: {reason(error)})"), 0
+                yield unreadable_sample(printable(f"{shard} (cannot be read to its end: {reason(error)})")), 0
 
     def _sample(self, key: str, members: Iterator["_Member"]) -> tuple[Sample, int]:
-        fields: dict[str, bytes] = {}
+        kept: list[tuple[_Member, bytes]] = []
         size = 0
         for member in members:
             size += member.size
             if size <= self.max_sample_bytes:
-                fields[member.field] = member.read()
+                kept.append((member, member.read()))
         if size > self.max_sample_bytes:
             return unreadable_sample(f"{key} (larger than the limit of {self.max_sample_bytes:,} bytes)"), 0
         try:
-            return _sample_of_fields(key, fields, self.named_columns), size
+            return _sample_of_members(key, kept, self.named_columns), size
         except ValueError as error:
-            return unreadable_sample(f"{key} (its annotations cannot be used: {error})"), 0
+            return unreadable_sample(printable(f"{key} (its annotations cannot be used: {error})")), 0
 
 
-def _sample_of_fields(key: str, fields: dict[str, bytes], columns: Mapping[str, Sequence[str]]) -> Sample:
-    """A sample of members, by what comes after the first dot of their names.
+def _sample_of_members(
+    key: str, members: list[tuple["_Member", bytes]], columns: Mapping[str, Sequence[str]]
+) -> Sample:
+    """A sample of the contents of its files.
 
     Raises:
-        ValueError: JSON that is none, or annotations of another form.
+        ValueError: two files of a kind of which a sample has one, a text that is not UTF-8, JSON that is none, or
+            annotations of another form.
     """
     record, captions, media = {}, [], {"video": [], "image": [], "audio": []}
-    for field in sorted(fields, key=_natural):
-        kind, data = _kind(field), fields[field]
-        if kind == "json":
-            record = json.loads(data)
+    _check_kinds(members)
+    for member, data in sorted(members, key=lambda item: _natural(item[0].name)):
+        if member.kind == "json":
+            record = parse_json(data, member.name)
             if not isinstance(record, dict):
-                raise ValueError("JSON must be an object")
+                raise ValueError(f"{member.name}: JSON must be an object")
             record = rename_columns(record, columns)
-        elif kind == "text":
-            captions += data.decode("utf-8", errors="replace").splitlines()
+        elif member.kind == "text":
+            try:
+                captions += data.decode("utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{member.name} is not text in UTF-8: {error.reason} at byte {error.start}"
+                ) from error
         else:
-            media[kind].append(data)
+            media[member.kind].append(data)
     video = next(iter(media["video"]), None)
     if video is None and media["image"]:
         video = media["image"] if len(media["image"]) > 1 else media["image"][0]
@@ -248,8 +260,46 @@ def _sample_of_fields(key: str, fields: dict[str, bytes], columns: Mapping[str, 
 
 def _names_in(member: "_Member") -> list[str]:
     """The names in the JSON of a member, or how the name of any other one ends."""
-    content = json.loads(member.read()) if _kind(member.field) == "json" else None
-    return list(content) if isinstance(content, dict) else [member.field]
+    content = parse_json(member.read(), member.name) if member.kind == "json" else None
+    return list(content) if isinstance(content, dict) else [member.name.rpartition(".")[2]]
+
+
+def _check_kinds(members: list[tuple["_Member", bytes]]) -> None:
+    """Refuses files of which one would replace another, or that look like several samples under one name."""
+    first: dict[str, str] = {}
+    for member, _ in members:
+        if member.sparse:
+            raise ValueError(f"{member.name} is a sparse file")
+        slot = member.name if member.kind in _SEVERAL else member.kind
+        if slot in first:
+            raise ValueError(f"{member.name} is a second {member.kind} file after {first[slot]}")
+        first[slot] = member.name
+    numbered = [
+        {member.field.rpartition(".")[0] for member, _ in members if member.kind == kind} - {""} for kind in _SEVERAL
+    ]
+    if both := sorted(set.intersection(*numbered)):
+        raise ValueError(f"images and texts are both numbered {both[0]}, as if each were a sample: rename them")
+
+
+def sample_name(stem: str, kind: str, current: str | None = None) -> str:
+    """The name of the sample to which a file belongs.
+
+    It ends at the first dot that is not within a number: `clip_1.0_2.0` for `clip_1.0_2.0.mp4` and `7` for `7.left.mp4`.
+    Of images and texts, of which a sample may have several, a last number counts them, as in `7.1.jpg` and `7.2.jpg`,
+    unless it ends a span of time: `clip_1.0_2.0.jpg`, `film_00.01.51.926-00.01.54.129.jpg`.
+
+    Args:
+        stem: the file's name up to its last dot.
+        current: the sample of the file before; a text that may belong to it does.
+    """
+    name = _WITHIN_NUMBERS.match(stem)[0]
+    before, dot, _ = name.rpartition(".")
+    if kind not in _SEVERAL or name != stem or not dot or name == current:
+        return name
+    span = _SPAN.search(name)
+    if span is not None and span[1].count(".") == span[2].count("."):
+        return name
+    return before if kind == "image" or before == current else name
 
 
 def _natural(name: str) -> list[str | int]:
@@ -257,9 +307,9 @@ def _natural(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
-def _kind(field: str) -> str | None:
-    """What a member is, by what comes after the last dot; None for what is passed over."""
-    suffix = f".{field.rpartition('.')[2].lower()}"
+def _kind(name: str) -> str | None:
+    """What a file is, by what comes after the last dot; None for what is passed over."""
+    suffix = f".{name.rpartition('.')[2].lower()}"
     if suffix == ".json":
         return "json"
     if suffix in TEXT_SUFFIXES:
@@ -274,11 +324,17 @@ def _kind(field: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Member:
-    """A file in a tar shard, which can be read until the next one is asked for."""
+    """A file in a tar shard, which can be read until the next one is asked for.
+
+    `key` is its sample's name, `field` what follows that in its own name.
+    """
 
     key: str
     field: str
+    name: str
+    kind: str
     size: int
+    sparse: bool
     read: Callable[[], bytes]
 
 
@@ -302,20 +358,53 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"it is cut off or damaged ({error})") from error
 
+    def _proc_gnusparse_00(self, next: "_Header", *map_of_holes) -> None:
+        """A sparse file is refused, so its map, of whatever form, is not read."""
+        next.sparse = []
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
+
 
 def _members(file: BinaryIO, shard: str) -> Iterator[_Member]:
     mode = "r|gz" if shard.lower().endswith("gz") else "r|"
-    with tarfile.open(fileobj=file, mode=mode, tarinfo=_Header) as archive:
+    current = None
+    with tarfile.open(fileobj=_EndingFile(file), mode=mode, tarinfo=_Header) as archive:
         for header in archive:
             archive.members = []  # which would grow with every file
-            folder, _, name = header.name.removeprefix("./").rpartition("/")
-            stem, _, field = name.partition(".")
-            if header.isreg() and stem and _kind(field) is not None:
-                key = f"{folder}/{stem}" if folder else stem
-                yield _Member(key, field, header.size, functools.partial(_read_member, archive, header))
+            path = printable(header.name.removeprefix("./"))
+            folder, _, name = path.rpartition("/")
+            stem, _, _ = name.rpartition(".")
+            kind = _kind(name)
+            if header.isreg() and stem and not stem.startswith(".") and kind is not None:
+                current = sample_name(stem, kind, current)
+                read = functools.partial(_read_member, archive, header)
+                field = name[len(current) + 1 :]
+                key = f"{folder}/{current}" if folder else current
+                yield _Member(key, field, name, kind, header.size, header.issparse(), read)
+
+
+class _EndingFile:
+    """A stream of bytes that notices when it is read on and on after its end.
+
+    `tarfile` skips what a header states, however many bytes that are, and looks for the end of some headers without
+    noticing that nothing comes any more. It reads once or twice after the end of a sound archive.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.empty = 0
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.empty = 0 if data else self.empty + 1
+        if self.empty > 3:
+            raise EOFError("it ends before the size that a header states")
+        return data
 
 
 def _read_member(archive: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
+    if header.issparse():
+        return b""
     with archive.extractfile(header) as file:
         return file.read()
 

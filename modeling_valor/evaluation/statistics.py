@@ -1,13 +1,13 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Statistics of caption files: length and density of audio concepts (section 3.4, Table 1)."""
 
-import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+
+from ..data.text_files import read_json, read_objects, read_table
 
 
 _CAPTION_FIELD = re.compile(r"captions?(_\d+)?|desc|sentences?")
@@ -75,7 +75,7 @@ def audio_concepts(ontology: str | PathLike[str] | Sequence[Mapping[str, object]
     is listed for each of them. The 632 classes of the published ontology give 758; the paper counts 759.
     """
     if isinstance(ontology, (str, PathLike)):
-        ontology = json.loads(Path(ontology).read_text(encoding="utf-8"))
+        ontology = read_json(Path(ontology))
     phrases = (" ".join(_words(part)) for entry in ontology for part in re.split(r"[,()]", str(entry["name"])))
     return [phrase for phrase in phrases if phrase]
 
@@ -116,21 +116,19 @@ def read_captions(file: str | PathLike[str]) -> list[str]:
     identifiers to lists of captions. Other columns and fields are ignored.
 
     Raises:
-        ValueError: If no captions are found.
+        ValueError: If no captions are found, or the file cannot be read; the error names it and the line.
     """
     file = Path(file)
-    if file.suffix == ".csv":
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            captions = [caption for row in csv.DictReader(lines) for caption in _captions_of(row)]
-    elif file.suffix == ".jsonl":
-        with file.open(encoding="utf-8") as lines:
-            captions = [caption for line in lines if line.strip() for caption in _captions_of(json.loads(line))]
+    if file.suffix in (".csv", ".jsonl"):
+        rows = read_table(file) if file.suffix == ".csv" else read_objects(file)
+        captions = [caption for _, row in rows for caption in _captions_of(row)]
     else:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if isinstance(content, Mapping):
             captions = [caption for value in content.values() if isinstance(value, list) for caption in value]
         else:
-            captions = [caption for entry in content for caption in _captions_of(entry)]
+            rows = content if isinstance(content, list) else []
+            captions = [caption for row in rows if isinstance(row, Mapping) for caption in _captions_of(row)]
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"{file} has no captions; they must be text in a column or field caption, desc or sentence.")
     return captions
@@ -139,7 +137,7 @@ def read_captions(file: str | PathLike[str]) -> list[str]:
 def _captions_of(entry: Mapping[str, str | list[str]]) -> list[str]:
     """Captions of one row or object."""
     values = [value for field, value in entry.items() if _CAPTION_FIELD.fullmatch(field) and value]
-    return [caption for value in values for caption in ([value] if isinstance(value, str) else value)]
+    return [caption for value in values for caption in (value if isinstance(value, list) else [value])]
 
 
 def _words(text: str) -> list[str]:

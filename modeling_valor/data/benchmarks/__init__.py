@@ -39,6 +39,7 @@ def load_benchmark(
         media: the folder that has the media, named as the clips: videos, or folders of extracted frames and sound files,
             in the folder itself or in subfolders with usual names (`places.CONTAINERS`), such as `frames_fps4/video0/` and
             `audio_22050hz/video0.wav` of the 2023 layout. What was extracted goes before the video that it comes from.
+            Files are looked up in these folders by name, so no annotation leads out of them.
             `None`: annotations only; samples have neither video nor audio.
         paragraph: whether the captions of a clip are joined into one. Default: as the benchmark is used.
 

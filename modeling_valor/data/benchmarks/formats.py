@@ -2,7 +2,6 @@
 """The formats in which the benchmarks' authors distribute their annotations, one function each."""
 
 import html
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from ..records import short
 from ..samples import Question
-from .rows import Row, read_ids, read_json, read_lines, read_rows, without_suffix
+from ..text_files import parse_json, read_json, read_lines
+from .rows import Row, read_ids, read_rows, without_suffix
 
 
 @dataclass(frozen=True)
@@ -346,11 +347,11 @@ def _packed(row: Row, column: str) -> list[str]:
     """A list that is written as JSON in a text."""
     packed = row.value(column)
     try:
-        values = json.loads(packed) if isinstance(packed, str) else packed
-    except json.JSONDecodeError:
+        values = parse_json(packed, row.place) if isinstance(packed, str) else packed
+    except ValueError:
         values = None
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{row.place}: {column!r} must be a list of texts written as JSON, got {packed!r:.80}.")
+        raise ValueError(f"{row.place}: {column!r} must be a list of texts written as JSON, got {short(packed)}.")
     return values
 
 

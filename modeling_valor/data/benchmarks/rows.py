@@ -1,15 +1,14 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Annotation files to rows that know where they stand, so that an error can say it."""
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from ...media_sources import media_kind
+from ..records import short
+from ..text_files import BYTE_ORDER_MARK, read_json, read_lines, read_objects, read_table
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class Row:
         """
         value = self.value(*columns)
         if isinstance(value, (str, int, float)) and str(value).strip():
-            return str(value)
-        raise ValueError(f"{self.place}: {' or '.join(map(repr, columns))} must be a text, got {value!r:.80}.")
+            return str(value).replace(BYTE_ORDER_MARK, "")
+        raise ValueError(f"{self.place}: {' or '.join(map(repr, columns))} must be a text, got {short(value)}.")
 
     def texts(self, *columns: str) -> tuple[str, ...]:
         """A list of texts, or one text as a list of one; blank ones are left out.
@@ -56,8 +55,8 @@ class Row:
         value = self.value(*columns)
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{self.place}: {' or '.join(map(repr, columns))} must be texts, got {value!r:.80}.")
-        return tuple(text for text in texts if text.strip())
+            raise ValueError(f"{self.place}: {' or '.join(map(repr, columns))} must be texts, got {short(value)}.")
+        return tuple(text.replace(BYTE_ORDER_MARK, "") for text in texts if text.strip())
 
     def number(self, column: str) -> int:
         """A whole number.
@@ -68,8 +67,8 @@ class Row:
         value = self.value(column)
         try:
             return int(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{self.place}: {column!r} must be a whole number, got {value!r:.80}.") from None
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{self.place}: {column!r} must be a whole number, got {short(value)}.") from None
 
     def within(self, column: str) -> list["Row"]:
         """The rows in a list of objects.
@@ -95,35 +94,13 @@ def read_rows(path: Path, *keys: str, columns: Sequence[str] | None = None, deli
     if path.suffix == ".json":
         yield from _json_rows(path, keys)
     elif path.suffix == ".jsonl":
-        for number, line in read_lines(path):
-            yield Row(_decoded(line, f"{path}, line {number}"), f"{path}, line {number}")
+        for number, values in read_objects(path):
+            yield Row(values, f"{path}, line {number}")
     elif delimiter == ",":
-        yield from _csv_rows(path)
+        for number, values in read_table(path):
+            yield Row(values, f"{path}, line {number}")
     else:
         yield from _split_rows(path, columns, delimiter)
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbers and texts of the lines that are not blank.
-
-    Raises:
-        ValueError: the file is not text in UTF-8.
-    """
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield number, line.rstrip("\r")
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: this is not JSON: {error.msg}.") from error
 
 
 def read_ids(path: Path) -> list[str]:
@@ -148,13 +125,6 @@ def without_suffix(name: str) -> str:
     return name[: -len(PurePath(name).suffix)] if media_kind(name) else name
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from error
-
-
 def _json_rows(path: Path, keys: Sequence[str]) -> Iterator[Row]:
     content, place = read_json(path), str(path)
     for key in keys:
@@ -170,30 +140,11 @@ def _objects(content: Any, place: str) -> Iterator[Row]:
     elif isinstance(content, list):
         items = [(f"item {number}", item) for number, item in enumerate(content, start=1)]
     else:
-        raise ValueError(f"{place} must be a list of objects, got {content!r:.80}.")
+        raise ValueError(f"{place} must be a list of objects, got {short(content)}.")
     for name, item in items:
         if not isinstance(item, dict):
-            raise ValueError(f"{place}, {name}: this must be an object, got {item!r:.80}.")
+            raise ValueError(f"{place}, {name}: this must be an object, got {short(item)}.")
         yield Row(item, f"{place}, {name}")
-
-
-def _decoded(line: str, place: str) -> dict[str, Any]:
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: this is not JSON: {error.msg}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{place}: this must be an object, got {line.strip():.80}.")
-    return values
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
-    for values in reader:
-        place = f"{path}, line {reader.line_num}"
-        if None in values:
-            raise ValueError(f"{place}: there are more columns than the {len(reader.fieldnames)} of the first line.")
-        yield Row(values, place)
 
 
 def _split_rows(path: Path, columns: Sequence[str] | None, delimiter: str) -> Iterator[Row]:
