@@ -3,6 +3,7 @@
 
 import functools
 import math
+import reprlib
 from collections.abc import Callable
 from numbers import Integral, Number
 from typing import Any
@@ -12,9 +13,19 @@ import torch
 from torch import Tensor, nn
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+from transformers.processing_utils import AudioKwargs
 from transformers.utils import TensorType, logging
 
-from .media import MediaError, audio_info, media_source, open_source, read_audio, segment_indices
+from .media import (
+    MediaError,
+    MediaLimits,
+    MediaSource,
+    audio_info,
+    media_source,
+    open_source,
+    read_audio,
+    segment_indices,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -45,6 +56,8 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         window_type (`str`): `"hanning"`, as the released checkpoints use, `"hamming"` (the paper's text) or `"povey"`.
         mean, std (`float`): statistics of AudioSet; features become (x - mean) / (2 * std).
         max_whole_seconds (`float`): audio files up to this length are read whole.
+        media_limits (`dict`): which sources are accepted and what may be spent on them, where that is not the default
+            of [`MediaLimits`], such as `{"public_only": True}`.
     """
 
     model_input_names = ["input_features", "audio_mask"]
@@ -62,6 +75,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         mean: float = -4.2677393,
         std: float = 4.5689974,
         max_whole_seconds: float = 60.0,
+        media_limits: dict[str, Any] | None = None,
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
@@ -75,6 +89,8 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         self.mean = mean
         self.std = std
         self.max_whole_seconds = max_whole_seconds
+        MediaLimits.of(media_limits)  # refuses what is no limit
+        self.media_limits = media_limits
 
     def __call__(
         self,
@@ -83,6 +99,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         num_audio_clips: int | None = None,
         sampling: str | None = None,
         generator: torch.Generator | int | None = None,
+        media_limits: MediaLimits | dict[str, Any] | None = None,
         return_metadata: bool = False,
         return_tensors: str | TensorType | None = None,
         **kwargs,
@@ -91,30 +108,41 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         Gives `input_features` (B, A, 64, 512), and `audio_mask` (B, A) where a sample has no audio.
 
         Args:
-            raw_speech: one sample or a list of samples. A sample is a waveform, of shape (N,) or (channels, N), as an
-                array, a tensor or a list of numbers; an audio or video file, as a path, a URL, bytes or a file object;
-                a decoded or encoded column entry of `datasets`; or `None`, a sample without audio: zeros, and False in
-                `audio_mask`, as for a file without an audio track. A bare array of two or three dimensions is a batch:
-                put the waveform of one stereo sample in a list. Integer samples are scaled by their type's range.
+            raw_speech: one sample or a list of samples. A sample is a waveform, as an array, a tensor or a list of numbers;
+                a pair of a waveform and its rate, or `{"array": ..., "sampling_rate": ...}`; an audio or video file, as
+                [`open_source`] takes it; a decoded or encoded column entry of `datasets`; or `None`, a sample without
+                audio: zeros, and False in `audio_mask`, as for a file without an audio track.
+
+                A waveform has the shape (N,), (channels, N) or (N, channels): up to 64 columns are channels where there
+                are more rows than columns. Any other array of two dimensions is a batch (B, N), and an array of three is
+                a batch of such waveforms: put the waveform (channels, N) of one sample in a list. Whole numbers are
+                scaled by their type's range to -1 to 1; those of 64 bits, such as Python's, must use their range.
             sampling_rate (`int`, *optional*): rate of the waveforms in Hz; `self.sampling_rate` if not given. Files
                 state their own.
             num_audio_clips (`int`, *optional*): clips A of each sample.
             sampling (`str`, *optional*): which block of a segment is taken, its `"center"` (the default) or a
                 `"random"` one, for training.
             generator (`torch.Generator` or `int`, *optional*): source, or seed, of the random choices.
+            media_limits (`dict`, *optional*): as of the extractor, for this call.
             return_metadata (`bool`): also return `audio_metadata`, a dict with the `duration` of each sample's whole
                 sound in seconds, or `None` for a sample without sound.
             return_tensors (`str`, *optional*): `"pt"`, or `"np"`, which is also the default.
+            kwargs: what other feature extractors take (`padding`, `truncation`, ...), without effect here.
 
         Raises:
-            ValueError: a waveform that is empty, not finite or of another shape, or an impossible rate.
-            MediaError: a file that cannot be read.
+            ValueError: a waveform that is empty, not finite, of another shape or so large that its features are not
+                finite, or an impossible rate.
+            MediaError: a file that cannot be read, or whose features are not finite.
+            TypeError: an argument of another name.
         """
+        if unknown := sorted(kwargs.keys() - AudioKwargs.__annotations__.keys()):
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(map(repr, unknown))}.")
         samples = _as_batch(raw_speech)
+        limits = MediaLimits.of(self.media_limits if media_limits is None else media_limits)
         clips = self.num_audio_clips if num_audio_clips is None else num_audio_clips
         if not isinstance(clips, Integral) or clips < 1:
             raise ValueError(f"`num_audio_clips` must be a whole number of at least 1, got {clips!r}.")
-        if sampling_rate is None and any(isinstance(sample, (np.ndarray, Tensor, list, tuple)) for sample in samples):
+        if sampling_rate is None and any(map(_is_array, samples)):
             logger.warning_once(
                 f"`sampling_rate` was not given: the waveforms are taken to be at {self.sampling_rate} Hz. Pass their "
                 "rate, since a wrong one gives wrong features without an error."
@@ -124,7 +152,9 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         choose = functools.partial(
             self.clip_bounds, num_audio_clips=int(clips), sampling=sampling, generator=generator
         )
-        features, durations = zip(*(self._features(sample, sampling_rate, choose) for sample in samples), strict=True)
+        features, durations = zip(
+            *(self._features(sample, sampling_rate, choose, limits) for sample in samples), strict=True
+        )
         present = torch.tensor([feature is not None for feature in features])
         silence = torch.zeros(int(clips), self.feature_size, self.clip_length)
         data = {"input_features": torch.stack([silence if f is None else f for f in features]).numpy()}
@@ -162,39 +192,56 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         return [(start, start + (self.clip_length - 1) * shift + window) for start in starts]
 
     def _features(
-        self, sample: Any, sampling_rate: int | None, choose: Callable
+        self, sample: Any, sampling_rate: int | None, choose: Callable, limits: MediaLimits
     ) -> tuple[Tensor, float] | tuple[None, None]:
         """The clips of one sample that `choose` selects, (A, mel, time), and its duration; None where it has no audio."""
         if sample is None:
             return None, None
-        if (source := media_source(sample)) is None:
-            waveform, rate = _as_waveform(sample, self.sampling_rate if sampling_rate is None else sampling_rate)
+        if (source := media_source(sample)) is not None:
+            return self._features_of_file(source, choose, limits)
+        waveform, rate = _as_waveform(sample, self.sampling_rate if sampling_rate is None else sampling_rate)
+
+        def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
+            parts = [(0, len(waveform) / rate)] if windows is None else windows
+            return [waveform[begin * rate : math.ceil(end * rate)] for begin, end in parts], rate
+
+        features = self._features_of(self._clip_samples(read, len(waveform) / rate, choose))
+        if features is None:
+            raise ValueError(f"A waveform {_reaches([waveform])}. Scale it to -1 to 1.")
+        return features, len(waveform) / rate
+
+    def _features_of_file(
+        self, source: MediaSource, choose: Callable, limits: MediaLimits
+    ) -> tuple[Tensor, float] | tuple[None, None]:
+        with open_source(source, limits) as path:
+            if (info := audio_info(path)) is None:
+                return None, None
+            if info.sampling_rate > MAX_SAMPLING_RATE:
+                raise MediaError(
+                    f"{path.name} states a sampling rate of {info.sampling_rate:,} Hz, which no sound has."
+                )
+            pieces = []
 
             def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
-                parts = [(0, len(waveform) / rate)] if windows is None else windows
-                return [waveform[begin * rate : math.ceil(end * rate)] for begin, end in parts], rate
-
-            duration = len(waveform) / rate
-            pieces = self._clip_samples(read, duration, choose)
-        else:
-            with open_source(source) as path:
-                if (info := audio_info(path)) is None:
-                    return None, None
-                if info.sampling_rate > MAX_SAMPLING_RATE:
+                audio = read_audio(path, windows=windows)
+                pieces.extend([audio.waveform] if windows is None else audio.waveform)
+                if not any(map(len, pieces)):
                     raise MediaError(
-                        f"{path} states a sampling rate of {info.sampling_rate:,} Hz, which no sound has."
+                        f"{path.name} has an audio track, but no sound could be decoded where it should be."
                     )
+                if not all(piece.isfinite().all() for piece in pieces):
+                    raise MediaError(f"{path.name} has sound with NaN or infinite values.")
+                return pieces, audio.sampling_rate
 
-                def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
-                    audio = read_audio(path, windows=windows)
-                    waveforms = [audio.waveform] if windows is None else audio.waveform
-                    if not all(waveform.isfinite().all() for waveform in waveforms):
-                        raise MediaError(f"{path} has sound with NaN or infinite values.")
-                    return waveforms, audio.sampling_rate
+            features = self._features_of(self._clip_samples(read, info.duration, choose))
+        if features is None:
+            raise MediaError(f"{path.name} {_reaches(pieces)}.")
+        return features, info.duration
 
-                duration = info.duration
-                pieces = self._clip_samples(read, duration, choose)
-        return torch.stack([self._clip_features(piece) for piece in pieces]), duration
+    def _features_of(self, pieces: list[Tensor]) -> Tensor | None:
+        """The features of the clips with these samples, (A, mel, time); None where they overflow."""
+        features = torch.stack([self._clip_features(piece) for piece in pieces])
+        return features if features.isfinite().all() else None
 
     def _clip_samples(self, read: Callable, duration: float, choose: Callable) -> list[Tensor]:
         """
@@ -295,7 +342,7 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
     they reach, so that time and memory stay bounded for any pair of rates (torchaudio builds all of them over all
     inputs, gigabytes for rates without a common divisor).
     """
-    if rate == new_rate:
+    if rate == new_rate or not len(waveform):
         return waveform
     divisor = math.gcd(rate, new_rate)
     old, new = rate // divisor, new_rate // divisor
@@ -315,39 +362,70 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
     return resampled.flatten()[: math.ceil(len(waveform) * new / old)]
 
 
+def _reaches(pieces: list[Tensor]) -> str:
+    peak = max(float(piece.abs().max()) for piece in pieces if len(piece))
+    return f"has samples up to {peak:.3g}, where 1 is full scale, and no finite features"
+
+
 def _as_batch(raw_speech: Any) -> list:
     """One entry per sample."""
-    if isinstance(raw_speech, (np.ndarray, Tensor)) and raw_speech.ndim > 1:
-        return list(raw_speech)
-    if not isinstance(raw_speech, (list, tuple)):
+    if isinstance(raw_speech, (np.ndarray, Tensor)):
+        return [raw_speech] if raw_speech.ndim < 2 or _has_columns_of_channels(raw_speech) else list(raw_speech)
+    if not isinstance(raw_speech, (list, tuple)) or _is_pair(raw_speech):
         return [raw_speech]
     if len(raw_speech) == 0:
         raise ValueError("No audio was given: the list is empty. Pass `None` for a sample without audio.")
     return [raw_speech] if isinstance(raw_speech[0], Number) else list(raw_speech)
 
 
+def _is_array(sample: Any) -> bool:
+    """Whether a sample is a waveform that does not say its rate."""
+    return isinstance(sample, (np.ndarray, Tensor, list, tuple)) and not _is_pair(sample)
+
+
+def _is_pair(sample: Any) -> bool:
+    """Whether a sample is a waveform and its rate, in any order."""
+    if not isinstance(sample, (list, tuple)) or len(sample) != 2:
+        return False
+    first, second = sample
+    return isinstance(first, Number) != isinstance(second, Number) and any(
+        isinstance(part, (np.ndarray, Tensor, list, tuple)) for part in sample
+    )
+
+
+def is_waveform(sample: Any) -> bool:
+    """Whether a sample is sound that says its own rate: a pair, a dict, or a decoder such as torchcodec's."""
+    decoded = isinstance(sample, dict) and sample.get("array") is not None
+    return decoded or _is_pair(sample) or hasattr(sample, "get_all_samples")
+
+
+def _has_columns_of_channels(waveform: np.ndarray | Tensor) -> bool:
+    return waveform.ndim == 2 and waveform.shape[1] <= MAX_CHANNELS and waveform.shape[0] > waveform.shape[1] > 0
+
+
 def _as_waveform(sample: Any, rate: int) -> tuple[Tensor, int]:
-    """A waveform as float32 (N,), the mean of its channels, and its rate, which decoded entries of `datasets` state."""
+    """A waveform as float32 (N,), the mean of its channels, and its rate, `rate` where the sample does not say it."""
     if isinstance(sample, dict) and sample.get("array") is not None:
-        sample, rate = sample["array"], sample["sampling_rate"]
+        sample, rate = sample["array"], sample.get("sampling_rate", rate)
+    elif _is_pair(sample):
+        sample, rate = sample if isinstance(sample[1], Number) else sample[::-1]
     elif hasattr(sample, "get_all_samples"):
         decoded = sample.get_all_samples()
         sample, rate = decoded.data, decoded.sample_rate
-    elif not isinstance(sample, (np.ndarray, Tensor, list, tuple)):
+    elif not _is_array(sample):
         raise ValueError(
-            f"An audio sample must be a waveform, a file (path, URL, bytes or file object) or None, got {sample!r}."
+            "An audio sample must be a waveform, a file (path, URL, bytes or file object) or None, got "
+            f"{reprlib.repr(sample)}."
         )
-    waveform = sample.detach().cpu() if isinstance(sample, Tensor) else torch.as_tensor(np.asarray(sample))
-    if waveform.dtype in (torch.int16, torch.int32):
-        waveform = waveform.double() / -torch.iinfo(waveform.dtype).min
-    elif waveform.dtype == torch.uint8:
-        waveform = (waveform.double() - 128) / 128
-    waveform = waveform.float()
+    waveform = _at_full_scale(sample)
+    if waveform.ndim == 2 and _has_columns_of_channels(waveform):
+        waveform = waveform.T
     if waveform.ndim == 2 and len(waveform) <= MAX_CHANNELS:
         waveform = waveform.mean(0)
     if waveform.ndim != 1:
         raise ValueError(
-            f"A waveform must have the shape (samples,) or (channels, samples), got {tuple(waveform.shape)}."
+            "A waveform must have the shape (samples,), (channels, samples) or (samples, channels), got "
+            f"{tuple(waveform.shape)}."
         )
     if len(waveform) == 0:
         raise ValueError("A waveform is empty. Pass `None` for a sample without audio.")
@@ -358,6 +436,31 @@ def _as_waveform(sample: Any, rate: int) -> tuple[Tensor, int]:
             f"The sampling rate must be a whole number of Hz between 1 and {MAX_SAMPLING_RATE:,}, got {rate!r}."
         )
     return waveform, int(rate)
+
+
+def _at_full_scale(sample: np.ndarray | Tensor | list) -> Tensor:
+    """Samples as float32; whole numbers so that their type's range becomes -1 to 1."""
+    if isinstance(sample, Tensor):
+        sample = sample.detach().cpu()
+        sample = (sample.float() if sample.is_floating_point() else sample).numpy()
+    try:
+        samples = np.asarray(sample)
+    except ValueError as error:
+        raise ValueError(f"A waveform cannot be made of this list: {error}.") from error
+    if samples.dtype.kind == "f":
+        return torch.from_numpy(np.array(samples, dtype=np.float32, order="C"))
+    if samples.dtype.kind not in "iu":
+        raise ValueError(f"A waveform must hold numbers, got {samples.dtype}.")
+    limits = np.iinfo(samples.dtype)
+    centre = 0 if samples.dtype.kind == "i" else 2 ** (limits.bits - 1)
+    samples = samples.astype(np.float64) - centre
+    peak = float(np.abs(samples).max(initial=0))
+    if limits.bits == 64 and 0 < peak < 2**31:
+        raise ValueError(
+            f"A waveform holds whole numbers of 64 bits up to {peak:.0f}, so that their scale cannot be told. Pass floats "
+            "between -1 and 1, or an array of the type that they were recorded in, such as `numpy.int16`."
+        )
+    return torch.from_numpy(samples / 2 ** (limits.bits - 1)).float()
 
 
 __all__ = ["ValorFeatureExtractor"]

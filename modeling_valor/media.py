@@ -433,11 +433,15 @@ def _open_wave(path: str) -> wave.Wave_read | None:
     """A whole wave file of 16 bits, which takes no decoder and a tenth of the time; None for any other file."""
     if (file := _wave_header(path)) is None:
         return None
-    size = file.getnframes() * file.getnchannels() * 2
-    if file.getsampwidth() == 2 and file.getframerate() > 0 and 0 < size < os.path.getsize(path):
+    if file.getsampwidth() == 2 and file.getframerate() > 0 and file.getnframes() > 0 and _has_its_last_frame(file):
         return file
     file.close()
     return None
+
+
+def _has_its_last_frame(file: wave.Wave_read) -> bool:
+    file.setpos(file.getnframes() - 1)
+    return len(file.readframes(1)) == 2 * file.getnchannels()
 
 
 def _wave_header(path: str) -> wave.Wave_read | None:

@@ -69,7 +69,9 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
         position += len(samples)
         if position >= last:
             break
-    window = np.zeros(pieces[-1][0] + len(pieces[-1][1]) if pieces else 0, dtype=np.float32)
+    length = pieces[-1][0] + len(pieces[-1][1]) if pieces else 0
+    track.path.budget.check_memory(4 * (length - sum(len(samples) for _, samples in pieces)), "the gaps in its sound")
+    window = np.zeros(length, dtype=np.float32)
     for offset, samples in pieces:
         window[offset : offset + len(samples)] = samples
     return window

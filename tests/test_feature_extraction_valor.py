@@ -1,4 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import dataclasses
 import io
 import math
 import wave
@@ -147,6 +148,77 @@ def test_all_forms_of_a_waveform_give_the_same_features():
     )
 
 
+def test_columns_of_channels_are_one_waveform():
+    """As soundfile and scipy read files: (N, 2), which is not N waveforms of two samples."""
+    extractor = ValorFeatureExtractor()
+    stereo = torch.stack([tone(0.5, 22050), tone(0.5, 22050, hertz=880)])
+    expected = extractor([stereo], 22050)["input_features"]
+    for form in (stereo.T, stereo.T.numpy(), [stereo.T], stereo.T[None], (stereo.T.numpy(), 22050)):
+        np.testing.assert_allclose(extractor(form, 22050)["input_features"], expected, atol=1e-5)
+    assert extractor(torch.zeros(2, 300), 22050)["input_features"].shape[0] == 2
+    assert extractor(torch.zeros(70, 65), 22050)["input_features"].shape[0] == 70
+
+
+def test_pairs_of_waveform_and_rate_state_their_rate():
+    waveform = tone(0.5, 16000)
+    extractor = ValorFeatureExtractor()
+    expected = extractor(waveform, 16000)["input_features"]
+    entry = {"array": waveform.numpy(), "sampling_rate": 16000}
+    pairs = [
+        (waveform[None], 16000),  # torchaudio.load
+        (16000, waveform.numpy()),  # scipy.io.wavfile, gradio
+        [waveform.tolist(), 16000],
+        [(waveform, 16000)],
+        entry,
+        [entry],
+    ]
+    for pair in pairs:
+        np.testing.assert_allclose(extractor(pair)["input_features"], expected, atol=1e-5)
+    both = extractor([(waveform, 16000), (tone(0.5, 8000), 8000), waveform], 16000)["input_features"]
+    np.testing.assert_allclose(both[[0, 2]], np.concatenate([expected] * 2), atol=1e-5)
+    np.testing.assert_array_equal(both[1], extractor(tone(0.5, 8000), 8000)["input_features"][0])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
+def test_whole_numbers_are_scaled_by_the_range_of_their_type(dtype):
+    """The lowest value is -1, the middle of an unsigned type 0."""
+    bits, signed = np.iinfo(dtype).bits, dtype.startswith("i")
+    levels = [-1.0, -0.5, 0.0, 0.25, 0.5]
+    samples = np.array([int((level + (not signed)) * 2 ** (bits - 1)) for level in levels], dtype=dtype)
+    for form in (samples, torch.from_numpy(samples)):
+        waveform, _ = feature_extraction_valor._as_waveform(form, 22050)
+        assert waveform.dtype == torch.float32 and waveform.tolist() == levels
+
+
+@pytest.mark.parametrize("samples", [[0, 1000, -2000], np.array([0, 1000, -2000]), torch.tensor([0, 1000, -2000])])
+def test_whole_numbers_of_no_stated_range_are_refused(samples):
+    with pytest.raises(ValueError, match=r"up to 2000, so that their scale cannot be told.*numpy\.int16"):
+        ValorFeatureExtractor()(samples, 22050)
+    assert np.isfinite(ValorFeatureExtractor()([0, 0, 0], 22050)["input_features"]).all()
+
+
+def test_waveforms_that_are_no_numbers_are_refused():
+    for samples in ([[0.0, 0.1], [0.2]], np.array([True, False]), np.array(["a"]), np.zeros(5, dtype=complex)):
+        with pytest.raises(ValueError, match="A waveform"):
+            ValorFeatureExtractor()([samples], 22050)
+
+
+def test_unknown_arguments_are_refused_by_name():
+    with pytest.raises(TypeError, match="'num_clips', 'rate'"):
+        ValorFeatureExtractor()(torch.zeros(100), rate=22050, num_clips=2)
+    assert ValorFeatureExtractor()(torch.zeros(100), 22050, padding=True, truncation=False)
+
+
+def test_features_are_finite_or_an_error(tmp_path):
+    """Float samples may be finite and so large that their power is not, in torchaudio's float32."""
+    pytest.importorskip("torchaudio")
+    with pytest.raises(ValueError, match=r"samples up to 1e\+30, where 1 is full scale"):
+        ValorFeatureExtractor()(tone(0.5, 22050).sign() * 1e30, 22050)
+    path = write_float_wav(tmp_path / "huge.wav", np.full(4000, 1e30) * np.resize([1, -1], 4000))
+    with pytest.raises(MediaError, match=r"huge\.wav has samples up to 1e\+30"):
+        ValorFeatureExtractor()(path)
+
+
 def test_batch_equals_single():
     extractor = ValorFeatureExtractor(num_audio_clips=2)
     waveforms = [tone(seconds, 16000) for seconds in (0.2, 7.0, 12.0)]
@@ -175,7 +247,7 @@ def test_waveform_below_one_window_is_one_frame():
         (np.array([0.0, np.inf]), 22050, "NaN or infinite"),
         (torch.zeros(0), 22050, "empty"),
         ([], 22050, "empty"),
-        ([torch.zeros(48000, 2)], 22050, "channels, samples"),
+        ([torch.zeros(48000, 100)], 22050, "channels, samples"),
         (torch.zeros(2, 3, 4, 5), 22050, "channels, samples"),
         (torch.zeros(100), 0, "sampling rate"),
         (torch.zeros(100), -8000, "sampling rate"),
@@ -243,16 +315,49 @@ def test_file_that_is_no_sound_is_a_media_error(tmp_path):
         ValorFeatureExtractor()(tmp_path / "gone.wav")
 
 
-def test_file_with_nan_samples_is_a_media_error(tmp_path):
-    samples = np.full(4000, np.nan, dtype="<f4").tobytes()
-    header = b"RIFF" + (36 + len(samples)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+def write_float_wav(path, samples: np.ndarray, rate: int = 8000):
+    """32-bit float PCM, mono."""
+    content = samples.astype("<f4").tobytes()
+    header = b"RIFF" + (36 + len(content)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
     header += b"".join(
-        n.to_bytes(size, "little") for n, size in ((3, 2), (1, 2), (8000, 4), (32000, 4), (4, 2), (32, 2))
+        n.to_bytes(size, "little") for n, size in ((3, 2), (1, 2), (rate, 4), (4 * rate, 4), (4, 2), (32, 2))
     )
-    path = tmp_path / "nan.wav"
-    path.write_bytes(header + b"data" + len(samples).to_bytes(4, "little") + samples)
+    path.write_bytes(header + b"data" + len(content).to_bytes(4, "little") + content)
+    return path
+
+
+def test_file_with_nan_samples_is_a_media_error(tmp_path):
     with pytest.raises(MediaError, match=r"nan\.wav.*NaN"):
+        ValorFeatureExtractor()(write_float_wav(tmp_path / "nan.wav", np.full(4000, np.nan)))
+
+
+def test_nothing_is_resampled_to_nothing():
+    assert len(resample(torch.zeros(0), 8000, 22050)) == 0
+
+
+def test_a_long_track_of_which_nothing_can_be_decoded_is_a_media_error(tmp_path, monkeypatch):
+    path = write_wav(tmp_path / "long.wav", tone(70, 8000), 8000)
+    real = feature_extraction_valor.read_audio
+
+    def empty(source, **kwargs):
+        audio = real(source, **kwargs)
+        return dataclasses.replace(audio, waveform=[piece[:0] for piece in audio.waveform])
+
+    monkeypatch.setattr(feature_extraction_valor, "read_audio", empty)
+    with pytest.raises(MediaError, match=r"long\.wav has an audio track, but no sound could be decoded"):
         ValorFeatureExtractor()(path)
+
+
+@pytest.mark.parametrize("clips", [1, 2, 8])
+@pytest.mark.filterwarnings("ignore:.*as far as it goes")
+def test_hostile_sounds_have_finite_features_or_one_media_error(shared, clips):
+    for path in sorted((shared / "media/hostile").glob("*.[mw]*[4v]")):
+        try:
+            features = ValorFeatureExtractor(num_audio_clips=clips)(path)["input_features"]
+        except MediaError as error:
+            assert path.name in str(error)
+        else:
+            assert np.isfinite(features).all()
 
 
 def test_real_sounds_of_every_format(shared):

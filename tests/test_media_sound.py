@@ -3,6 +3,7 @@
 import struct
 import wave
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from media_files import RATE, tone, write_sound, write_wav
 
 from modeling_valor import media, media_container
-from modeling_valor.media import audio_info, read_audio
+from modeling_valor.media import MediaError, audio_info, open_source, read_audio
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -134,3 +135,29 @@ def test_channels_in_an_order_of_their_own_are_read(folder):
     for _ in range(3):
         assert np.allclose(read_audio(content).waveform.numpy(), samples.mean(1) / 32768, atol=1e-6)
         assert audio_info(content).channels == 2
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_wave_file_that_ends_in_half_a_frame_is_used_as_far_as_it_goes(folder, channels):
+    whole = Path(write_wav(folder / "whole.wav", channels=channels)).read_bytes()
+    (folder / "odd.wav").write_bytes(whole[:-1])
+    with pytest.warns(UserWarning, match=r"odd\.wav .*as far as it goes"):
+        audio = read_audio(folder / "odd.wav")
+    assert len(audio.waveform) == RATE - 1
+    assert np.allclose(audio.waveform.numpy(), tone(1)[:-1], atol=1e-4)
+    assert audio_info(folder / "odd.wav").sampling_rate == RATE
+
+
+def test_silence_that_a_file_claims_does_not_fill_the_memory(folder):
+    """A thousand samples after a gap: time stamps of a few bytes would ask for gigabytes of zeros."""
+    path = folder / "late.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for second in (0, 50):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 500), dtype="<i2"), "s16", "mono")
+            frame.rate, frame.pts, frame.time_base = RATE, second * RATE, Fraction(1, RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_source(path, read_bytes=4 * 49 * RATE) as file, pytest.raises(MediaError, match=r"late\.mkv needs 3 MB"):
+        read_audio(file)
+    assert len(read_audio(path).waveform) == 50 * RATE + 500
