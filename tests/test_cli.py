@@ -3,6 +3,7 @@
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,28 @@ def test_help_shows_the_numbers_of_the_checkpoint(capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert f"frames of each video (default: {settings['video_processor']['num_frames']}, this checkpoint's)" in printed
     assert f"of each sound (default: {settings['feature_extractor']['num_audio_clips']}, this checkpoint's)" in printed
+
+
+def test_a_folder_of_media_is_a_collection_and_of_images_one_video(converted, capsys, tmp_path):
+    from PIL import Image
+
+    media = tmp_path / "media"
+    (media / "frames").mkdir(parents=True)
+    (media / "empty").mkdir()
+    for clip in CLIPS:
+        shutil.copy(clip, media)
+    (media / "notes.txt").write_text("no medium")
+    for number in range(2):
+        Image.new("RGB", (64, 48), (90, 120, 30 * number)).save(media / "frames" / f"frame_{number}.png")
+    expected = {str(media / clip.name) for clip in CLIPS} | {str(media / "frames")}
+    options = ["--model", str(converted("clip-vision-bert-shared")), "--json"]
+    for command, more in ((["caption"], ["--max-new-tokens", "2"]), (["search", "a bell rings"], [])):
+        assert main([*command, str(media), *more, *options]) == 0
+        printed = capsys.readouterr()
+        assert {json.loads(line)["file"] for line in printed.out.splitlines()} == expected
+        assert f"{media} holds 3 media files" in printed.err
+        assert main([*command, str(media / "empty"), str(CLIPS[0]), *more, *options]) == 1
+        assert f"{media / 'empty'} holds no media files" in capsys.readouterr().err
 
 
 def test_search_ranks_files_by_their_similarity(converted, capsys, tmp_path):

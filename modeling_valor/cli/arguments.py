@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,27 @@ def add_media_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) ->
     media.add_argument(
         "--num-audio-clips", type=_count, help=f"clips of 5.12 s of each sound (default: {audio_clips})"
     )
+
+
+def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
+    """The samples that files, URLs and folders stand for (`list_media`), and how many of these hold none.
+
+    Messages on standard error say how many media files a folder holds.
+    """
+    from ..media import MediaError, list_media
+
+    samples, num_empty = [], 0
+    for file in files:
+        try:
+            found = list_media(file)
+        except MediaError as error:
+            print(f"{program}: {error}", file=sys.stderr)
+            num_empty += 1
+            continue
+        if found != [file]:
+            print(f"{program}: {file} holds {len(found)} media files; others in it are left out.", file=sys.stderr)
+        samples += found
+    return samples, num_empty
 
 
 def load(

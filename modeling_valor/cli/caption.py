@@ -7,13 +7,18 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .arguments import add_media_arguments, add_model_arguments, load
+from .arguments import add_media_arguments, add_model_arguments, list_samples, load
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `valor caption` with the arguments `argv` and returns the exit status, 1 if any file cannot be described."""
     parser = argparse.ArgumentParser(prog="valor caption", description=__doc__)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, folders, or URLs")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="video, sound or image files, folders of these, or URLs; a folder of images only is one video",
+    )
     add_model_arguments(parser)
     parser.add_argument("--question", action="append", help="answer this instead of describing; may be repeated")
     add_media_arguments(parser, argv)
@@ -36,12 +41,15 @@ def main(argv: Sequence[str]) -> int:
     pipeline_class, model_class = AudiovisualCaptioningPipeline, ValorForCaptioning
     if args.question is not None:
         pipeline_class, model_class = AudiovisualQuestionAnsweringPipeline, ValorForQuestionAnswering
+    files, num_empty = list_samples(parser.prog, args.files)
+    if not files:
+        return 1
     model, processor = load(model_class, args)
     describe = pipeline_class(model=model, processor=processor, device=model.device)
     names = ("modalities", "num_frames", "num_audio_clips", "num_beams", "max_new_tokens")
     options = {name: value for name in names if (value := getattr(args, name)) is not None}
 
-    samples = [{"video": file, "question": args.question} if args.question else {"video": file} for file in args.files]
+    samples = [{"video": file, "question": args.question} if args.question else {"video": file} for file in files]
     results = describe(
         KeyDataset([{"sample": sample} for sample in samples], "sample"),
         batch_size=args.batch_size,
@@ -49,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
         on_error="skip",
         **options,
     )
-    failed = False
-    progress = tqdm(zip(args.files, results, strict=True), total=len(args.files), unit="file", disable=None)
+    failed = num_empty > 0
+    progress = tqdm(zip(files, results, strict=True), total=len(files), unit="file", disable=None)
     for file, texts in progress:
         texts = texts if args.question else [texts]
         if error := texts[0][0].get("error"):

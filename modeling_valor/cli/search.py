@@ -6,14 +6,19 @@ import json
 import sys
 from collections.abc import Sequence
 
-from .arguments import add_media_arguments, add_model_arguments, load
+from .arguments import add_media_arguments, add_model_arguments, list_samples, load
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `valor search` with the arguments `argv` and returns the exit status, 1 if any file cannot be read."""
     parser = argparse.ArgumentParser(prog="valor search", description=__doc__)
     parser.add_argument("text", help="what to look for")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="video, sound or image files, folders, or URLs")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="video, sound or image files, folders of these, or URLs; a folder of images only is one video",
+    )
     add_model_arguments(parser)
     add_media_arguments(parser, argv)
     parser.add_argument("--top", type=int, help="how many to print (default: all)")
@@ -28,8 +33,11 @@ def main(argv: Sequence[str]) -> int:
     from ..evaluation.inference import GROUP_OF
     from ..evaluation.loader import MediaOptions, media_batches
 
+    files, num_empty = list_samples(parser.prog, args.files)
+    if not files:
+        return 1
     model, processor = load(ValorForRetrieval, args)
-    samples = [Sample(id=file, video=file, audio=file) for file in args.files]
+    samples = [Sample(id=file, video=file, audio=file) for file in files]
     rows = range(len(samples))
     batches = [rows[start : start + args.batch_size] for start in rows[:: args.batch_size]]
     options = MediaOptions(args.modalities, args.num_frames, args.num_audio_clips, args.workers)
@@ -48,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
                 with torch.no_grad():
                     media = model.embed_media(inputs)
                     row = model.compute_similarity(**query, **media, group=GROUP_OF[args.modalities])[0]
-                scores.update(zip((args.files[index] for index in batch.indices), row.tolist(), strict=True))
+                scores.update(zip((files[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))
     for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[: args.top]:
         print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {file}")
-    return int(len(scores) < len(samples))
+    return int(num_empty > 0 or len(scores) < len(samples))
