@@ -39,6 +39,16 @@ class ValorForPreTrainingOutput(ValorOutput):
     captioning_losses: dict[str, torch.FloatTensor] | None = None
 
 
+@dataclass
+class ValorDecoderOutput(CausalLMOutputWithCrossAttentions):
+    r"""
+    captioning_losses (`dict[str, torch.FloatTensor]`, returned when `labels` are given):
+        Loss of each captioning group, 0 for one that no sample has; the rest is as in `CausalLMOutputWithCrossAttentions`.
+    """
+
+    captioning_losses: dict[str, torch.FloatTensor] | None = None
+
+
 class ValorLMHead(nn.Module):
     """BERT's prediction head; its output matrix is the word embedding."""
 
@@ -288,29 +298,30 @@ class ValorDecoderModel(ValorPreTrainedModel):
         label_smoothing: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
-    ) -> CausalLMOutputWithCrossAttentions:
+    ) -> ValorDecoderOutput:
         """Decodes for all groups: the mean of their losses (eq. 6), and the logits of the last one."""
         if input_ids is None:
             raise ValueError("Give the masked text as `input_ids`, or use `generate` to have text written.")
         outputs, states = self.decode(input_ids, attention_mask, conditions, groups, *prompt, **kwargs)
-        loss = None
+        loss = losses = None
         if labels is None:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(states[-1][:, kept])
         else:
             group_logits = {group: self.lm_head(hidden) for group, hidden in zip(groups, states, strict=True)}
             group_labels = {group: self.labels_of(labels, conditions, group) for group in groups}
-            loss, _ = self.captioning_losses(
+            loss, losses = self.captioning_losses(
                 group_logits, group_labels, weights=weights, label_smoothing=label_smoothing
             )
             logits = group_logits[groups[-1]]
-        return CausalLMOutputWithCrossAttentions(
+        return ValorDecoderOutput(
             loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
+            captioning_losses=losses,
         )
 
 
@@ -462,7 +473,7 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithCrossAttentions:
+    ) -> ValorDecoderOutput:
         r"""
         Predicts the masked words of captions (or the next ones, with the "causal" objective).
 
@@ -519,7 +530,7 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithCrossAttentions:
+    ) -> ValorDecoderOutput:
         r"""
         Predicts the masked words of answers; the question is the decoder's prompt.
 

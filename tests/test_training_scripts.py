@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from training_world import write_checkpoint
 
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
@@ -124,7 +125,7 @@ def test_two_processes_train_together(tmp_path, world, checkpoint):
 )
 def test_a_script_trains_evaluates_and_saves(tmp_path, world, checkpoint, script, head, figures):
     output = tmp_path / "output"
-    run(
+    result = run(
         EXAMPLES / script,
         *("--config_name", checkpoint, "--dataset", world, "--eval_split", "train", "--output_dir", output),
         *("--do_train", "--do_eval", "--use_cpu", "--report_to", "none", "--max_steps", 2, "--logging_steps", 1),
@@ -133,3 +134,18 @@ def test_a_script_trains_evaluates_and_saves(tmp_path, world, checkpoint, script
     metrics = json.loads((output / "all_results.json").read_text())
     assert set(figures) <= metrics.keys() and "train_loss" in metrics
     head.from_pretrained(output)
+    # What it is about to do is said first, and kept in the model card with what was measured
+    said = result.stderr
+    for line in (
+        "Model: ",
+        "Weights: all new",
+        "Samples: ",
+        "Batch: 2 samples a step.",
+        "Steps: 2, which are 0.5 epochs of 4.",
+    ):
+        assert line in said, said
+    assert said.index("Steps: ") < said.index("Begins at step 0")
+    assert "4 of the 4 samples on which" in said
+    card = ModelCard.load(output / "README.md")
+    assert {entry.metric_name for entry in card.data.eval_results} >= {name.split("_")[-1] for name in figures}
+    assert "Batch: 2 samples a step" in card.text and head.__name__ in card.text

@@ -2,6 +2,7 @@
 """`valor train`: pretrain VALOR, or fine-tune it for retrieval, captioning or question answering."""
 
 import argparse
+import logging
 import textwrap
 from collections.abc import Sequence
 
@@ -44,6 +45,15 @@ def main(argv: Sequence[str]) -> int:
 
     more = [SelfCriticalArguments] if task == "captioning" else []
     model_args, data_args, training_args, *critical = parse_arguments(argv[1:], *more, program=f"valor train {task}")
+    _say_on_main_process(training_args.process_index == 0)
     num_sampled_captions = next((own.num_sampled_captions for own in critical if own.self_critical), None)
     run(model_args, data_args, training_args, TASKS[task], num_sampled_captions)
     return 0
+
+
+def _say_on_main_process(is_main: bool) -> None:
+    """Shows what this package has to say of a training, once, whatever the number of processes."""
+    logger = logging.getLogger("modeling_valor")
+    logger.setLevel(logging.INFO if is_main else logging.ERROR)
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())

@@ -49,6 +49,7 @@ def gradient_cached_step(
     backward: Callable[..., None],
     precision: Callable[[], AbstractContextManager] = nullcontext,
     defer_sync: Callable[[], AbstractContextManager] = nullcontext,
+    record: Callable[[dict[str, dict[str, Tensor]]], None] | None = None,
 ) -> Tensor:
     """
     Adds the gradients of a batch's loss to those of the model, `chunk_size` samples at a time.
@@ -60,6 +61,7 @@ def gradient_cached_step(
         backward: runs the backward pass of a loss, with the arguments of `Tensor.backward`.
         precision: context of the forward passes, such as autocast.
         defer_sync: context in which the wrapped model does not exchange gradients; the last chunk runs outside of it.
+        record: takes the losses of the modality groups, as the model's output has them.
 
     Returns:
         The loss, detached: equal to that of the whole batch.
@@ -81,7 +83,7 @@ def gradient_cached_step(
         parts.append([getattr(outputs, name) for name in EMBEDS])
     embeds = [None if pieces[0] is None else torch.cat(pieces).requires_grad_() for pieces in zip(*parts, strict=True)]
     with precision():
-        alignment = _alignment_loss(model, embeds, inputs, alignment_groups)
+        alignment, alignment_losses = _alignment_loss(model, embeds, inputs, alignment_groups)
     if with_captions:
         alignment = model.config.alignment_loss_weight * alignment
 
@@ -93,6 +95,9 @@ def gradient_cached_step(
     if scoring:
         with defer_sync():  # every rank has the gradients of all ranks' samples already
             backward(alignment, inputs=scoring)
+    captioning_losses: dict[str, Tensor] = {}
+    if record is not None:
+        record({"alignment_losses": alignment_losses})
     if not with_captions and len(scoring) == sum(parameter.requires_grad for parameter in model.parameters()):
         return alignment.detach()
 
@@ -110,9 +115,13 @@ def gradient_cached_step(
             )
             if with_captions and outputs.captioning_losses:
                 captioning.append(outputs.loss)
+                for group, part in outputs.captioning_losses.items():
+                    captioning_losses[group] = captioning_losses.get(group, 0) + part.detach()
                 loss = loss + outputs.loss
             if loss.requires_grad:
                 backward(loss)
+    if record is not None:
+        record({"captioning_losses": captioning_losses})
     return sum(part.detach() for part in [alignment, *captioning])
 
 
@@ -131,8 +140,8 @@ def _alignment_loss(
     embeds: list[Tensor | None],
     inputs: dict[str, Any],
     groups: Sequence[str] | None,
-) -> Tensor:
-    """The mean contrastive loss of the modality groups (eq. 4) on the embeddings of all ranks."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean contrastive loss of the modality groups (eq. 4) on the embeddings of all ranks, and the loss of each."""
     valor = model.valor
     masks = [
         valor.text_attention_mask(inputs["input_ids"], inputs.get("attention_mask")),
@@ -143,7 +152,7 @@ def _alignment_loss(
     groups = model.config.select_groups("alignment_groups", groups, given)
     embeds, masks = gather_samples(embeds, masks)
     similarity = valor.compute_similarities(groups, *embeds, *masks)
-    return valor.alignment_loss(similarity)[0]
+    return valor.alignment_loss(similarity)
 
 
 def _num_targets(inputs: dict[str, Any]) -> dict[str, Tensor]:

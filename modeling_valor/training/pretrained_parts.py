@@ -140,8 +140,11 @@ def fit_processor(processor: ValorProcessor, config: ValorConfig, source: str | 
         processor.feature_extractor.clip_length = config.audio_config.max_length
 
 
-def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
+def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
     """Copies BERT into the decoder and its head, and into the text encoder where that is a BERT of its own.
+
+    Returns:
+        The names of the tensors that were copied.
 
     Raises:
         ValueError: the checkpoint is not a BERT, or has another size.
@@ -161,18 +164,21 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
             if key.startswith(prefix) and not missing:
                 tensors[key.replace(prefix, new_prefix)] = tensor
     own = model.state_dict().keys()
-    _copy(
-        model, {key: tensor for key, tensor in tensors.items() if key.startswith("valor.") or key in own}, checkpoint
-    )
+    tensors = {key: tensor for key, tensor in tensors.items() if key.startswith("valor.") or key in own}
+    _copy(model, tensors, checkpoint)
+    return set(tensors)
 
 
-def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
+def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
     """
     Copies a vision encoder, or that of a CLIP or another VALOR, into the model. Positions of CLIP are resized to the
     model's resolution.
 
     Args:
         checkpoint: a checkpoint of transformers, or a file (.pth, .pt) of the authors of Video Swin.
+
+    Returns:
+        The names of the tensors that were copied.
 
     Raises:
         ValueError: the checkpoint is of another kind or size.
@@ -191,12 +197,16 @@ def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
             old, new = (2 * [c.image_size // c.patch_size] for c in (own_config, config))
             tensors[POSITIONS] = resize_position_embedding(tensors[POSITIONS], old, new)
     _copy(vision_model, tensors, checkpoint, complete=True)
+    return {f"valor.vision_model.{name}" for name in tensors}
 
 
-def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
+def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
     """
     Copies an AST into the audio encoder as the 2023 code does: without its distillation token, and with the positions of
     its overlapping patches resized to the grid of those here.
+
+    Returns:
+        The names of the tensors that were copied.
 
     Raises:
         ValueError: the checkpoint is not an AST, or has another size.
@@ -217,6 +227,7 @@ def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> None:
     grid = (rows, (len(positions) - 1) // rows)
     tensors[POSITIONS] = resize_position_embedding(positions, grid, audio_model.embeddings.grid)
     _copy(audio_model, tensors, checkpoint, complete=True)
+    return {f"valor.audio_model.{name}" for name in tensors}
 
 
 def _vision_encoder(checkpoint: str, config_class: type) -> PreTrainedModel:

@@ -35,12 +35,15 @@ from ..data.splits import file_of, files_of, first_samples, hold_out
 from ..data.text import clean_caption
 from ..evaluation.captioning import CAPTION_METRICS
 from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
+from ..evaluation.outputs import scale
 from ..modeling_valor import ValorPreTrainedModel
 from ..processing_valor import ValorProcessor
 from ..recipes import find_recipe
 from ..video_processing_valor import ValorVideoProcessor
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
+from .model_card import MeasuredTask, model_card, public_name
 from .multitask import HEADS, ValorForMultitask
+from .overview import describe_training, describe_weights
 from .pretrained_parts import (
     build_parts_config,
     fit_processor,
@@ -112,7 +115,13 @@ def _similar(unknown: Sequence[str], names: Sequence[str]) -> str:
 
 
 def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrainedModel, ValorProcessor]:
-    """The model for a task (None: for several), new or from a checkpoint, and its processor.
+    """The model for a task (None: for several), new or from a checkpoint, and its processor; see [`initialize_model`]."""
+    return initialize_model(args, task)[:2]
+
+
+def initialize_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrainedModel, ValorProcessor, set[str]]:
+    """
+    The model for a task (None: for several), its processor, and the names of parameters that no checkpoint had.
 
     Raises:
         ValueError: neither a checkpoint, nor a configuration, nor a `text_model` is given, or the video processor has no
@@ -132,7 +141,10 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
         processor = load_processor(source, args.text_model, args.vision_model)
     if args.model_name_or_path is not None:
         config = changed_config(ValorConfig.from_pretrained(source), overrides)
-        model = head.from_pretrained(source, config=config, attn_implementation=args.attn_implementation)
+        model, info = head.from_pretrained(
+            source, config=config, attn_implementation=args.attn_implementation, output_loading_info=True
+        )
+        new = set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
     else:
         config = build_parts_config(
             args.config_name, args.text_model, args.vision_model, args.audio_model, processor.tokenizer
@@ -141,16 +153,17 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
         if args.processor_name is None:
             fit_processor(processor, config, args.config_name)
         model = head._from_config(config, attn_implementation=args.attn_implementation)
+        new = {name for name, _ in model.named_parameters()}
     for load, checkpoint in (
         (load_text_model, args.text_model),
         (load_vision_model, args.vision_model),
         (load_audio_model, args.audio_model),
     ):
         if checkpoint is not None:
-            load(model, checkpoint)
+            new -= load(model, checkpoint)
     if args.video_processor:
         processor.video_processor = changed_video_processor(processor.video_processor, args.video_processor)
-    return model, processor
+    return model, processor, new & {name for name, _ in model.named_parameters()}
 
 
 def changed_config(config: ValorConfig, changes: Mapping[str, Any]) -> ValorConfig:
@@ -270,8 +283,11 @@ def run(
     """
     set_seed(args.seed)
     sources, measured = read_data(data_args, args, task)
-    model, processor = build_model(model_args, task)
-    evaluations = {name: build_evaluation(entry, processor, samples) for name, (entry, samples) in measured.items()}
+    model, processor, new = initialize_model(model_args, task)
+    evaluations = {
+        name: on_paper_scale(entry["task"], build_evaluation(entry, processor, samples))
+        for name, (entry, samples) in measured.items()
+    }
     mixture, trainer_class, options = None, ValorTrainer, {}
     if args.do_train:
         if num_sampled_captions is not None:
@@ -300,22 +316,58 @@ def run(
         processing_class=processor,
         **options,
     )
+    overview = {}
+    if args.do_train:
+        sizes = {name: len(samples) for name, (_, samples) in measured.items()}
+        overview = describe_training(trainer, sources, sizes, describe_weights(model_args, model, new))
+        if trainer.is_world_process_zero():
+            logger.info("\n".join(f"{heading}: {text}." for heading, text in overview.items()))
     if args.do_train and (args.resume_from_checkpoint is not None or not trainer.load_finished()):
         checkpoint = args.resume_from_checkpoint
         if checkpoint is None:
             checkpoint = last_checkpoint(args.output_dir)
+        if checkpoint is None and trainer.is_world_process_zero():
+            logger.info(f"Begins at step 0, because there is no checkpoint in {args.output_dir}.")
         result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         if result.metrics:
             trainer.log_metrics("train", result.metrics)
             trainer.save_metrics("train", result.metrics)
         trainer.save_state()
-    if not args.do_eval:
-        return {}
-    metrics = trainer.evaluate()
-    trainer.log_metrics("eval", metrics)
-    trainer.save_metrics("eval", metrics)
+    metrics = {}
+    if args.do_eval:
+        metrics = trainer.evaluate()
+        trainer.log_metrics("eval", metrics)
+        trainer.save_metrics("eval", metrics)
+    if args.do_train:
+        base = model_args.model_name_or_path
+        trainer.model_card = model_card(
+            Path(args.output_dir).resolve().name,
+            type(model).__name__ if task is not None else HEADS["pretraining"].__name__,
+            overview,
+            {name: measured_task(name, entry, samples, metrics) for name, (entry, samples) in measured.items()},
+            base,
+        )
+        trainer.create_model_card()
+        if args.push_to_hub:
+            trainer.push_to_hub()
     return metrics
+
+
+def on_paper_scale(task: str, evaluation: Evaluation) -> Evaluation:
+    """The same with its metrics as the paper prints them: recalls and accuracies in percent, captioning times 100."""
+    return lambda model: {name: scale(task) * value for name, value in evaluation(model).items()}
+
+
+def measured_task(
+    name: str, entry: Mapping[str, Any], samples: Sequence[Sample], metrics: Mapping[str, float]
+) -> MeasuredTask:
+    """What the model card says of an evaluation; `metrics` are those of the Trainer."""
+    prefix = f"eval_{name}_"
+    own = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+    split, share = entry["split"], entry.get("validation_share")
+    split = split if share is None else f"{share:.0%} of {split}, held out"
+    return MeasuredTask(entry["task"], public_name(entry["dataset"]), split, len(samples), own)
 
 
 def first_group(source: Source) -> list[str] | None:

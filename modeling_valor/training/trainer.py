@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..evaluation.inference import evaluating
 from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
 from .interruption import StopRequest
+from .model_card import write_model_card
 from .multitask import HEADS, ValorForMultitask
 from .nonfinite import NonfiniteSteps, TrainedBatch, is_finite
 from .resume import TRAINING_RUN_NAME, check_same_run, describe_run, global_step
@@ -90,6 +91,8 @@ class ValorTrainer(Trainer):
         # The loss is a mean over the batch, whatever other batches of the step hold
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = False
         self.source_losses = defaultdict(list)
+        self.group_losses = defaultdict(list)
+        self.model_card: str | None = None
 
     def _prepare_for_fsdp(self) -> None:
         """Chooses what FSDP gathers at a time, and gives scalars, which it cannot divide, a dimension until they are saved."""
@@ -198,6 +201,7 @@ class ValorTrainer(Trainer):
             inputs=inputs,
             chunk_size=self.args.contrastive_chunk_size,
             backward=lambda loss, **kwargs: self.accelerator.backward(loss / steps, **kwargs),
+            record=lambda losses: self.record_group_losses(task, losses),
             precision=self.compute_loss_context_manager,
             defer_sync=lambda: self.accelerator.no_sync(model),
         )
@@ -258,7 +262,18 @@ class ValorTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         outputs = self.forward(model, inputs)
+        if model.training:
+            self.record_group_losses(inputs["task"], outputs)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def record_group_losses(self, task: str, outputs: Mapping[str, Any]) -> None:
+        """Takes note of the losses of modality groups, for the next log."""
+        kinds = {"alignment_losses": "alignment_loss", "captioning_losses": "captioning_loss"}
+        if task == "question_answering":
+            kinds = {"captioning_losses": "answer_loss"}
+        for field, kind in kinds.items():
+            for group, loss in (outputs.get(field) or {}).items():
+                self.group_losses[f"{kind}/{group}"].append(loss.detach())
 
     def forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
         """The model's output; only a multitask model is told its task."""
@@ -303,7 +318,7 @@ class ValorTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean loss of each source since the last log, over the batches of all ranks."""
+        """Adds the mean losses since the last log of each source and of each modality group, over all ranks."""
         if "train_runtime" in logs and self.state.global_step == self._initial_global_step:
             return  # a finished training was resumed: zeros are no results
         if "loss" in logs:
@@ -311,12 +326,24 @@ class ValorTrainer(Trainer):
             if len(self.train_dataset.sources) > 1:
                 for source, losses in self.source_losses.items():
                     logs[f"loss/{source}"] = self.mean_over_ranks(losses)
+            for name, losses in sorted(self.group_losses.items()):
+                steps = self.accelerator.reduce(torch.stack(losses).float(), "mean")
+                if (present := steps[steps != 0]).numel():  # in other steps no sample has the group's modalities
+                    logs[name] = present.mean().item()
             self.source_losses.clear()
+            self.group_losses.clear()
         super().log(logs, start_time)
 
     def mean_over_ranks(self, values: Sequence[torch.Tensor]) -> float:
         """The mean of scalars of all ranks, each of which has the same number of them."""
         return self.accelerator.reduce(torch.stack(list(values)).float().mean(), "mean").item()
+
+    def create_model_card(self, **kwargs) -> None:
+        """Writes `model_card`, where that is set, in place of the draft of `Trainer`; never over a card of somebody else."""
+        if self.model_card is None:
+            super().create_model_card(**kwargs)
+        elif self.is_world_process_zero() and not write_model_card(self.model_card, self.args.output_dir):
+            logger.warning(f"{self.args.output_dir}/README.md was written by somebody else and stays as it is.")
 
     def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **kwargs) -> TrainOutput:
         """

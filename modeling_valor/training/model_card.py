@@ -1,0 +1,116 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The README.md of a trained model: what it was trained on, how, and what was measured."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from huggingface_hub import EvalResult, ModelCardData
+
+from .. import __version__
+from ..evaluation.outputs import CARD_TASKS
+
+
+MARK = "<!-- Written by modeling-valor after training; delete this line to keep your own changes. -->"
+
+LOADING = """```python
+from modeling_valor import {model_class}, ValorProcessor
+
+model = {model_class}.from_pretrained("{name}").eval()
+processor = ValorProcessor.from_pretrained("{name}")
+```"""
+
+
+@dataclass(frozen=True)
+class MeasuredTask:
+    """One evaluation.
+
+    Args:
+        task: "retrieval", "captioning" or "question_answering".
+        dataset, split: what was measured; the split in words where it is a part of one.
+        samples: how many.
+        metrics: recalls and accuracies in percent, captioning metrics times 100.
+    """
+
+    task: str
+    dataset: str
+    split: str | None
+    samples: int
+    metrics: Mapping[str, float]
+
+
+def public_name(name: str) -> str:
+    """The last part of a path that is on this machine; a name on the Hub as it is."""
+    return Path(name).resolve().name if os.path.exists(name) else name
+
+
+def model_card(
+    name: str,
+    model_class: str,
+    overview: Mapping[str, str],
+    measured: Mapping[str, MeasuredTask],
+    base_model: str | None = None,
+) -> str:
+    """
+    The text of a model card.
+
+    Args:
+        name: of the model.
+        model_class: of modeling_valor, that loads it.
+        overview: of `overview.describe_training`.
+        measured: by name of the evaluation.
+        base_model: what the training started from; in the metadata if it is a name on the Hub.
+    """
+    results = [entry for part in measured.values() for entry in _eval_results(part)]
+    metadata = ModelCardData(
+        library_name="transformers",
+        base_model=None if base_model is None or os.path.exists(base_model) else base_model,
+        tags=["valor", *dict.fromkeys(CARD_TASKS[part.task][0] for part in measured.values())],
+        model_name=name,
+        eval_results=results or None,
+    )
+    lines = ["---", metadata.to_yaml().strip(), "---", MARK, "", f"# {name}", ""]
+    lines += [f"VALOR, trained with modeling-valor {__version__}.", "", "## Use", ""]
+    lines += [LOADING.format(model_class=model_class, name=name), "", "## Training", ""]
+    lines += [f"- {heading}: {text}" for heading, text in overview.items()]
+    lines += [f"- Versions: transformers {transformers.__version__}, torch {torch.__version__}"]
+    if measured:
+        lines += ["", "## Metrics", "", "Recalls and accuracies are in percent, captioning metrics times 100."]
+    for label, part in measured.items():
+        split = "" if part.split is None else f", split {part.split}"
+        lines += ["", f"{label} ({part.dataset}{split}, {part.samples:,} samples):", "", "| metric | value |"]
+        lines += ["| --- | ---: |", *(f"| {metric} | {value:.2f} |" for metric, value in part.metrics.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _eval_results(part: MeasuredTask) -> Sequence[EvalResult]:
+    task_type, task_name = CARD_TASKS[part.task]
+    return [
+        EvalResult(
+            task_type=task_type,
+            task_name=task_name,
+            dataset_type=part.dataset,
+            dataset_name=part.dataset,
+            dataset_split=part.split,
+            metric_type=metric.lower().replace("@", "_at_").replace("/", "_"),
+            metric_name=metric,
+            metric_value=round(value, 2),
+        )
+        for metric, value in part.metrics.items()
+    ]
+
+
+def write_model_card(text: str, folder: str | os.PathLike) -> bool:
+    """Writes README.md, and returns whether it did: a card that somebody else has written stays."""
+    path = Path(folder, "README.md")
+    if path.exists() and MARK not in path.read_text(encoding="utf-8"):
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return True
+
+
+__all__ = ["MeasuredTask", "model_card", "public_name", "write_model_card"]
