@@ -93,8 +93,8 @@ class ValorConditionEmbeddings(nn.Module):
         """(batch_size, frames, tokens, encoder_size) -> (batch_size, frames * tokens, hidden_size)."""
         if self.projection is not None:
             hidden_states = self.norm(self.projection(hidden_states))
-        positions = self.position_embedding.weight[: hidden_states.shape[1], None]
-        return (hidden_states + positions + self.type_embedding).flatten(1, 2)
+        positions = self.position_embedding(torch.arange(hidden_states.shape[1], device=hidden_states.device))
+        return (hidden_states + positions[:, None] + self.type_embedding).flatten(1, 2)
 
 
 class ValorTokenWeight(nn.Module):

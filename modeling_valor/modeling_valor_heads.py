@@ -215,11 +215,14 @@ class ValorDecoderModel(ValorPreTrainedModel):
         return outputs, list(outputs.last_hidden_state.chunk(len(groups)))
 
     def caption_prompt(
-        self, prompt_input_ids: torch.LongTensor | None, prompt_attention_mask: torch.Tensor | None
+        self,
+        prompt_input_ids: torch.LongTensor | None,
+        prompt_attention_mask: torch.Tensor | None,
+        device: torch.device,
     ) -> tuple[torch.LongTensor | None, torch.Tensor | None]:
         """The prompt given, else the configuration's."""
         if prompt_input_ids is None:
-            return self.valor.prompt("caption_prompt_ids", self.device), None
+            return self.valor.prompt("caption_prompt_ids", device), None
         return prompt_input_ids, self.valor.text_attention_mask(prompt_input_ids, prompt_attention_mask)
 
     def conditions_of(
@@ -406,7 +409,7 @@ class ValorForPreTraining(ValorDecoderModel):
                 decoder_attention_mask,
                 conditions,
                 groups,
-                *self.caption_prompt(prompt_input_ids, prompt_attention_mask),
+                *self.caption_prompt(prompt_input_ids, prompt_attention_mask, conditions.device),
                 **kwargs,
             )
             group_logits, group_labels = {}, {}
@@ -498,7 +501,7 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
             attention_mask,
             conditions,
             groups,
-            self.caption_prompt(prompt_input_ids, prompt_attention_mask),
+            self.caption_prompt(prompt_input_ids, prompt_attention_mask, conditions.device),
             labels,
             label_smoothing=self.config.label_smoothing,
             logits_to_keep=logits_to_keep,

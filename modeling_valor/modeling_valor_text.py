@@ -45,6 +45,11 @@ class ValorConditions(ModelOutput):
         """The modalities given, video before audio as everywhere in VALOR."""
         return tuple(name for name in ("video", "audio") if getattr(self, name) is not None)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are; the model's own `device` is "meta" where parts of it are offloaded."""
+        return self[self.modalities[0]].device
+
     def mask(self, modality: str) -> torch.BoolTensor | None:
         """Mask of the modality's tokens; `None` when all of them are valid."""
         return getattr(self, f"{modality}_mask")
@@ -130,7 +135,10 @@ class ValorTextEmbeddings(nn.Module):
             inputs_embeds = self.word_embeddings(input_ids)
         if position_ids is None:
             position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
-        token_type = self.prompt_embedding if is_prompt else self.token_type_embeddings.weight[0]
+        # Called, not indexed: the weights of a part that is offloaded are there only while it is called
+        token_type = (
+            self.prompt_embedding if is_prompt else self.token_type_embeddings(torch.zeros_like(position_ids[..., :1]))
+        )
         return self.dropout(self.norm(inputs_embeds + self.position_embeddings(position_ids) + token_type))
 
 
@@ -402,7 +410,8 @@ class ValorTextModel(ValorTextPreTrainedModel):
         if past_key_values is not None and len(groups) > 1:
             raise ValueError(f"A cache serves one modality group at a time, got {len(groups)} groups.")
 
-        rows, text_length = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
+        text = input_ids if input_ids is not None else inputs_embeds
+        rows, text_length = text.shape[:2]
         prefix_length, prefix_mask = self.prefix_mask(
             prompt_input_ids, prompt_attention_mask, conditions if merge else None, groups, rows
         )
@@ -413,7 +422,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
                     f"The text has {cached_text + text_length} tokens, but the model has only "
                     f"{self.config.max_position_embeddings} positions. Truncate it."
                 )
-            position_ids = torch.arange(cached_text, cached_text + text_length, device=self.device)
+            position_ids = torch.arange(cached_text, cached_text + text_length, device=text.device)
         hidden_states = self.embeddings(input_ids, position_ids, inputs_embeds).repeat(len(groups), 1, 1)
         if past_length == 0 and prefix_length > 0:
             prefix = self.prefix_embeddings(prompt_input_ids, conditions if merge else None, len(groups), rows)
@@ -469,7 +478,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         if all(part is None for part in parts):
             return sum(lengths), None
         parts = [
-            torch.ones(len(groups) * rows, length, dtype=torch.bool, device=self.device) if part is None else part
+            prompt_input_ids.new_ones(len(groups) * rows, length, dtype=torch.bool) if part is None else part
             for part, length in zip(parts, lengths, strict=True)
         ]
         return sum(lengths), torch.cat(parts, dim=1)

@@ -590,6 +590,57 @@ def test_disk_offload_gives_the_same_captions(saved, tmp_path):
     assert torch.equal(offloaded.generate(**inputs, max_new_tokens=4), whole.generate(**inputs, max_new_tokens=4))
 
 
+def outputs_of(model) -> list[torch.Tensor]:
+    """What a head gives for a batch, by all of its ways: losses, scores, texts with and without beams."""
+    batch = tiny_batch()
+    media = {name: batch[name] for name in ("pixel_values_videos", "input_features")}
+    torch.manual_seed(0)
+    with torch.no_grad():
+        if isinstance(model, (ValorModel, ValorForRetrieval)):
+            mixed = model(**batch, **MIXED, return_loss=False).similarity["t-av"]
+            return [model(**batch, return_loss=True).loss, model.score(batch, media), mixed]
+        if isinstance(model, ValorForPreTraining):
+            return [model(**batch).loss]
+        question = {}
+        if isinstance(model, ValorForQuestionAnswering):
+            question["question_input_ids"] = batch["input_ids"]
+        texts = [model.generate(**media, **question, max_new_tokens=3, num_beams=beams) for beams in (1, 2)]
+        return [model(**batch, **question, labels=batch["input_ids"]).loss, *texts]
+
+
+PROMPTS = {"caption_prompt_ids": PROMPT, "question_prompt_ids": [110, 111], "retrieval_prompt_ids": PROMPT}
+BERT = {"model_type": "bert", "vocab_size": 200, "hidden_size": 24, "num_hidden_layers": 1}
+BERT |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 20}
+
+
+@pytest.mark.parametrize("device_map", ["auto", "parts"])
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (ValorModel, {"text_encoder_config": BERT, **PROMPTS}),
+        (ValorForRetrieval, {"alignment": "coarse"}),
+        (ValorForPreTraining, {"vision_config": SWIN, "cross_attention_type": "parallel"}),
+        (ValorForCaptioning, PROMPTS),
+        (ValorForQuestionAnswering, {"cross_attention_type": "merge", **PROMPTS}),
+    ],
+)
+def test_every_part_may_be_offloaded(tmp_path, cls, options, device_map):
+    """ "parts": each of the model's parts lies on the disk, so that all weights are there only while they are used."""
+    tiny_model(cls, **options).save_pretrained(tmp_path)
+    whole = cls.from_pretrained(tmp_path).eval()
+    base = getattr(whole, "valor", whole)
+    prefix = "" if base is whole else "valor."
+    placing = {"device_map": "auto", "max_memory": {"cpu": 150_000}}
+    if device_map == "parts":
+        parts = [f"{prefix}{name}" for name, _ in base.named_children()]
+        parts += [name for name, _ in whole.named_children() if name == "lm_head"]
+        placing = {"device_map": {**dict.fromkeys(parts, "disk"), f"{prefix}logit_scale": "cpu"}}
+    offloaded = cls.from_pretrained(tmp_path, offload_folder=tmp_path / "offload", **placing).eval()
+    assert "disk" in offloaded.hf_device_map.values()
+    for output, expected in zip(outputs_of(offloaded), outputs_of(whole), strict=True):
+        torch.testing.assert_close(output, expected)
+
+
 def test_lora_trains_adapters_only(saved, tmp_path):
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(
