@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeAlias
@@ -249,7 +250,8 @@ def media_kind(name: str | os.PathLike) -> str | None:
 def list_media(source: str | os.PathLike) -> list[str]:
     """The samples that a file or folder stands for, in natural order (clip_2 before clip_10).
 
-    A folder that holds images only is the frames of one video, and stands for itself. Any other folder is a collection:
+    A folder that holds images only, or with them one sound as `valor extract` writes it, is the frames of one video, and
+    stands for itself. Any other folder is a collection:
     its media files, of which an image is one too, and what its subfolders stand for. Hidden files, links to folders and
     what has no suffix of media are passed over. A file or URL stands for itself.
 
@@ -266,16 +268,17 @@ def list_media(source: str | os.PathLike) -> list[str]:
 
 
 def _list_folder(folder: str | os.PathLike) -> list[str]:
-    found, kinds = [], set()
+    found, kinds = [], Counter()
     for path in _natural_order(folder):
         if path.is_dir():
             inside = [] if path.is_symlink() else _list_folder(path)
             kinds.update(["folder"] if inside else [])
             found += inside
         elif (kind := media_kind(path)) is not None:
-            kinds.add(kind)
+            kinds[kind] += 1
             found.append(str(path))
-    return [os.fspath(folder)] if kinds == {"image"} else found
+    is_one_video = kinds["image"] > 0 and kinds["audio"] <= 1 and set(kinds) <= {"image", "audio"}
+    return [os.fspath(folder)] if is_one_video else found
 
 
 def list_frame_files(folder: str | os.PathLike) -> list[Path]:
@@ -284,9 +287,11 @@ def list_frame_files(folder: str | os.PathLike) -> list[Path]:
     Raises:
         MediaError: the folder holds no image files, or is a collection of videos or sounds.
     """
-    files = [path for path in _natural_order(folder) if media_kind(path) is not None and not path.is_dir()]
-    others = [path for path in files if media_kind(path) != "image"]
-    if others:
+    paths = [path for path in _natural_order(folder) if media_kind(path) is not None and not path.is_dir()]
+    files = [path for path in paths if media_kind(path) == "image"]
+    others = [path for path in paths if media_kind(path) != "image"]
+    one_sound = len(others) == 1 and media_kind(others[0]) == "audio"  # that of the frames
+    if others and not (files and one_sound):
         raise MediaError(
             f"{source_name(folder)} is a collection, with {others[0].name} in it, and not the frames of one video: give "
             "its files one by one (`list_media`)."

@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Extracted folders: what they hold is what the clips hold; killed, broken and crashing extractions."""
 
+import errno
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from modeling_valor.cli.main import main
 from modeling_valor.data import extract as extract_module
 from modeling_valor.data.extract import ExtractOptions, extract
 from modeling_valor.data.failures import TooManyFailures
+from modeling_valor.data.files import sole_writer
 from modeling_valor.data.readers import read_folder
 from modeling_valor.data.samples import Question, Sample, SampleStream
 from modeling_valor.media import audio_info, read_audio, read_frames
@@ -307,3 +309,69 @@ def test_real_media_are_extracted(shared, tmp_path):
     torch.manual_seed(0)
     result = extract(samples, tmp_path, ExtractOptions(num_frames=2, short_side=64), workers=1)
     assert result.clips == len(samples) and not result.failures
+
+
+# --- Disks and other runs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_ends_an_extraction_with_one_sentence_and_keeps_what_is_there(
+    tmp_path, monkeypatch, capfd, workers
+):
+    save, done = Image.Image.save, []
+
+    def fail_at_the_third(self, path, *args, **kwargs):
+        done.append(path)
+        if "clips/2" in str(path) or "clips/.2" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, path, *args, **kwargs)
+
+    for number in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    rows = [{"file_name": f"{number}.png", "caption": "grey"} for number in range(4)]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(Image.Image, "save", fail_at_the_third)
+    out = tmp_path / "out"
+    assert main(["extract", str(tmp_path), str(out), "--workers", str(workers)]) == 1
+    (line,) = capfd.readouterr().err.strip().split("\n")
+    assert line.startswith(f"valor extract: {out}") and "cannot be written to: No space left on device" in line
+    assert not (out / "metadata.jsonl").exists() and not list(out.rglob("*.partial"))
+    monkeypatch.undo()
+    again = extract(read_folder(tmp_path), out, workers=1, origin=str(tmp_path))
+    assert again.clips == 4 and again.extracted <= 2
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch, capfd):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "out"))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(["extract", str(EXAMPLES), str(tmp_path / "out"), "--workers", "1"]) == 1
+    (line,) = capfd.readouterr().err.strip().split("\n")
+    assert f"{tmp_path / 'out'} cannot be written to: Read-only file system" in line
+
+
+def test_a_second_extraction_into_a_folder_is_refused_by_name(tmp_path, capfd):
+    out = tmp_path / "out"
+    out.mkdir()
+    with sole_writer(out, ".extract.lock"):
+        with pytest.raises(ValueError, match=f"^{out} is being written by another run"):
+            extract(read_folder(EXAMPLES), out, workers=1)
+        assert main(["extract", str(EXAMPLES), str(out), "--workers", "1"]) == 1
+        (line,) = capfd.readouterr().err.strip().split("\n")
+        assert str(out) in line and "another run" in line
+        assert [path.name for path in out.iterdir()] == [".extract.lock"]
+    assert extract(read_folder(EXAMPLES), out, workers=1).clips == 2
+
+
+def test_a_damaged_note_of_an_extraction_is_named(tmp_path):
+    extract(read_folder(EXAMPLES)[:1], tmp_path, workers=1)
+    (tmp_path / ".extract.json").write_text("{")
+    with pytest.raises(ValueError, match=r"\.extract\.json is damaged"):
+        extract(read_folder(EXAMPLES)[:1], tmp_path, workers=1)
+
+
+def test_other_bytes_with_one_id_are_refused(tmp_path):
+    samples = [Sample("a", Path(name).read_bytes()) for name in (CLIP, CLIP.replace("00000", "00001"))]
+    with pytest.raises(ValueError, match="two clips have the id 'a'"):
+        extract(samples, tmp_path, workers=1)

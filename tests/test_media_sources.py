@@ -158,6 +158,17 @@ def test_a_folder_of_images_only_is_one_video(tmp_path):
     assert [path.name for path in list_frame_files(tmp_path)] == ["f2.JPG", "f10.jpg"]
 
 
+def test_frames_with_one_sound_as_extracted_are_one_video(tmp_path):
+    for name in ("frame_0001.jpg", "frame_0002.jpg", "audio.wav"):
+        (tmp_path / name).touch()
+    assert list_media(tmp_path) == [str(tmp_path)]
+    assert [path.name for path in list_frame_files(tmp_path)] == ["frame_0001.jpg", "frame_0002.jpg"]
+    (tmp_path / "other.wav").touch()
+    assert len(list_media(tmp_path)) == 4
+    with pytest.raises(MediaError, match=r"is a collection, with audio\.wav in it"):
+        list_frame_files(tmp_path)
+
+
 def test_any_other_folder_of_media_is_a_collection(tmp_path):
     touch(
         tmp_path, "b10.mp4", "b2.mp4", "cover.jpg", "list.csv", "c/1.png", "c/2.png", "d/e/x.wav", "d/y.mov", "f/z.txt"

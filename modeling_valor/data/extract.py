@@ -37,6 +37,7 @@ from ..media import (
 )
 from .failures import MAX_FAILURES, Failure, FailureLog, attempt, describe
 from .files import WriteError, appearing, end_with_parent, remove, sole_writer, writing_to
+from .fingerprints import IncomparableError, fingerprint
 from .readers import METADATA_FILES
 from .samples import Sample, SampleStream, each_sample
 
@@ -239,8 +240,7 @@ def _jobs(
             log.update(1, [described])
             bar.update()
             continue
-        name, row = described
-        files = _identity([sample.video, sample.audio])
+        name, row, files = described
         draft.write(row)
         if names.setdefault(name, files) != files:
             raise ValueError(f"two clips have the id {sample.id!r}: give each its own.")
@@ -251,8 +251,8 @@ def _jobs(
             yield _Job(sample.id, str(clips / name), sample.video, sample.audio)
 
 
-def _describe(sample: Sample) -> tuple[str, str]:
-    """A sample's folder and its line of metadata, in UTF-8."""
+def _describe(sample: Sample) -> tuple[str, str, Any]:
+    """A sample's folder, its line of metadata, in UTF-8, and what two samples of one clip have in common."""
     name = _folder_name(sample.id)
     qa = [
         {"question": q.text, "answer": q.answers[0] if len(q.answers) == 1 else q.answers or None}
@@ -262,7 +262,11 @@ def _describe(sample: Sample) -> tuple[str, str]:
     ]
     row = json.dumps({"id": sample.id, "clip": name, "captions": sample.captions, "qa": qa}, ensure_ascii=False)
     row.encode()
-    return name, row + "\n"
+    try:
+        files = fingerprint([sample.video, sample.audio])
+    except IncomparableError:
+        files = None
+    return name, row + "\n", files
 
 
 def _folder_name(identity: str) -> str:
@@ -276,13 +280,6 @@ def _folder_name(identity: str) -> str:
     name = urllib.parse.quote(identity, safe=" ,()+=@")
     name = f"%2E{name[1:]}" if name.startswith(".") else name
     return name if len(name) <= 200 else f"{name[:160]}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
-
-
-def _identity(source: Any) -> Any:
-    """What two samples of one clip have in common."""
-    if isinstance(source, (list, tuple)):
-        return tuple(map(_identity, source))
-    return hash(source) if isinstance(source, (str, bytes, os.PathLike)) else getattr(source, "name", None)
 
 
 def _metadata(draft: Path, directory: Path) -> Iterator[str]:

@@ -13,9 +13,22 @@ from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+_topics_of_warnings: set[str] = set()
+
+
+def warn_once(topic: str, message: str) -> None:
+    """Logs a warning, the first one about a topic in this process."""
+    if topic not in _topics_of_warnings:
+        _topics_of_warnings.add(topic)
+        logger.warning(message)
 
 
 class WriteError(OSError):

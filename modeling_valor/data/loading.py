@@ -5,21 +5,24 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import safetensors.torch
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from ..media import MediaError
+from ..media_container import reason
 from ..processing_valor import MASKS, ValorProcessor
 from .failures import Failure, attempt, describe
-from .files import appearing
+from .files import appearing, warn_once
+from .fingerprints import IncomparableError, file_state, fingerprint, is_unchanged
 from .samples import Sample, UnreadableFile
 from .text import clean_answer, clean_caption, clean_question
 
@@ -27,6 +30,9 @@ from .text import clean_answer, clean_caption, clean_question
 TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
 """What a model can be trained for: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
 
+
+_CACHE_FORMAT = 2
+"""Changes when the files of a cache of media do, so that older ones are not taken for damaged."""
 
 _INPUTS = dict(zip("va", MASKS.items(), strict=True))
 
@@ -128,8 +134,9 @@ def load_media(
     Args:
         cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It
             serves one set of `options`, without anything random in them, and all modalities. Clips are known by their ids
-            and where their files lie, and are read anew if those have changed; what is there serves files that are gone.
-            Of media given as arrays only the id is known: do not mix those of several datasets in one folder.
+            and where their files lie or what their arrays hold, and are read anew if files have changed; what is there
+            serves files that are gone. Damaged files of the cache are read anew, and a folder that cannot be written to
+            is used without writing; both are said once.
 
     Raises:
         MediaError: a file cannot be read, or nothing of `modalities` is there.
@@ -137,9 +144,13 @@ def load_media(
     if cache is None:
         return _read_media(sample, processor, modalities, options)
     sources = [sample.video, sample.audio]
-    digest = hashlib.sha256(json.dumps([sample.id, *map(_place_of, sources)]).encode()).hexdigest()
+    try:
+        place = json.dumps([sample.id, *map(fingerprint, sources)], sort_keys=True)
+    except IncomparableError:
+        return _read_media(sample, processor, modalities, options)
+    digest = hashlib.sha256(place.encode()).hexdigest()
     path = cache / digest[:2] / f"{digest}.safetensors"
-    state = [_state_of(source) for source in sources]
+    state = [file_state(source) for source in sources]
     wanted = {name for key, names in _INPUTS.items() if key in modalities for name in names}
     media = _read_cached(path, state, wanted)
     if media is None:
@@ -150,47 +161,60 @@ def load_media(
                 raise
             # What is not wanted now may be what is broken; the clip is then read each time
             return _read_media(sample, processor, modalities, options)
-        path.parent.mkdir(parents=True, exist_ok=True)
         halves = {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
-        with appearing(path) as partial:
-            save_file(halves, partial, metadata={"state": json.dumps(state)})
+        _write_cached(path, state, halves)
         media = {name: value for name, value in halves.items() if name in wanted}
     if not media:
         raise MediaError(f'{sample.id} has nothing of `modalities="{modalities}"`.')
     return {name: value.float() if value.is_floating_point() else value for name, value in media.items()}
 
 
-def _place_of(source: Any) -> str | None:
-    """Where a medium comes from, as far as that can be told."""
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    return os.path.abspath(source) if isinstance(source, str | os.PathLike) else None
-
-
-def _state_of(source: Any) -> list[int] | None:
-    """Size and time of a file, by which its changes are noticed; None where there is none."""
+def _write_cached(path: Path, state: list[Any], media: dict[str, torch.Tensor]) -> None:
+    media = {name: value.contiguous() for name, value in media.items()}
+    checksums = {name: _checksum(value) for name, value in media.items()}
+    metadata = {"state": json.dumps(state), "checksums": json.dumps(checksums)}
     try:
-        status = os.stat(source)
-    except (OSError, TypeError, ValueError):
-        return None
-    return [status.st_size, status.st_mtime_ns]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with appearing(path) as partial:
+            partial.write_bytes(safetensors.torch.save(media, metadata))
+    except OSError as error:
+        folder = path.parents[1]
+        warn_once(
+            f"{folder} cannot be written to",
+            f"The cache {folder} cannot be written to ({reason(error)}); what it lacks is decoded each time.",
+        )
 
 
-def _read_cached(path: Path, state: Sequence[list[int] | None], wanted: set[str]) -> dict[str, torch.Tensor] | None:
-    """What is wanted of a cached file; None where there is none, or one that was made from other media than now.
+def _read_cached(path: Path, state: list[Any], wanted: set[str]) -> dict[str, torch.Tensor] | None:
+    """What is wanted of a cached file; None where there is none, it is damaged, or it was made from other media than now.
 
     Media that are gone (their state is None) are taken to be as they were.
     """
     try:
         with safe_open(path, "pt") as file:
-            known = json.loads((file.metadata() or {}).get("state", "[]"))
-            if len(known) != len(state) or any(
-                now not in (None, then) for now, then in zip(state, known, strict=True)
-            ):
+            notes = file.metadata()
+            then, checksums = json.loads(notes["state"]), json.loads(notes["checksums"])
+            if not is_unchanged(state, then):
                 return None
-            return {name: file.get_tensor(name) for name in wanted & set(file.keys())}
+            if set(file.keys()) != set(checksums):
+                raise ValueError("it has other tensors than it says")
+            media = {name: file.get_tensor(name) for name in wanted & set(checksums)}
+        if any(_checksum(value) != checksums[name] for name, value in media.items()):
+            raise ValueError("a tensor is not the one that was written")
+        return media
     except FileNotFoundError:
         return None
+    except Exception as error:  # a damaged file leads its readers to any of them
+        folder = path.parents[1]
+        warn_once(
+            f"{folder} is damaged",
+            f"{path} is damaged ({reason(error)}); this file, and others of the cache {folder} that are, are read anew.",
+        )
+        return None
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    return zlib.crc32(tensor.numpy().tobytes(), zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode()))
 
 
 def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: LoadingOptions) -> Path:
@@ -205,7 +229,7 @@ def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: Lo
         )
     parts = [part.to_json_string() for part in (processor.video_processor, processor.feature_extractor)]
     media_options = {name: value for name, value in options.media_options.items() if name != "modalities"}
-    settings = json.dumps([*parts, media_options], sort_keys=True)
+    settings = json.dumps([*parts, media_options, _CACHE_FORMAT], sort_keys=True)
     return Path(root) / hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 

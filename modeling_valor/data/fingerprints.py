@@ -1,0 +1,88 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""What tells media from one another without decoding them: where they are, what they hold, and whether they changed."""
+
+import hashlib
+import os
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..media_sources import media_source
+
+
+class IncomparableError(ValueError):
+    """Media of a kind that cannot be told from others of its kind, such as a generator."""
+
+
+def fingerprint(source: Any, with_state: bool = False) -> Any:
+    """What tells a medium from others, as JSON has it: a file's path or address, or a digest of bytes and arrays.
+
+    Args:
+        with_state: size and time of files belong to it, so that a file that was written anew is another medium.
+
+    Raises:
+        IncomparableError: nothing does.
+    """
+    file = media_source(source)
+    if isinstance(file, (str, os.PathLike)):
+        place = _place(file)
+        return [place, file_state(file)] if with_state else place
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return hashlib.sha256(file).hexdigest()
+    if isinstance(source, (np.ndarray, torch.Tensor, Image.Image)):
+        array = np.ascontiguousarray(source.detach().cpu().float() if isinstance(source, torch.Tensor) else source)
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array).hexdigest()]
+    if isinstance(source, Mapping):
+        return {str(name): fingerprint(value, with_state) for name, value in source.items()}
+    if isinstance(source, (list, tuple)):
+        return [fingerprint(value, with_state) for value in source]
+    if source is None or isinstance(source, (int, float)):
+        return source
+    name = getattr(source, "name", None)  # a file object
+    if isinstance(name, str):
+        return name
+    raise IncomparableError(f"a {type(source).__name__} cannot be told from another")
+
+
+def file_state(source: Any) -> list[Any] | None:
+    """Size and time of change of a file, or those of a folder's files, or of each file of a list; None where there is none."""
+    if isinstance(source, (list, tuple)):
+        return [file_state(item) for item in source]
+    file = media_source(source)
+    if not isinstance(file, (str, os.PathLike)):
+        return None
+    path = _place(file).partition("#t=")[0]
+    try:
+        if os.path.isdir(path):
+            with os.scandir(path) as entries:
+                return sorted([entry.name, *_size_and_time(entry.stat())] for entry in entries)
+        return _size_and_time(os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def is_unchanged(now: Any, then: Any) -> bool:
+    """Whether files are as they were, by their [`file_state`]; those that are gone now are taken to be."""
+    if now is None or now == then:
+        return True
+    nested = isinstance(now, list) and isinstance(then, list) and len(now) == len(then)
+    return nested and all(map(is_unchanged, now, then))
+
+
+def _place(file: str | os.PathLike) -> str:
+    """The absolute path of a local file, or an address as it is."""
+    name = os.fsdecode(file)
+    if name.startswith("file://"):
+        return urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
+    if "://" in name or name.startswith("data:"):
+        return name
+    return os.path.abspath(name if os.path.exists(name) else os.path.expanduser(name))
+
+
+def _size_and_time(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns]
