@@ -7,7 +7,7 @@ import os
 import struct
 import warnings
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,7 +149,8 @@ def read_image(source: MediaSource) -> torch.Tensor:
     Transparency is dropped, as `PIL.Image.convert("RGB")` does.
 
     Raises:
-        MediaError: not an image, a truncated one, or one of more than `MAX_IMAGE_PIXELS`, which is not decoded.
+        MediaError: not an image, a truncated one, or one of more than `MAX_IMAGE_PIXELS` or the limit of memory, which
+            is not decoded.
     """
     with open_source(source) as path:
         name = path.name
@@ -161,24 +162,33 @@ def read_image(source: MediaSource) -> torch.Tensor:
             return _image_tensor(image)
 
 
-def _open_image(path: str, name: str) -> Image.Image | None:
+def _open_image(path: LocalFile, name: str) -> Image.Image | None:
     """The image at `path`, its header read; None for a file of another kind."""
     try:
-        with _damage_of_image(name):
+        with path.budget.charged(), _damage_of_image(name):
             image = Image.open(path, formats=_IMAGE_FORMATS)
     except Image.UnidentifiedImageError:
         return None
-    if image.width * image.height > MAX_IMAGE_PIXELS:
+    try:
+        if image.width * image.height > MAX_IMAGE_PIXELS:
+            raise MediaError(_too_large(name, image.width, image.height, MAX_IMAGE_PIXELS))
+        _check_memory(path, image.width, image.height)
+    except MediaError:
         image.close()
-        raise MediaError(_too_large(name, image.width, image.height, MAX_IMAGE_PIXELS))
+        raise
     return image
+
+
+def _check_memory(path: LocalFile, width: int, height: int, count: int = 1) -> None:
+    what = f"a picture of {width} x {height}" if count == 1 else f"{count} pictures of {width} x {height}"
+    path.budget.check_memory(3 * width * height * count, what)
 
 
 @contextlib.contextmanager
 def _damage_of_image(name: str) -> Iterator[None]:
     try:
         yield
-    except Image.UnidentifiedImageError:
+    except (Image.UnidentifiedImageError, MediaError):
         raise
     except Exception as error:  # PIL raises whatever a broken file leads it to
         raise MediaError(f"{name} cannot be read as an image: {reason(error)}.") from error
@@ -192,43 +202,77 @@ def _image_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(ImageOps.exif_transpose(image).convert("RGB"))).permute(2, 0, 1)
 
 
-def _read_image_frames(image: Image.Image, choose: Callable[[int], list[int]]) -> VideoFrames:
-    """A still image as one frame; an animation (GIF, WebP, PNG) as a video, sampled by frame number."""
-    # Of the other formats, further pictures are pages, previews or the other eye's.
-    available = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG") else 1
-    step = image.info.get("duration", 0) / 1000 or 0.1
+def _read_image_frames(path: LocalFile, image: Image.Image, choose: Callable[[int], list[int]]) -> VideoFrames:
+    """A still image as one frame; an animation as a video, sampled by frame number."""
+    available, step = _animation(path, image)
     indices = choose(available) if available > 1 else [0]
-    frames = {}
-    for index in dict.fromkeys(indices):
-        if available > 1:
-            image.seek(index)
-        frames[index] = _image_tensor(image)
+    wanted = list(dict.fromkeys(indices))
+    _check_memory(path, image.width, image.height, len(wanted))
     return VideoFrames(
-        frames=torch.stack([frames[index] for index in indices]),
+        frames=_stack(zip(wanted, _pictures(path, image, wanted), strict=True), indices),
         timestamps=[index * step for index in indices],
         indices=indices,
         num_available=available,
         duration=available * step if available > 1 else 0.0,
         backend="pillow",
-        decoded=len(frames),
+        decoded=len(wanted),
     )
 
 
-def _read_folder(folder: str, choose: Callable[[int], list[int]]) -> VideoFrames:
+def _stack(pictures: Iterable[tuple[int, torch.Tensor]], indices: Sequence[int]) -> torch.Tensor:
+    """Numbered pictures (3, H, W) of one size as frames (F, 3, H, W), without holding all of them a second time."""
+    frames = None
+    for number, picture in pictures:
+        if frames is None:
+            frames = picture.new_empty(len(indices), *picture.shape)
+        frames[[row for row, index in enumerate(indices) if index == number]] = picture
+    return frames
+
+
+def _animation(path: LocalFile, image: Image.Image) -> tuple[int, float]:
+    """Number of frames of an animation (GIF, WebP, PNG) and the time between them in seconds; 1 for a still image."""
+    with path.budget.charged():
+        # Of the other formats, further pictures are pages, previews or the other eye's.
+        available = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG") else 1
+    return available, image.info.get("duration", 0) / 1000 or 0.1
+
+
+def _pictures(path: LocalFile, image: Image.Image, indices: Iterable[int]) -> Iterator[torch.Tensor]:
+    """Frames of an animation, by ascending numbers."""
+    for index in indices:
+        with path.budget.charged():
+            while image.tell() < index:
+                image.seek(image.tell() + 1)  # each is drawn over the one before
+                path.budget.check_time()
+        yield _image_tensor(image)
+
+
+def _read_folder(folder: LocalFile, choose: Callable[[int], list[int]]) -> VideoFrames:
     """Frames out of a folder of extracted ones, a second apart; only the chosen files are opened."""
     files = list_frame_files(folder)
     indices = choose(len(files))
-    frames = {index: read_image(files[index]) for index in dict.fromkeys(indices)}
-    if len({frame.shape for frame in frames.values()}) > 1:
-        raise MediaError(f"{folder} holds frames of different sizes.")
+    wanted = list(dict.fromkeys(indices))
+
+    def pictures() -> Iterator[tuple[int, torch.Tensor]]:
+        shape = None
+        for index in wanted:
+            path = str(files[index])
+            picture = read_image(LocalFile(path, path, folder.budget.limits))
+            if shape is None:
+                shape = picture.shape
+                _check_memory(folder, shape[2], shape[1], len(wanted))
+            if picture.shape != shape:
+                raise MediaError(f"{folder.name} holds frames of different sizes.")
+            yield index, picture
+
     return VideoFrames(
-        frames=torch.stack([frames[index] for index in indices]),
+        frames=_stack(pictures(), indices),
         timestamps=[float(index) for index in indices],
         indices=indices,
         num_available=len(files),
         duration=float(len(files)),
         backend="pillow",
-        decoded=len(frames),
+        decoded=len(wanted),
     )
 
 
@@ -276,7 +320,7 @@ def read_frames(
         image = _open_image(path, name)
         if image is not None:
             with image, _damage_of_image(name):
-                return _read_image_frames(image, choose)
+                return _read_image_frames(path, image, choose)
         with _video_track(path, name, head=num_frames + 32) as track:
             indices = choose(track.num_frames)
             moments = _moments(track, indices, num_frames)
@@ -325,9 +369,8 @@ def iterate_frames(
         image = _open_image(path, name)
         if image is not None:
             with image, _damage_of_image(name):
-                step = image.info.get("duration", 0) / 1000 or 0.1
-                frames = _read_image_frames(image, lambda available: choose(available, available * step)).frames
-            yield from frames
+                available, step = _animation(path, image)
+                yield from _pictures(path, image, choose(available, available * step))
             return
         with _video_track(path, name, head=96) as track:
             indices = choose(track.num_frames, track.duration)
