@@ -1,8 +1,12 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Accuracy of answers against the definition of VQAv2 and hand calculations."""
 
+import random
+import string
+
 import pytest
 
+from modeling_valor.data.text import clean_answer
 from modeling_valor.evaluation import answer_accuracy, normalize_answer
 
 
@@ -31,6 +35,39 @@ def test_answers_are_compared_as_in_vqav2(answer, normalized):
 def test_one_answer_is_an_exact_match():
     result = answer_accuracy(["Two.", "the piano", "guitar"], ["2", "piano", ["drum"]])
     assert result == {"accuracy": pytest.approx(200 / 3)}
+
+
+HARD = [
+    "t-shirt",
+    "T-Shirt",
+    "yes/no",
+    "3.5",
+    "1,000",
+    "it's",
+    "don't",
+    "rock 'n' roll",
+    "black-and-white",
+    "$5",
+    "a/c",
+]
+
+
+@pytest.mark.parametrize("answer", HARD)
+def test_an_answer_in_the_form_of_training_is_right(answer):
+    """What a perfectly trained model writes counts in full, with one annotator and with ten."""
+    written = clean_answer(answer)
+    assert answer_accuracy([written, written], [answer, [answer] * 10])["accuracy"] == 100
+
+
+def test_every_answer_is_right_in_the_form_of_training():
+    draw = random.Random(0)
+    marks = string.punctuation + string.ascii_letters + "0123456789  éß"
+    answers = ["".join(draw.choices(marks, k=draw.randint(1, 12))) for _ in range(500)]
+    assert answer_accuracy([clean_answer(answer) for answer in answers], answers)["accuracy"] == 100
+
+
+def test_other_forms_stay_wrong():
+    assert answer_accuracy(["tshirt", "shirt", "t", "35"], ["t shirt", "t-shirt", "t-shirt", "3,6"])["accuracy"] == 0
 
 
 @pytest.mark.parametrize("equal", range(11))

@@ -32,6 +32,7 @@ def clean_answer(text: str) -> str:
     """An answer as the 2023 loader cleans those it trains on, which is as a caption: "t-shirt" -> "tshirt".
 
     Answers to compare with stay as they are annotated. The 2023 evaluation wants them to be equal to the generated text
-    letter by letter; `modeling_valor.evaluation.answer_accuracy` compares them as VQAv2 does.
+    letter by letter, so that "t-shirt" was never right; `modeling_valor.evaluation.answer_accuracy` compares them as VQAv2
+    does, and takes this form of an answer for the answer.
     """
     return clean_caption(text)

@@ -5,6 +5,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ..data.text import clean_answer
+
 
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
 _CONTRACTIONS = (
@@ -52,6 +54,9 @@ def answer_accuracy(
     VQAv2's soft accuracy, made for ten: min(1, equal answers / 3), averaged over leaving each answer out in turn.
     Both sides are always normalised; VQAv2's program skips that where all answers of a question are the same.
 
+    The form in which training reads an answer (`data.text.clean_answer`) counts as that answer: a model that was trained
+    on "t-shirt" writes "tshirt", which VQAv2's program would not take for it.
+
     A type is a string, or a sequence from the general to the particular: ("Audio", "Counting") counts for "Audio" and
     for "Audio/Counting".
 
@@ -70,7 +75,7 @@ def answer_accuracy(
         given = [given] if isinstance(given, str) else given
         if not given:
             raise ValueError(f"Question {question} has no answer; leave it out, or give one.")
-        score = _soft_accuracy(normalize_answer(prediction), [normalize_answer(answer) for answer in given])
+        score = _soft_accuracy(normalize_answer(prediction), [_accepted_forms(answer) for answer in given])
         scores.append(score)
         levels = [kind] if isinstance(kind, str) else list(kind)
         for depth in range(1, len(levels) + 1):
@@ -81,9 +86,14 @@ def answer_accuracy(
     return result
 
 
-def _soft_accuracy(prediction: str, answers: list[str]) -> float:
+def _accepted_forms(answer: str) -> set[str]:
+    """The answer as it is written, and as training reads it."""
+    return {normalize_answer(answer), normalize_answer(clean_answer(answer))}
+
+
+def _soft_accuracy(prediction: str, answers: list[set[str]]) -> float:
     """1 or 0 for a single answer; for several, the mean of min(1, equal / 3) over leaving each out."""
-    equal = answers.count(prediction)
+    equal = sum(prediction in forms for forms in answers)
     if len(answers) == 1:
         return float(equal)
     left_equal, left_other = min(1.0, (equal - 1) / 3), min(1.0, equal / 3)
