@@ -11,6 +11,7 @@ from scipy.special import softmax
 from scipy.stats import rankdata
 
 from modeling_valor.evaluation import retrieval_metrics, retrieval_metrics_in_blocks
+from modeling_valor.evaluation.retrieval import query_ranks
 
 
 def slow_metrics(similarity, positives):
@@ -61,6 +62,42 @@ def test_dual_softmax_takes_an_item_from_a_query_that_wants_it_less():
     similarity = torch.tensor([[0.9, 0.1], [0.6, 0.5]])
     assert retrieval_metrics(similarity, [[0], [1]])["R@1"] == 50
     assert retrieval_metrics(similarity, [[0], [1]], dual_softmax=True)["R@1"] == 100
+
+
+def test_dual_softmax_does_not_invert_negative_similarities(caplog):
+    """A cosine of a trained model minus one: the right pairs are the highest, and all of them are negative."""
+    similarity = torch.eye(6) * 0.3 - 1 + torch.linspace(0, 0.1, 36).view(6, 6)
+    right = [[item] for item in range(6)]
+    with caplog.at_level("WARNING"):
+        shifted = retrieval_metrics(similarity, right, dual_softmax=True)
+    assert retrieval_metrics(similarity, right)["R@1"] == shifted["R@1"] == 100
+    (record,) = caplog.records
+    assert "negative, down to -0.9971" in record.message
+    assert shifted == retrieval_metrics(similarity + 1, right, dual_softmax=True)
+
+
+def test_dual_softmax_shifts_by_the_lowest_similarity(problem, caplog):
+    similarity, positives, backwards = problem
+    negative = similarity - 0.5
+    lowest = negative[negative > -math.inf].min()
+    assert lowest < 0
+    expected = retrieval_metrics(negative - lowest, positives, dual_softmax=True)
+    assert not caplog.records
+    both = retrieval_metrics_in_blocks(lambda: negative.split(7), positives, dual_softmax=True)
+    assert both == (expected, retrieval_metrics((negative - lowest).T, backwards, dual_softmax=True))
+    assert len(caplog.records) == 1
+
+
+def test_query_ranks_are_those_of_the_metrics(problem):
+    similarity, positives, _ = problem
+    found = query_ranks(similarity, positives, top=2)
+    counted = found.ranks[found.ranks > 0].double()
+    metrics = retrieval_metrics(similarity, positives)
+    assert counted.mean().item() == metrics["MeanR"] and len(counted) == sum(map(bool, positives))
+    for row, right in enumerate(positives):
+        if right:
+            assert found.best_scores[row] == similarity[row, found.best[row]] == similarity[row, right].max()
+        assert sorted(similarity[row].tolist())[-2:] == found.top_scores[row].tolist()[::-1]
 
 
 def test_ranks_by_hand():

@@ -1,12 +1,16 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Retrieval metrics: recall and rank, in both directions, from whole similarity matrices or blocks of their rows."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+
+logger = logging.getLogger(__name__)
 
 RECALLS = (1, 5, 10)
 
@@ -26,7 +30,8 @@ def retrieval_metrics(
 
     `dual_softmax` multiplies each similarity with a softmax of similarity / `temperature` over all queries of its item
     (Cheng et al., 2021), before ranking. It uses the test set's other queries: report it apart. The default
-    temperature suits similarities in [-1, 1], as `ValorModel.compute_similarity` gives them.
+    temperature suits similarities in [-1, 1], as `ValorModel.compute_similarity` gives them. A negative similarity would
+    fall where its softmax rises, so if there are any, the lowest is subtracted from all, and one warning says so.
 
     Raises:
         ValueError: If a similarity is NaN or inf, or `positives` does not fit the matrix.
@@ -51,7 +56,12 @@ def retrieval_metrics_in_blocks(
     that of one block. `positives` holds each query's right items; read backwards it gives each item's right queries.
     """
     pairs = _Pairs(positives)
-    normalizers = _logsumexp_of_items(blocks, temperature) if dual_softmax else None
+    normalizers, shift = _dual_softmax_terms(blocks, temperature) if dual_softmax else (None, 0.0)
+    if shift:
+        logger.warning(
+            f"Some similarities are negative, down to {-shift:.4g}: dual softmax is of similarities + {shift:.4g}, because "
+            "negative ones would be ranked the wrong way round."
+        )
 
     def scored() -> Iterable[tuple[Tensor, Tensor, Tensor]]:
         """Each block's mask of right pairs, its scores for its queries and its scores for all items."""
@@ -66,8 +76,8 @@ def retrieval_metrics_in_blocks(
                 logits = block.double() / temperature
                 yield (
                     right,
-                    _multiply(block, logits - normalizers.to(block.device)),
-                    _multiply(block, logits - logits.logsumexp(dim=1, keepdim=True)),
+                    _multiply(block, shift, logits - normalizers.to(block.device)),
+                    _multiply(block, shift, logits - logits.logsumexp(dim=1, keepdim=True)),
                 )
         if start != len(positives):
             raise ValueError(f"The similarity matrix has {start} rows, but `positives` has {len(positives)} queries.")
@@ -84,6 +94,40 @@ def retrieval_metrics_in_blocks(
     wrong_before = sum(_ranks(for_items, right, best_of_items, dim=0) - 1 for right, _, for_items in scored())
     item_ranks = wrong_before.cpu() + 1
     return _metrics(query_ranks[pairs.queries]), _metrics(item_ranks[pairs.items])
+
+
+@dataclass(frozen=True)
+class QueryRanks:
+    """Where each of Q queries has its right items, and which items it has first.
+
+    Args:
+        ranks: (Q,), the rank of the best right item as in [`retrieval_metrics`]; 0 for queries without right items.
+        best, best_scores: (Q,), that item and its similarity; without meaning where the rank is 0.
+        top, top_scores: (Q, K), the first K items and their similarities.
+    """
+
+    ranks: Tensor
+    best: Tensor
+    best_scores: Tensor
+    top: Tensor
+    top_scores: Tensor
+
+
+def query_ranks(similarity: Tensor, positives: Sequence[Sequence[int]], top: int = 3) -> QueryRanks:
+    """Ranks of the queries in the rows of `similarity`, one by one; arguments are those of [`retrieval_metrics`].
+
+    On the CPU, in blocks of rows.
+    """
+    pairs, blocks = _Pairs(positives), []
+    for start in range(0, len(similarity), _ROWS_OF_A_BLOCK):
+        block = similarity[start : start + _ROWS_OF_A_BLOCK]
+        right = pairs.mask(start, block)
+        best_scores = _best(block, right, dim=1)
+        best = (right & (block == best_scores[:, None])).int().argmax(dim=1)
+        ranks = _ranks(block, right, best_scores, dim=1).where(right.any(dim=1), 0)
+        top_scores, items = block.topk(min(top, block.shape[1]), dim=1)
+        blocks.append((ranks, best, best_scores, items, top_scores))
+    return QueryRanks(*(torch.cat(part).cpu() for part in zip(*blocks, strict=True)))
 
 
 class _Pairs:
@@ -123,20 +167,22 @@ def _checked(block: Tensor, start: int) -> Tensor:
     return block
 
 
-def _logsumexp_of_items(blocks: Callable[[], Iterable[Tensor]], temperature: float) -> Tensor:
-    """log of the dual softmax' denominator of each item, (items,), in double precision."""
-    total, start = None, 0
+def _dual_softmax_terms(blocks: Callable[[], Iterable[Tensor]], temperature: float) -> tuple[Tensor, float]:
+    """log of each item's denominator, (items,), in double precision, and what makes the lowest finite similarity >= 0."""
+    total, shift, start = None, 0.0, 0
     for block in blocks():
         block = _checked(block, start)
         start += block.shape[0]
         part = (block.double() / temperature).logsumexp(dim=0).cpu()
         total = part if total is None else torch.logaddexp(total, part)
-    return total
+        shift = max(shift, -block.masked_fill(block == -math.inf, 0).min().item())
+    return total, shift
 
 
-def _multiply(similarity: Tensor, log_softmax: Tensor) -> Tensor:
-    """similarity * exp(log_softmax) in double precision, -inf where the similarity is."""
-    return (similarity.double() * log_softmax.exp()).masked_fill(similarity == -math.inf, -math.inf)
+def _multiply(similarity: Tensor, shift: float, log_softmax: Tensor) -> Tensor:
+    """(similarity + shift) * exp(log_softmax) in double precision, -inf where the similarity is."""
+    product = (similarity.double() + shift) * log_softmax.exp()
+    return product.masked_fill(similarity == -math.inf, -math.inf)
 
 
 def _best(scores: Tensor, right: Tensor, dim: int) -> Tensor:
