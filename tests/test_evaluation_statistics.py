@@ -186,3 +186,25 @@ def test_paragraphs_of_a_benchmark_are_counted_as_their_sentences(tmp_path, caps
 def test_what_has_no_captions_is_said_in_a_sentence(annotations, capsys, source, message):
     assert main(["statistics", source, "--annotations", str(annotations)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_missing_source_is_named_and_the_others_are_measured(annotations, capsys):
+    (annotations / "dots.jsonl").write_text('{"caption": "..."}')
+    sources = ["clotho", "audiocaps", f"none={annotations / 'gone.json'}", str(annotations / "dots.jsonl"), "nowhere"]
+    assert main(["statistics", *sources, "--annotations", str(annotations)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[2:] == ["| AudioCaps (val, test) | 3 | 3.0 | 8.8 | 33.3 | 17.3 |"]
+    lines = printed.err.splitlines()
+    assert len(lines) == 4 and all(line.startswith("valor statistics: ") for line in lines)
+    for line, name in zip(lines, ("Clotho", "gone.json", "dots.jsonl", "nowhere"), strict=True):
+        assert name in line
+    assert main(["statistics", *sources, "--annotations", str(annotations), "--json"]) == 1
+    assert list(json.loads(capsys.readouterr().out)) == ["AudioCaps (val, test)"]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '[{"label": "Dog"}]', "1"])
+def test_an_odd_ontology_is_named(content, annotations, capsys):
+    (annotations / "ontology.json").write_text(content)
+    assert main(["statistics", str(annotations / "more.json"), "--annotations", str(annotations)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ontology.json" in line

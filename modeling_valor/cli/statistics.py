@@ -14,12 +14,13 @@ ONTOLOGIES = ("ontology.json", "audioset_ontology.json")
 EPILOG = """
 A benchmark's row has the captions of all its splits whose annotations are there, each caption by itself, and of each clip
 those of one split. LenCap is the mean number of words of a caption, ACD the number of audio concepts per hundred words;
-audio concepts come from AudioSet's ontology (ontology.json of github.com/audioset/ontology).
+audio concepts come from AudioSet's ontology (ontology.json of github.com/audioset/ontology). A source without captions is
+named, the others are measured, and the exit status is 1.
 """
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `valor statistics` with the arguments `argv` and gives the exit status, 1 for what has no captions."""
+    """Runs `valor statistics` with the arguments `argv` and returns the exit status, 1 if a source has no captions."""
     parser = argparse.ArgumentParser(prog="valor statistics", description=__doc__, epilog=EPILOG)
     parser.add_argument(
         "sources",
@@ -43,37 +44,40 @@ def main(argv: Sequence[str]) -> int:
         caption_statistics,
     )
 
-    try:
-        captions, paper = {}, {}
-        for source in args.sources:
+    ontology = args.ontology or _ontology_in(args.annotations)
+    concepts = None if ontology is None else audio_concepts(ontology)
+    captions, paper, missing = {}, {}, 0
+    for source in args.sources:
+        try:
             title, splits, texts = _captions_of(source, args.annotations)
-            name = f"{title} ({', '.join(splits)})" if splits else title
-            captions.setdefault(name, []).extend(texts)
-            paper[name] = PAPER_STATISTICS.get(title, {})
-        ontology = args.ontology or _ontology_in(args.annotations)
-        concepts = None if ontology is None else audio_concepts(ontology)
-        if args.json:
-            rows = {
-                name: {
-                    "captions": len(texts),
-                    "LenCap": caption_length(texts),
-                    "ACD": None if concepts is None else audio_concept_density(texts, concepts),
-                    "paper": paper[name],
-                }
-                for name, texts in captions.items()
+            if caption_length(texts) == 0:
+                raise ValueError(f"The captions of {source} have no words.")
+        except (ValueError, OSError) as error:
+            print(f"valor statistics: {' '.join(str(error).split())}", file=sys.stderr)
+            missing += 1
+            continue
+        name = f"{title} ({', '.join(splits)})" if splits else title
+        captions.setdefault(name, []).extend(texts)
+        paper[name] = PAPER_STATISTICS.get(title, {})
+    if args.json:
+        rows = {
+            name: {
+                "captions": len(texts),
+                "LenCap": caption_length(texts),
+                "ACD": None if concepts is None else audio_concept_density(texts, concepts),
+                "paper": paper[name],
             }
-            print(json.dumps(rows))
-        else:
-            print(caption_statistics(captions, concepts, paper), end="")
-    except (ValueError, OSError) as error:
-        print(f"valor statistics: {error}", file=sys.stderr)
-        return 1
+            for name, texts in captions.items()
+        }
+        print(json.dumps(rows))
+    elif captions:
+        print(caption_statistics(captions, concepts, paper), end="")
     if concepts is None:
         print(
             "ACD is left out: --ontology FILE, AudioSet's ontology.json, says what audio concepts are.",
             file=sys.stderr,
         )
-    return 0
+    return 1 if missing else 0
 
 
 def _captions_of(source: str, annotations: str | None) -> tuple[str, list[str], list[str]]:

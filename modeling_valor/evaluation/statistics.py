@@ -74,9 +74,14 @@ def audio_concepts(ontology: str | PathLike[str] | Sequence[Mapping[str, object]
     in parentheses is a concept, too: "Ambulance (siren)" gives "ambulance" and "siren". A concept of several classes
     is listed for each of them. The 632 classes of the published ontology give 758; the paper counts 759.
     """
+    what = "The ontology"
     if isinstance(ontology, (str, PathLike)):
-        ontology = read_json(Path(ontology))
-    phrases = (" ".join(_words(part)) for entry in ontology for part in re.split(r"[,()]", str(entry["name"])))
+        what, ontology = f"The ontology {ontology}", read_json(Path(ontology))
+    try:
+        names = [str(entry["name"]) for entry in ontology]
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"{what} must be a list of classes with a `name`, as AudioSet's ontology.json is.") from error
+    phrases = (" ".join(_words(part)) for name in names for part in re.split(r"[,()]", name))
     return [phrase for phrase in phrases if phrase]
 
 
