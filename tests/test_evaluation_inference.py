@@ -1,6 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from evaluation_world import OPTIONS, evaluate_all, read_world
+from safetensors.torch import load_file, save_file
 from test_processing_valor import write_clip
 from tiny import tiny_model
 
@@ -156,6 +159,71 @@ def test_right_answers_count(model, processor, samples):
     ]
     metrics = evaluate_question_answering(model, processor, right, max_new_tokens=4, **OPTIONS).metrics
     assert set(metrics.values()) == {100.0} and {"accuracy", "accuracy/sight", "accuracy/sight/all"} <= set(metrics)
+
+
+# ----------------------------------------------------------------------------- rows and clips
+
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture
+def seeing(model, processor, monkeypatch):
+    """The model with encoders that know colours: everything is right at the first place."""
+
+    def vision(self, pixel_values_videos, frame_mask=None):
+        means = pixel_values_videos.mean(dim=(-1, -2))
+        features = torch.zeros(*means.shape[:-1], model.config.projection_dim)
+        features[..., :3] = torch.nn.functional.one_hot(means.argmax(dim=-1), 3).float()
+        return features
+
+    def text(self, input_ids, attention_mask):
+        features = torch.zeros(*input_ids.shape, model.config.projection_dim)
+        for row, words in enumerate(processor.tokenizer.batch_decode(input_ids, skip_special_tokens=True)):
+            features[row, :, list(COLOURS).index(words.split()[-1])] = 1
+        return features
+
+    monkeypatch.setattr(ValorModel, "get_video_features", vision)
+    monkeypatch.setattr(ValorModel, "get_text_features", text)
+    return model
+
+
+def test_one_row_per_caption_counts_as_one_row_per_clip(seeing, processor):
+    """R@1 of a model that is right: 100 in both forms, not 0 because a clip is its own rival."""
+    clips = {
+        name: torch.tensor(colour, dtype=torch.uint8)[None, :, None, None].expand(2, 3, 32, 32).clone()
+        for name, colour in COLOURS.items()
+    }
+    texts = {name: tuple(f"{word} {name}" for word in ("a", "some", "more")) for name in clips}
+    whole = [Sample(name, video, None, texts[name]) for name, video in clips.items()]
+    rows = [Sample(name, video.clone(), None, (text,)) for name, video in clips.items() for text in texts[name]]
+    options = {"modalities": "v", "num_frames": 2, "batch_size": 2}
+    expected = evaluate_retrieval(seeing, processor, whole, **options)
+    result = evaluate_retrieval(seeing, processor, rows, **options)
+    assert expected.metrics["t-v/R@1"] == expected.metrics["v-t/R@1"] == 100
+    assert result.metrics == expected.metrics
+    assert result.counts == {**expected.counts, "rows": 9} and "rows" not in expected.counts
+
+
+@pytest.mark.parametrize(
+    "evaluate",
+    [evaluate_retrieval, partial(evaluate_captioning, metrics=["CIDEr"]), evaluate_question_answering],
+    ids=["retrieval", "captioning", "qa"],
+)
+def test_rows_of_a_clip_give_the_results_of_the_clip_and_two_clips_of_one_id_are_refused(
+    model, processor, samples, evaluate
+):
+    rows = [
+        dataclasses.replace(sample, captions=(caption,))
+        for sample in [samples[0], samples[0], *samples[1:]]
+        for caption in sample.captions[:1]
+    ]
+    rows[1] = dataclasses.replace(rows[1], captions=samples[0].captions[1:])
+    expected, result = (evaluate(model, processor, given, **OPTIONS) for given in (samples, rows))
+    assert (result.metrics, result.predictions) == (expected.metrics, expected.predictions)
+    assert result.counts == {**expected.counts, "rows": 6}
+    with pytest.raises(ValueError, match="Two different clips have the id"):
+        evaluate(model, processor, [samples[0], dataclasses.replace(samples[1], id=samples[0].id)], **OPTIONS)
 
 
 # ----------------------------------------------------------------------------- what is missing
@@ -315,6 +383,89 @@ def test_a_torn_line_is_done_again(tmp_path):
     assert cache.load({"a", "b"}) == {"a": {"text": "one"}}
     cache.add({"b": {"text": "two"}})
     assert cache.load({"a", "b"}) == {"a": {"text": "one"}, "b": {"text": "two"}}
+
+
+def tensors(name):
+    return {name: {"square": torch.ones(2)}}
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 99, lambda whole: whole[:-5], lambda whole: whole[:20]])
+def test_damaged_tensors_are_computed_anew_and_named(damage, tmp_path, caplog):
+    cache = TensorCache(tmp_path)
+    for key in "abc":
+        cache.add(tensors(key))
+    path = next(iter(sorted(tmp_path.iterdir())))
+    path.write_bytes(damage(path.read_bytes()) if callable(damage) else damage)
+    assert len(cache.load(set("abc"))) == 2
+    (record,) = caplog.records
+    assert path.name in record.message and "anew" in record.message
+    results = work_through(list("abc"), 1, lambda batches: ({batch[0]: tensors("x")["x"]} for batch in batches), cache)
+    assert all(torch.equal(result["square"], torch.ones(2)) for result in results)
+    caplog.clear()
+    assert len(cache.load(set("abc"))) == 3 and not caplog.records
+
+
+def test_damaged_lines_are_computed_anew_and_named(tmp_path, caplog):
+    cache = TextCache(tmp_path)
+    cache.add({"a": {"text": "one"}, "b": {"text": "two"}})
+    path = next(tmp_path.glob("*.jsonl"))
+    odd = [
+        b"[]",
+        b"1",
+        b'{"key": 1, "result": {}}',
+        b'{"key": "a"}',
+        b'{"key": "a", "result": []}',
+        b"[" * 99999,
+        b"\xff",
+    ]
+    path.write_bytes(path.read_bytes() + b"\n".join(odd))
+    assert cache.load({"a", "b"}) == {"a": {"text": "one"}, "b": {"text": "two"}}
+    (record,) = caplog.records
+    assert path.name in record.message and "and 6 more" in record.message
+
+
+def test_cached_results_of_another_form_are_computed_anew(model, processor, samples, tmp_path, caplog):
+    """A cache whose tensors and texts are whole, but not those of this model and these questions."""
+    samples = samples[:2]
+    caches = {name: TensorCache(tmp_path / name) for name in ("clips", "texts")}
+    expected = evaluate_retrieval(model, processor, samples, caches=caches, **OPTIONS)
+    for cache in caches.values():
+        for path in cache.folder.iterdir():
+            found = {
+                name: value[..., :7].contiguous() for name, value in load_file(path).items() if "audio" not in name
+            }
+            save_file(found, path)
+    caplog.clear()
+    result = evaluate_retrieval(model, processor, samples, caches=caches, **OPTIONS)
+    assert torch.equal(result.similarity["t-av"], expected.similarity["t-av"])
+    assert [record.message.count("another form") for record in caplog.records] == [1, 1]
+
+    cache = TextCache(tmp_path / "answers")
+    options = {"max_new_tokens": 3, "cache": cache, **OPTIONS}
+    expected = evaluate_question_answering(model, processor, samples, **options)
+    (path,) = cache.folder.iterdir()
+    odd = [{"text": "x"}, {"answers": ["x"] * 9}]
+    keys = [json.loads(line)["key"] for line in path.read_text().split("\n") if line]
+    cache.add(dict(zip(keys, odd, strict=True)))
+    assert evaluate_question_answering(model, processor, samples, **options).predictions == expected.predictions
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
+    def full(self, results):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+
+    monkeypatch.setattr(TextCache, "add", full)
+    log = []
+
+    def compute(batches):
+        for batch in batches:
+            log.append(batch)
+            yield {item: {"text": str(item)} for item in batch}
+
+    results = work_through(list("abcd"), 1, compute, TextCache(tmp_path))
+    assert [result["text"] for result in results] == list("0123") and len(log) == 4
+    (record,) = caplog.records
+    assert f"{tmp_path} cannot be written (No space left on device)" in record.message
 
 
 def test_two_processes_give_the_figures_of_one(checkpoint, world, samples, tmp_path):

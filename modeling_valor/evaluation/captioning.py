@@ -28,6 +28,17 @@ class _UnavailableMetricError(RuntimeError):
     """A metric needs a program that is not installed; the message says which and how to get it."""
 
 
+def check_caption_metrics(metrics: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: there are no metrics, or one is not of `CAPTION_METRICS`.
+    """
+    unknown = [name for name in metrics if name not in CAPTION_METRICS]
+    if unknown or not metrics:
+        what = f"There is no caption metric {unknown[0]!r}" if unknown else "No caption metric was given"
+        raise ValueError(f"{what}; choose from {', '.join(CAPTION_METRICS)}.")
+
+
 def caption_metrics(
     predictions: Sequence[str], references: Sequence[Sequence[str]], metrics: Sequence[str] = CAPTION_METRICS
 ) -> dict[str, float]:
@@ -44,9 +55,7 @@ def caption_metrics(
     Raises:
         ValueError: If the lists do not fit together or a metric is not one of `CAPTION_METRICS`.
     """
-    unknown = [name for name in metrics if name not in CAPTION_METRICS]
-    if unknown:
-        raise ValueError(f"There is no caption metric {unknown[0]!r}; choose from {', '.join(CAPTION_METRICS)}.")
+    check_caption_metrics(metrics)
     if not predictions or len(predictions) != len(references):
         raise ValueError(
             f"Got {len(predictions)} predictions and {len(references)} lists of references; "

@@ -26,7 +26,8 @@ from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
 from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
 from .answers import answer_accuracy
-from .captioning import CAPTION_METRICS, caption_metrics
+from .captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
+from .clips import Clips, clip_keys, merge_rows
 from .loader import MediaBatch, MediaOptions, media_batches
 from .retrieval import retrieval_metrics_in_blocks
 from .work import Result, ResultCache, failed, from_main, key_of, work_through
@@ -34,6 +35,9 @@ from .work import Result, ResultCache, failed, from_main, key_of, work_through
 
 GROUP_OF = {"av": "t-av", "v": "t-v", "a": "t-a"}
 """Modality group that is measured where only the modalities are said."""
+
+RETRIEVAL_GROUPS = tuple(group for group, (_, candidates) in ALIGNMENT_GROUPS.items() if "text" not in candidates)
+"""Modality groups that retrieval is measured for; each is measured in both directions."""
 
 TEXT_LENGTH = 40
 """Tokens of a caption or question at the most, as in the processor."""
@@ -49,7 +53,7 @@ class Evaluation:
     Args:
         metrics: figures by name, the same in all processes: "t-av/R@1" (texts to clips), "av-t/R@1" (clips to texts),
             "CIDEr", "accuracy", "accuracy/sight".
-        counts: on how many clips, texts and questions.
+        counts: on how many clips, texts and questions; "rows", where several samples were one clip (`clips.merge_rows`).
         failures: samples that could not be read; they are in no figure.
         predictions: captions and answers, one for each clip or question: {"id", "prediction", ...}. Main process only.
         similarity: score matrix of each group, (texts, clips) on the CPU. Main process only.
@@ -162,6 +166,24 @@ class Embeddings:
                 present |= masks[name].any(dim=1)
         return present
 
+    def members(self, group: str) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        What takes part in a modality group: clips that have its modalities, and queries whose clip is one of them.
+
+        Returns:
+            (N,) bool, which clips are candidates; (Q,), the queries as rows of [`score`]'s matrix; (Q,), for each query its
+            own clip's place among the candidates.
+        """
+        query, candidates = ALIGNMENT_GROUPS[group]
+        clips = self.clips_with(candidates)
+        if query == "text":
+            clip_of_row = self.clip_of_text
+        else:
+            clips &= self.clips_with([query])
+            clip_of_row = torch.arange(len(self.ids))
+        rows = clips[clip_of_row].nonzero().squeeze(1)
+        return clips, rows, (clips.cumsum(dim=0) - 1)[clip_of_row[rows]]
+
 
 def embed(
     model: nn.Module,
@@ -205,7 +227,7 @@ def embed(
 
     with evaluating(valor):
         clips = work_through(
-            [sample.id for sample in samples],
+            from_main(lambda: clip_keys(samples)),
             batch_size,
             lambda batches: (
                 _embed_clips(valor, batch, dtype)
@@ -213,6 +235,7 @@ def embed(
             ),
             caches.get("clips"),
             "clips" if progress else None,
+            lambda _, clip: _is_embedded_clip(clip, valor),
         )
         text_results = work_through(
             [key_of(text) for text in distinct],
@@ -220,12 +243,17 @@ def embed(
             lambda batches: (_embed_texts(valor, processor, distinct, batch, max_length, dtype) for batch in batches),
             caches.get("texts"),
             "texts" if progress else None,
+            lambda _, text: _is_embedding(text.get("text"), valor),
         )
-    failures = from_main(lambda: [clip["failure"] for clip in clips if "failure" in clip])
-    if clips is None:
-        return None, failures
-    by_text = {text: result["text"] for text, result in zip(distinct, text_results, strict=True)}
-    return _stack(samples, clips, texts, clip_of_text, by_text, valor, max_length), failures
+    embeddings = []
+
+    def stack() -> list[Failure]:
+        by_text = {text: result["text"] for text, result in zip(distinct, text_results, strict=True)}
+        embeddings.append(_stack(samples, clips, texts, clip_of_text, by_text, valor, max_length))
+        return _failures(clips)
+
+    failures = from_main(stack)
+    return (embeddings[0] if embeddings else None), failures
 
 
 def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, Result]:
@@ -245,6 +273,25 @@ def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> di
             if there.any():
                 results[index].update({name: embed.clone(), mask: there.clone()})
     return results
+
+
+def _is_embedded_clip(result: Result, valor: ValorModel) -> bool:
+    """Whether a cached result has the form of what [`_embed_clips`] returns."""
+    for name, mask in (("video", "frame_mask"), ("audio", "audio_mask")):
+        if name not in result and mask not in result:
+            continue
+        if not _is_embedding(result.get(name), valor) or mask not in result or result[mask].ndim != 1:
+            return False
+        if valor.config.alignment == "fine" and len(result[name]) != len(result[mask]):
+            return False
+    return True
+
+
+def _is_embedding(value: Any, valor: ValorModel) -> bool:
+    """(tokens, C), or (C,) with coarse alignment."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return False
+    return value.ndim == 1 + (valor.config.alignment == "fine") and value.shape[-1] == valor.config.projection_dim
 
 
 def _embed_texts(
@@ -279,9 +326,11 @@ def _stack(
     row_of_clip = {index: row for row, index in enumerate(i for i, clip in enumerate(clips) if "failure" not in clip)}
     kept = [index for index, clip in enumerate(clip_of_text) if clip in row_of_clip]
     if not kept:
+        first = next((clip["failure"] for clip in clips if "failure" in clip), None)
         raise ValueError(
             f"Retrieval needs clips with captions, but of {len(samples)} samples {len(row_of_clip)} could be read and "
             f"{sum(bool(sample.captions) for sample in samples)} have captions."
+            + ("" if first is None else f" The first that could not be read is {first.id}: {first.reason}")
         )
     tensors = {}
     for name, mask in (("video", "frame_mask"), ("audio", "audio_mask")):
@@ -316,6 +365,19 @@ def _stack(
     )
 
 
+def check_groups(groups: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: retrieval is not measured for one of these modality groups, or there is none.
+    """
+    unknown = [group for group in groups if group not in RETRIEVAL_GROUPS]
+    if unknown or not groups:
+        accepted = '"' + '", "'.join(RETRIEVAL_GROUPS) + '"'
+        raise ValueError(
+            f"Retrieval is measured for the groups {accepted}, not for {(unknown[0] if unknown else groups)!r}."
+        )
+
+
 def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tensor:
     """
     Eq. 3 for every query and every candidate of a modality group, on the CPU, float32.
@@ -329,10 +391,9 @@ def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tens
     Raises:
         ValueError: no clip has the group's modalities, or the group has text among its candidates.
     """
+    check_groups([group])
     valor = base_model(model)
-    query, candidates = ALIGNMENT_GROUPS.get(group, (None, ("text",)))
-    if "text" in candidates:
-        raise ValueError(f'Retrieval is measured for "t-av", "t-v", "t-a" and "v-a", not for {group!r}.')
+    query, candidates = ALIGNMENT_GROUPS[group]
     weight = valor.text_projection.weight
     masks = {"text": "attention_mask", "video": "frame_mask", "audio": "audio_mask"}
 
@@ -378,18 +439,11 @@ def retrieve(
     metrics, counts, similarity = {}, {}, {}
     for group in groups:
         scores = similarity[group] = score(model, embeddings, group)
-        query, candidates = ALIGNMENT_GROUPS[group]
-        clips = embeddings.clips_with(candidates)
-        if query == "text":
-            right = embeddings.clip_of_text
-        else:
-            clips &= embeddings.clips_with([query])
-            right = torch.arange(len(embeddings.ids))
-        rows = clips[right].nonzero().squeeze(1)
-        positives = (clips.cumsum(dim=0) - 1)[right[rows]].unsqueeze(1).tolist()
+        clips, rows, right = embeddings.members(group)
+        positives = right.unsqueeze(1).tolist()
 
         def blocks(scores: Tensor = scores, rows: Tensor = rows, clips: Tensor = clips) -> Iterator[Tensor]:
-            if clips.all():
+            if clips.all():  # then so are the rows
                 return iter(scores[rows[0] : rows[-1] + 1].split(_SCORED_TEXTS))
             return (scores[block][:, clips] for block in rows.split(_SCORED_TEXTS))
 
@@ -430,8 +484,10 @@ def evaluate_retrieval(
         batch_size, max_length, paragraph, clean_text, dtype, caches: see [`embed`].
         dual_softmax: see [`retrieve`].
     """
+    samples = merge_rows(samples)
     media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
     groups = [GROUP_OF[modalities]] if groups is None else list(groups)
+    check_groups(groups)
     embeddings, failures = embed(
         model, processor, samples, media, batch_size, max_length, paragraph, clean_text, dtype, caches, progress
     )
@@ -440,7 +496,7 @@ def evaluate_retrieval(
     def measure() -> tuple[dict[str, float], dict[str, int]]:
         metrics, counts, matrices = retrieve(model, embeddings, groups, dual_softmax)
         similarity.update(matrices)
-        return metrics, {"clips": len(embeddings.ids), "texts": len(embeddings.texts), **counts}
+        return metrics, {"clips": len(embeddings.ids), "texts": len(embeddings.texts), **counts, **_rows_of(samples)}
 
     metrics, counts = from_main(measure)
     return Evaluation(metrics, counts, failures, similarity=similarity, embeddings=embeddings)
@@ -472,11 +528,12 @@ def caption(
 
     with evaluating(head):
         return work_through(
-            [sample.id for sample in samples],
+            from_main(lambda: clip_keys(samples)),
             batch_size,
             lambda batches: map(write, media_batches(samples, processor, batches, media or MediaOptions())),
             cache,
             "captions" if progress else None,
+            lambda _, result: isinstance(result.get("text"), str),
         )
 
 
@@ -520,12 +577,22 @@ def answer(
 
     with evaluating(head):
         return work_through(
-            [key_of(sample.id, [question.text for question in sample.questions]) for sample in samples],
+            from_main(lambda: _keys_of_questions(samples)),
             batch_size,
             lambda batches: map(write, media_batches(samples, processor, batches, media or MediaOptions())),
             cache,
             "answers" if progress else None,
+            lambda index, result: _are_texts(result.get("answers"), len(samples[index].questions)),
         )
+
+
+def _keys_of_questions(samples: Sequence[Sample]) -> list[str]:
+    questions = ([question.text for question in sample.questions] for sample in samples)
+    return list(map(key_of, clip_keys(samples), questions))
+
+
+def _are_texts(value: Any, number: int) -> bool:
+    return isinstance(value, list) and len(value) == number and all(isinstance(text, str) for text in value)
 
 
 def _rows(conditions: ValorConditions, rows: Sequence[int]) -> ValorConditions:
@@ -562,6 +629,8 @@ def evaluate_captioning(
         max_new_tokens: of a caption; `None`: the checkpoint's number. Other arguments of `generate` may follow.
         metrics: of `CAPTION_METRICS`.
     """
+    check_caption_metrics(metrics)
+    samples = merge_rows(samples)
     media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
     if max_new_tokens is not None:
         generate_kwargs["max_new_tokens"] = max_new_tokens
@@ -580,7 +649,7 @@ def evaluate_captioning(
             texts, references = zip(*((entry["prediction"], entry["references"]) for entry in compared), strict=True)
             figures = caption_metrics(list(texts), list(references), metrics)
         counts = {"clips": len(written), "references": sum(len(entry["references"]) for entry in compared)}
-        return figures, counts, _failures(results)
+        return figures, counts | _rows_of(samples), _failures(results)
 
     figures, counts, failures = from_main(measure)
     return Evaluation(figures, counts, failures, predictions)
@@ -617,6 +686,7 @@ def evaluate_question_answering(
         max_new_tokens, max_question_length: of an answer and of a question. Other arguments of `generate` may follow.
         clean_text: clean questions as training does (and the 2023 code did).
     """
+    samples = merge_rows(samples)
     media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
     generate_kwargs.update(num_beams=num_beams, max_new_tokens=max_new_tokens)
     results = answer(
@@ -648,7 +718,8 @@ def evaluate_question_answering(
             )
             by_type = accuracy.pop("accuracy_by_type", {})
             figures = {**accuracy, **{f"accuracy/{name}": value for name, value in by_type.items()}}
-        return figures, {"clips": len(read), "questions": len(predictions)}, _failures(results)
+        counts = {"clips": len(read), "questions": len(predictions)}
+        return figures, counts | _rows_of(samples), _failures(results)
 
     figures, counts, failures = from_main(measure)
     return Evaluation(figures, counts, failures, predictions)
@@ -663,6 +734,11 @@ def _answered(sample: Sample, question: Question, text: str) -> dict[str, Any]:
         "answers": list(question.answers),
         "type": question.type,
     }
+
+
+def _rows_of(clips: Clips) -> dict[str, int]:
+    """How many rows the clips were, where some were merged."""
+    return {"rows": clips.num_rows} if clips.num_rows > len(clips) else {}
 
 
 def _failures(results: Sequence[Result]) -> list[Failure]:

@@ -7,6 +7,7 @@ many processes there are and however often the work was interrupted, and results
 
 import hashlib
 import json
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,12 +17,15 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.failures import Failure
 from ..data.files import appearing
 
+
+logger = logging.getLogger(__name__)
 
 Result = Mapping[str, Any]
 """What becomes of one item: tensors by name, or values that JSON can hold. Mapping "failure" to a reason: nothing."""
@@ -57,7 +61,10 @@ def key_of(*parts: Any) -> str:
 
 
 class ResultCache(ABC):
-    """Results on disk, by key. Several processes may add to one folder; each writes files of its own."""
+    """Results on disk, by key. Several processes may add to one folder; each writes files of its own.
+
+    Files and lines that are damaged are passed over, with one warning: what they held is computed anew.
+    """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
@@ -76,12 +83,22 @@ class TensorCache(ResultCache):
 
     def load(self, keys: Collection[str]) -> dict[str, Result]:
         results: dict[str, dict[str, Tensor]] = {}
+        damaged = []
         for path in sorted(self.folder.glob("*.safetensors")):
-            with safetensors.safe_open(path, "pt") as shard:
-                for name in shard.keys():  # noqa: SIM118 (not a dict)
-                    key, _, field = name.partition("/")
-                    if key in keys:
-                        results.setdefault(key, {})[field] = shard.get_tensor(name)
+            try:
+                results.update(self._read(path, keys))
+            except (OSError, SafetensorError):
+                damaged.append(path.name)
+        _warn_of_damage(self.folder, damaged)
+        return results
+
+    def _read(self, path: Path, keys: Collection[str]) -> dict[str, dict[str, Tensor]]:
+        results: dict[str, dict[str, Tensor]] = {}
+        with safetensors.safe_open(path, "pt") as shard:
+            for name in shard.keys():  # noqa: SIM118 (not a dict)
+                key, _, field = name.partition("/")
+                if key in keys:
+                    results.setdefault(key, {})[field] = shard.get_tensor(name)
         return results
 
     def add(self, results: Mapping[str, Result]) -> None:
@@ -98,15 +115,20 @@ class TextCache(ResultCache):
     """Results that are texts: one line of JSON for each, in a file for each process."""
 
     def load(self, keys: Collection[str]) -> dict[str, Result]:
-        results = {}
+        results, damaged = {}, []
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # cut off when its process was killed
-                    continue
-                if entry["key"] in keys:
+            try:
+                lines = path.read_bytes().splitlines()
+            except OSError:
+                damaged.append(path.name)
+                continue
+            for number, line in enumerate(lines, start=1):
+                entry = _entry(line) if line.strip() else {}
+                if entry is None:  # such as the last line of a process that was killed
+                    damaged.append(f"{path.name}, line {number}")
+                elif entry.get("key") in keys:
                     results[entry["key"]] = entry["result"]
+        _warn_of_damage(self.folder, damaged)
         return results
 
     def add(self, results: Mapping[str, Result]) -> None:
@@ -118,12 +140,29 @@ class TextCache(ResultCache):
             file.flush()
 
 
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line of a [`TextCache`]; None if it is damaged."""
+    try:
+        entry = json.loads(line)
+        is_whole = isinstance(entry["key"], str) and isinstance(entry["result"], dict)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return entry if is_whole else None
+
+
+def _warn_of_damage(folder: Path, damaged: Sequence[str]) -> None:
+    if damaged:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        logger.warning(f"The cache {folder} is damaged in {damaged[0]}{more}; what was there is computed anew.")
+
+
 def work_through(
     keys: Sequence[str],
     batch_size: int,
     compute: Callable[[list[list[int]]], Iterator[Mapping[int, Result]]],
     cache: ResultCache | None = None,
     description: str | None = None,
+    is_valid: Callable[[int, Result], bool] | None = None,
 ) -> list[Result] | None:
     """
     The result of each item, in their order; in the main process only, `None` in the others.
@@ -133,15 +172,17 @@ def work_through(
         batch_size: items that are worked on together.
         compute: takes this process's batches of item indices, and gives for each batch, in their order, the results of its
             items. It is called once in every process, also for no batches at all.
-        cache: where results are looked for and kept. Failures are not kept, so that they are tried again next time.
+        cache: where results are looked for and kept. Failures are not kept, so that they are tried again next time. If it
+            cannot be written, as on a full disk, one warning says so and the work goes on without keeping more.
         description: of a progress bar, which takes other processes to be as far as the main one; `None`: there is none.
+        is_valid: whether a cached result of an item, given by its index, has the form of its results.
 
     Memory: results travel to the main process at the end; there they all exist once, plus those of one other process.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     rank, processes = process()
-    known = cache.load(set(keys)) if cache is not None and rank == 0 else {}
+    known = _load_valid(cache, keys, is_valid) if cache is not None and rank == 0 else {}
     done = from_main(lambda: set(known))
     batches = [range(start, min(start + batch_size, len(keys))) for start in range(0, len(keys), batch_size)]
     pending = [left for batch in batches if (left := [item for item in batch if keys[item] not in done])]
@@ -153,7 +194,7 @@ def work_through(
             by_key = {keys[item]: result for item, result in batch.items()}
             results.update(by_key)
             if cache is not None:
-                cache.add({key: result for key, result in by_key.items() if "failure" not in result})
+                cache = _keep(cache, {key: result for key, result in by_key.items() if "failure" not in result})
             bar.update(sum(map(len, pending[number * processes : (number + 1) * processes])))
     if processes > 1:
         gathered = [None] * processes if rank == 0 else None
@@ -163,6 +204,34 @@ def work_through(
         for part in gathered[1:]:
             results.update(part)
     return [results[key] for key in keys]
+
+
+def _load_valid(
+    cache: ResultCache, keys: Sequence[str], is_valid: Callable[[int, Result], bool] | None
+) -> dict[str, Result]:
+    """What the cache has of `keys` and in the form of their results."""
+    results = cache.load(set(keys))
+    invalid = {
+        key for item, key in enumerate(keys) if key in results and is_valid and not is_valid(item, results[key])
+    }
+    if invalid:
+        logger.warning(
+            f"The cache {cache.folder} has {len(invalid)} results of another form than is needed; they are computed anew."
+        )
+    return {key: result for key, result in results.items() if key not in invalid}
+
+
+def _keep(cache: ResultCache, results: Mapping[str, Result]) -> ResultCache | None:
+    """Adds results to the cache and returns it; None if it cannot be written."""
+    try:
+        cache.add(results)
+    except OSError as error:
+        logger.warning(
+            f"The cache {cache.folder} cannot be written ({error.strerror or error}); the evaluation goes on, but would "
+            "start anew after an interruption."
+        )
+        return None
+    return cache
 
 
 def failed(failure: Failure) -> Result:

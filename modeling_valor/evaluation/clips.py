@@ -1,0 +1,166 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Which samples are one clip: rows of the same media become one, and a changed file is another clip."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.samples import Sample
+from ..feature_extraction_valor import media_source
+from .work import key_of
+
+
+logger = logging.getLogger(__name__)
+
+
+class Clips(Sequence[Sample]):
+    """Samples of which each is another clip.
+
+    Args:
+        samples: the clips.
+        num_rows: how many samples they were before rows of the same media were merged.
+    """
+
+    def __init__(self, samples: Sequence[Sample], num_rows: int):
+        self.samples, self.num_rows = samples, num_rows
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+
+def merge_rows(samples: Sequence[Sample], limit: int | None = None) -> Clips:
+    """
+    One clip for all samples with the same media, with all their captions and questions; the first `limit` of the clips.
+
+    Datasets often have one row per caption, so that a clip would be its own rival in retrieval. Merged rows get the first
+    row's id, and one line in the log says how many there were. What a row only repeats counts once: a question, or the
+    captions of a row that has another question. Media are the same if they are at the same place or hold the same bytes;
+    objects that cannot be compared, such as open decoders, are always different.
+
+    Raises:
+        ValueError: two samples with one id have different media.
+    """
+    if isinstance(samples, Clips):
+        return samples
+    rows_of_media: dict[str, list[int]] = {}
+    media_of_id: dict[str, tuple[str, int]] = {}
+    for row, sample in enumerate(samples):
+        media = _media_key(sample) or f"row {row}"
+        first, first_row = media_of_id.setdefault(sample.id, (media, row))
+        if first != media:
+            raise ValueError(_shared_id(samples[first_row], sample))
+        rows_of_media.setdefault(media, []).append(row)
+    groups = list(rows_of_media.values())[:limit]
+    num_rows = sum(map(len, groups))
+    if num_rows == len(groups):
+        return Clips(samples[:limit], num_rows)
+    logger.warning(
+        f"{num_rows} samples are {len(groups)} clips: those with the same media were merged, with all their captions "
+        "and questions."
+    )
+    return Clips([_merged([samples[row] for row in rows]) for rows in groups], num_rows)
+
+
+def clip_keys(samples: Sequence[Sample]) -> list[str]:
+    """A name for each sample, by which a cache knows its results: another one when its id or its media change.
+
+    Files are known by place, size and time of change, as in `data.loading.load_media`; folders of frames by their files.
+    """
+    return [key_of(sample.id, _media_key(sample, with_state=True)) for sample in samples]
+
+
+def _merged(rows: Sequence[Sample]) -> Sample:
+    captions, questions = list(rows[0].captions), list(rows[0].questions)
+    for row in rows[1:]:
+        if not (row.questions and set(row.captions) <= set(captions)):
+            captions += row.captions
+        questions += [question for question in row.questions if question not in questions]
+    return dataclasses.replace(rows[0], captions=tuple(captions), questions=tuple(questions))
+
+
+def _shared_id(first: Sample, second: Sample) -> str:
+    names = [_short_name(sample.audio if sample.video is None else sample.video) for sample in (first, second)]
+    which = f": {names[0]} and {names[1]}" if names[0] != names[1] else ""
+    return (
+        f"Two different clips have the id {first.id!r}{which}. Results are kept by id: give each clip its own, in a "
+        "column or field `id`."
+    )
+
+
+def _short_name(source: Any) -> str:
+    file = media_source(source)
+    if isinstance(file, (str, os.PathLike)):
+        return os.path.basename(os.fspath(file))
+    return f"an object of type {type(source).__name__}"
+
+
+# --- What tells media apart -------------------------------------------------------------------------------------------
+
+
+class _IncomparableError(TypeError):
+    """Nothing tells this object from others."""
+
+
+def _media_key(sample: Sample, with_state: bool = False) -> str | None:
+    """The same for samples of the same media, None for media that cannot be compared; without media it is the id's."""
+    if sample.video is None and sample.audio is None:
+        return key_of(sample.id)
+    try:
+        return key_of(_fingerprint(sample.video, with_state), _fingerprint(sample.audio, with_state))
+    except _IncomparableError:
+        return None
+
+
+def _fingerprint(source: Any, with_state: bool) -> Any:
+    """What tells a medium from others, as JSON has it.
+
+    Args:
+        with_state: size and time of files belong to it, so that a file that was written anew is another medium.
+    """
+    file = media_source(source)
+    if isinstance(file, (str, os.PathLike)):
+        place = os.fspath(file) if "://" in os.fspath(file) else os.path.abspath(file)
+        return [place, _file_state(place)] if with_state else place
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        return hashlib.sha256(file).hexdigest()
+    if isinstance(source, (np.ndarray, torch.Tensor, Image.Image)):
+        array = np.ascontiguousarray(source)
+        return [str(array.dtype), list(array.shape), hashlib.sha256(array).hexdigest()]
+    if isinstance(source, Mapping):
+        return {str(name): _fingerprint(value, with_state) for name, value in source.items()}
+    if isinstance(source, (list, tuple)):
+        return [_fingerprint(value, with_state) for value in source]
+    if source is None or isinstance(source, (int, float)):
+        return source
+    name = getattr(source, "name", None)  # a file object, or a file of an archive that is opened later
+    if isinstance(name, str):
+        return name
+    raise _IncomparableError
+
+
+def _file_state(path: str) -> list[Any] | None:
+    """Size and time of change of a file, or those of a folder's files; None where there is none."""
+    try:
+        if os.path.isdir(path):
+            with os.scandir(path) as entries:
+                return sorted([entry.name, *_size_and_time(entry.stat())] for entry in entries)
+        return _size_and_time(os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _size_and_time(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns]
