@@ -23,6 +23,7 @@ setup(
     package_data={
         # Modules of `evaluate` are loaded as files, not imported
         "modeling_valor.evaluation": ["evaluate_modules/*/*.py"],
+        "modeling_valor.evaluation.report": ["page.*"],
         "modeling_valor.recipes": ["*.yaml"],
     },
     install_requires=[
@@ -39,8 +40,10 @@ setup(
         "evaluate>=0.4.6",
         "filelock",
         "huggingface_hub>=1.0",
+        "jinja2>=3.1",
         "numpy",
         "pillow",
+        "pyyaml",
         "safetensors>=0.6",
     ],
     extras_require={

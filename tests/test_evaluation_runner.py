@@ -1,11 +1,15 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import errno
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from test_processing_valor import write_clip
@@ -15,6 +19,7 @@ from modeling_valor.cli.main import main
 from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.failures import Failure
 from modeling_valor.data.readers import load_samples
+from modeling_valor.data.text import clean_caption
 from modeling_valor.data.world import write_world
 from modeling_valor.evaluation import (
     Evaluation,
@@ -25,7 +30,7 @@ from modeling_valor.evaluation import (
 from modeling_valor.evaluation.outputs import eval_results, markdown, submission, update_model_card
 from modeling_valor.evaluation.paper import PAPER_FIGURES
 from modeling_valor.evaluation.recipes import recipe_for
-from modeling_valor.evaluation.runner import Checkpoint, Report
+from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate, version_of
 
 
 TASKS = ("retrieval", "captioning", "qa")
@@ -208,6 +213,186 @@ def test_a_benchmark_of_images_is_captioned_for_its_server(checkpoint, tmp_path,
     entries = json.loads(file.read_text())
     assert [entry["image_id"] for entry in entries] == [391895, 184613]
     assert all(entry.keys() == {"image_id", "caption"} for entry in entries)
+
+
+# ----------------------------------------------------------------------------- what the cache depends on
+
+
+def test_a_cache_serves_one_version_of_a_checkpoint(world, checkpoint, tmp_path):
+    """Two models of different versions, and one recipe: each has its own results, whoever was first."""
+    processor = ValorProcessor.from_pretrained(checkpoint)
+    models = [ValorForPreTraining.from_pretrained(checkpoint).eval() for _ in range(2)]
+    torch.nn.init.normal_(models[1].valor.text_projection.weight)
+    torch.nn.init.normal_(models[1].lm_head.decoder.weight)
+    samples = load_samples(world, "test")[:3]
+    for task in ("retrieval", "captioning"):
+        recipe = recipe_for(task, world, num_frames=2, num_audio_clips=1, max_new_tokens=3, metrics=("BLEU-1",))
+
+        def measure(number, cache, recipe=recipe):
+            version = Checkpoint("mine", f"version {number}", models[number], processor)
+            evaluation = evaluate(recipe, version, samples, cache=cache).evaluation
+            return evaluation.similarity.get("t-av", torch.zeros(1)).tolist(), evaluation.predictions
+
+        alone = [measure(number, None) for number in range(2)]
+        assert alone[0] != alone[1]
+        assert [measure(number, tmp_path) for number in (0, 1, 0, 1)] == alone * 2
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.safetensors", "model.pt", "config.json", "vocab.txt", "chat_template.jinja"]
+)
+def test_the_version_of_a_folder_follows_its_weights_and_settings(name, tmp_path):
+    versions = set()
+    for content in (None, b"one", b"two!"):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        versions |= {version_of(str(tmp_path), None), version_of(str(tmp_path), None)}
+    assert len(versions) == 3
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_media_that_were_rendered_anew_are_measured_anew(task, checkpoint, tmp_path, capsys):
+    folder = tmp_path / "world"
+    write_world(folder, "test", 3, seed=0, workers=1)
+    command = arguments(task, str(folder), checkpoint, tmp_path / "out")
+    assert main(command) == 0
+    first = printed(capsys)
+    texts = (folder / "metadata.jsonl").read_text()
+    write_world(tmp_path / "other", "test", 3, seed=1, workers=1)
+    for file in (tmp_path / "other").glob("*.mp4"):
+        file.replace(folder / file.name)
+    assert (folder / "metadata.jsonl").read_text() == texts
+    assert main(command) == 0
+    second = printed(capsys)
+    assert main([*command, "--no-cache"]) == 0
+    assert second == printed(capsys)
+    files = [path.read_text() for path in tmp_path.glob("out/*/*.jsonl")]
+    assert len(files) == 1 and (task != "retrieval" or second["metrics"] != first["metrics"])
+
+
+# ----------------------------------------------------------------------------- results
+
+
+def test_runs_do_not_take_each_others_folders(world, checkpoint, tmp_path, capsys):
+    copies = [shutil.copytree(checkpoint, tmp_path / name / "model") for name in ("a", "b")]
+    out = tmp_path / "out"
+
+    def run(model, *more):
+        assert main(arguments("retrieval", world, str(model), out, *more)) == 0
+        capsys.readouterr()
+        return {path.parent.name: path.stat().st_mtime_ns for path in out.glob("*/results.json")}
+
+    folders, seen = {}, []
+    for model, more in (
+        (copies[0], ()),
+        (copies[1], ()),
+        (copies[0], ("--limit", "3")),
+        (copies[0], ("--num-frames", "1")),
+        (copies[0], ("--dtype", "bfloat16")),
+    ):
+        now = run(model, *more)
+        assert all(now[name] == time for name, time in folders.items())
+        seen += now.keys() - folders.keys()
+        folders = now
+    assert len(seen) == 5 and all(name.startswith("retrieval-world") for name in seen)
+    assert seen[0].rpartition("-")[0] == seen[1].rpartition("-")[0] and "-model-first3-" in seen[2]
+    assert run(copies[0]).keys() == folders.keys()  # the same run again has the same folder
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_in_which_everything_failed_is_an_error_and_leaves_earlier_results(task, checkpoint, tmp_path, capsys):
+    write_clip(tmp_path / "a.mp4")
+    question = {"question": "what moves?", "answer": "a bar"}
+    row = {"file_name": "a.mp4", "captions": ["a bar"], "qa": [question]}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    command = arguments(task, str(tmp_path), checkpoint, tmp_path / "out")
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("out/*/results.*")}
+    assert before
+    capsys.readouterr()
+    (tmp_path / "a.mp4").write_bytes(b"broken")
+    assert main(command) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "could be read" in error and "a.mp4" in error
+    assert {path: path.read_bytes() for path in tmp_path.glob("out/*/results.*")} == before
+
+
+REFUSED = {
+    "--metrics CIDER": "no caption metric 'CIDER'; choose from BLEU-1",
+    "--metrics ,": "no caption metric ''",
+    "--groups t-va": "not for 't-va'",
+    "--groups t-a --modalities v": "needs more than the modalities 'v'",
+    "--limit -1": "`limit` must be at least 1",
+    "--num-frames 0": "`num_frames` must be at least 1",
+    "--beams 0": "`num_beams` must be at least 1",
+    "--device cuda:99": "no device 'cuda:99' here; there are cpu",
+    "--device gpu": "no device 'gpu' here",
+    "--report page.txt": "page.txt is no report",
+    "--report .": "is a folder",
+    "--model-card page.txt/README.md": "Nothing can be written to",
+    "--model-card binary.md": "is no model card",
+    "--output page.txt": "Nothing can be written to page.txt",
+    "--model .": "has no config.json",
+    "--model ./nowhere/model": "no checkpoint at ./nowhere/model",
+}
+
+
+@pytest.mark.parametrize("given", REFUSED)
+def test_what_is_mistyped_is_refused_before_anything_is_decoded(given, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.txt").write_text("my notes")
+    (tmp_path / "binary.md").write_bytes(b"---\n\xff: [\n---\n")
+    monkeypatch.setattr("modeling_valor.evaluation.runner.run", None)  # would be a TypeError
+    task = "retrieval" if "--groups" in given else "captioning"
+    command = ["evaluate", "--task", task, "--dataset", "world", "--model", checkpoint]
+    assert main([*command, *given.split()]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("valor evaluate: ") and REFUSED[given] in line
+    assert (tmp_path / "page.txt").read_text() == "my notes"
+
+
+def test_results_are_printed_even_where_they_cannot_be_written(world, checkpoint, tmp_path, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("modeling_valor.evaluation.outputs.write_text", full)
+    assert main(arguments("retrieval", world, checkpoint, tmp_path)) == 1
+    output = capsys.readouterr()
+    assert json.loads(output.out)["counts"]["clips"] == 5
+    assert "No space left on device" in output.err.splitlines()[-1]
+
+
+def test_ranks_of_every_query_are_saved(world, checkpoint, tmp_path, capsys):
+    assert main(arguments("retrieval", world, checkpoint, tmp_path, "--groups", "t-av,v-a")) == 0
+    metrics = printed(capsys)["metrics"]
+    (file,) = tmp_path.glob("*/ranks.jsonl")
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    for direction in ("t-av", "av-t", "v-a", "a-v"):
+        ranks = [entry["rank"] for entry in entries if entry["direction"] == direction]
+        assert sum(ranks) / len(ranks) == pytest.approx(metrics[f"{direction}/MeanR"])
+        assert 100 * ranks.count(1) / len(ranks) == pytest.approx(metrics[f"{direction}/R@1"])
+    captions = {sample.id: sample.captions for sample in load_samples(world, "test")}
+    for entry in entries:
+        if entry["direction"] == "t-av":
+            assert entry["query"] in map(clean_caption, captions[entry["right"]])
+        if entry["direction"] == "av-t":
+            assert entry["right"] in map(clean_caption, captions[entry["query"]])
+        scores = dict(map(tuple, entry["top"]))
+        assert len(scores) == 3 and list(scores.values()) == sorted(scores.values(), reverse=True)
+        assert entry["rank"] != 1 or scores[entry["right"]] == entry["score"] == max(scores.values())
+
+
+def test_settings_are_those_in_force(world, checkpoint, tmp_path, capsys):
+    """Where a number is left to the checkpoint, results have the checkpoint's number."""
+    where = ["--dataset", world, "--model", checkpoint, "--output", str(tmp_path), "--json", "--limit", "1"]
+    assert main(["evaluate", "--task", "retrieval", *where]) == 0
+    result = printed(capsys)
+    processor = ValorProcessor.from_pretrained(checkpoint)
+    assert result["settings"]["num_frames"] == processor.video_processor.num_frames == 2
+    assert result["settings"]["num_audio_clips"] == processor.feature_extractor.num_audio_clips == 1
+    assert result["versions"].keys() == {"modeling-valor", "transformers", "torch"}
+    (table,) = tmp_path.glob("*/results.md")
+    assert "2 frames, 1 audio clip" in table.read_text()
 
 
 # ----------------------------------------------------------------------------- recipes

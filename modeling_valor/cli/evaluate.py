@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,29 +56,44 @@ def main(argv: Sequence[str]) -> int:
     from accelerate import PartialState
 
     from ..evaluation import outputs
-    from ..evaluation.html_report import write_html
     from ..evaluation.recipes import TASKS as TASK_NAMES
     from ..evaluation.recipes import recipe_for
-    from ..evaluation.runner import run
+    from ..evaluation.report import check_report_path, write_html
+    from ..evaluation.runner import check_model, run
+    from ..evaluation.work import from_main
+
+    if args.device is not None:
+        check_device(args.device)
+    recipe = recipe_for(
+        TASK_NAMES[args.task],
+        args.dataset,
+        split=args.split,
+        modalities=args.modalities,
+        num_frames=args.num_frames,
+        num_audio_clips=args.num_audio_clips,
+        groups=tuple(args.groups.split(",")) if args.groups else None,
+        paragraph=args.paragraph,
+        max_length=args.max_length,
+        num_beams=args.beams,
+        max_new_tokens=args.max_new_tokens,
+        metrics=tuple(args.metrics.split(",")) if args.metrics else None,
+        dual_softmax=args.dual_softmax,
+        limit=args.limit,
+    )
+    output = Path(args.output)
+
+    def check() -> None:
+        """What would only be noticed after all the work."""
+        check_model(args.model)
+        outputs.check_writable(output)
+        if args.report:
+            check_report_path(Path(args.report))
+        if args.model_card:
+            outputs.check_model_card(Path(args.model_card))
 
     state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
     try:
-        recipe = recipe_for(
-            TASK_NAMES[args.task],
-            args.dataset,
-            split=args.split,
-            modalities=args.modalities,
-            num_frames=args.num_frames,
-            num_audio_clips=args.num_audio_clips,
-            groups=tuple(args.groups.split(",")) if args.groups else None,
-            paragraph=args.paragraph,
-            max_length=args.max_length,
-            num_beams=args.beams,
-            max_new_tokens=args.max_new_tokens,
-            metrics=tuple(args.metrics.split(",")) if args.metrics else None,
-            dual_softmax=args.dual_softmax,
-            limit=args.limit,
-        )
+        from_main(check)
         report = run(
             recipe,
             args.model,
@@ -89,27 +103,36 @@ def main(argv: Sequence[str]) -> int:
             dtype=getattr(torch, args.dtype) if args.dtype else None,
             batch_size=args.batch_size,
             num_workers=args.workers,
-            cache=None if args.no_cache else Path(args.output, "cache"),
+            cache=None if args.no_cache else output / "cache",
             progress=not args.json,
         )
-        if not state.is_main_process:
-            return 0
-        name = f"{args.task}-{Path(recipe.dataset).name}-{recipe.split or 'all'}-{Path(args.model).name}"
-        files = outputs.save(report, Path(args.output, name))
-        if args.report:
-            write_html(report, Path(args.report))
-            files.append(Path(args.report))
-        if args.model_card:
-            outputs.update_model_card(Path(args.model_card), report)
-            files.append(Path(args.model_card))
-    except (ValueError, OSError) as error:
-        print(f"valor evaluate: {error}", file=sys.stderr)
-        return 1
     finally:
         state.destroy_process_group()
-    if args.json:
-        print(json.dumps(report.to_dict()))
-    else:
-        print(outputs.markdown(report))
+    if not state.is_main_process:
+        return 0
+    # First of all, so that results are not lost if they cannot be written
+    print(json.dumps(report.to_dict()) if args.json else outputs.markdown(report), flush=True)
+    files = outputs.save(report, outputs.results_folder(report, output))
+    if args.report:
+        write_html(report, Path(args.report))
+        files.append(Path(args.report))
+    if args.model_card:
+        outputs.update_model_card(Path(args.model_card), report)
+        files.append(Path(args.model_card))
+    if not args.json:
         print("Written: " + ", ".join(map(str, files)))
     return 0
+
+
+def check_device(name: str) -> None:
+    """
+    Raises:
+        ValueError: there is no such device.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ValueError(f"There is no device {name!r} here; there are {', '.join(found)}.") from error

@@ -5,15 +5,15 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ..data.samples import Sample
-from ..feature_extraction_valor import media_source
+from ..data.samples import Sample, each_sample, sample_at
+from ..media import media_source
 from .work import key_of
 
 
@@ -21,24 +21,26 @@ logger = logging.getLogger(__name__)
 
 
 class Clips(Sequence[Sample]):
-    """Samples of which each is another clip.
+    """Samples of which each is another clip, made when they are asked for.
 
     Args:
-        samples: the clips.
-        num_rows: how many samples they were before rows of the same media were merged.
+        samples: the rows that they are made of; one that cannot be had is a clip that cannot be read (`sample_at`).
+        rows: for each clip the indices of its samples.
     """
 
-    def __init__(self, samples: Sequence[Sample], num_rows: int):
-        self.samples, self.num_rows = samples, num_rows
+    def __init__(self, samples: Sequence[Sample], rows: list[list[int]]):
+        self.samples, self.rows = samples, rows
+
+    @property
+    def num_rows(self) -> int:
+        """How many samples the clips are made of."""
+        return sum(map(len, self.rows))
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.rows)
 
-    def __getitem__(self, index):
-        return self.samples[index]
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)
+    def __getitem__(self, index: int) -> Sample:
+        return _merged([sample_at(self.samples, row) for row in self.rows[index]])
 
 
 def merge_rows(samples: Sequence[Sample], limit: int | None = None) -> Clips:
@@ -57,21 +59,19 @@ def merge_rows(samples: Sequence[Sample], limit: int | None = None) -> Clips:
         return samples
     rows_of_media: dict[str, list[int]] = {}
     media_of_id: dict[str, tuple[str, int]] = {}
-    for row, sample in enumerate(samples):
+    for row, sample in enumerate(each_sample(samples)):
         media = _media_key(sample) or f"row {row}"
         first, first_row = media_of_id.setdefault(sample.id, (media, row))
         if first != media:
-            raise ValueError(_shared_id(samples[first_row], sample))
+            raise ValueError(_shared_id(sample_at(samples, first_row), sample))
         rows_of_media.setdefault(media, []).append(row)
-    groups = list(rows_of_media.values())[:limit]
-    num_rows = sum(map(len, groups))
-    if num_rows == len(groups):
-        return Clips(samples[:limit], num_rows)
-    logger.warning(
-        f"{num_rows} samples are {len(groups)} clips: those with the same media were merged, with all their captions "
-        "and questions."
-    )
-    return Clips([_merged([samples[row] for row in rows]) for rows in groups], num_rows)
+    clips = Clips(samples, list(rows_of_media.values())[:limit])
+    if clips.num_rows > len(clips):
+        logger.warning(
+            f"{clips.num_rows} samples are {len(clips)} clips: those with the same media were merged, with all their "
+            "captions and questions."
+        )
+    return clips
 
 
 def clip_keys(samples: Sequence[Sample]) -> list[str]:

@@ -1,21 +1,32 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What becomes of a finished evaluation: JSON, a Markdown table, files for submission, entries of a model card."""
 
+import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import EvalResult
 from huggingface_hub.repocard import metadata_load, metadata_save
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from torch import Tensor
+from yaml import YAMLError
 
 from ..data.benchmarks import BENCHMARKS
+from ..data.failures import Failure
+from ..data.files import appearing
 from .inference import reverse
 from .paper import PAPER_FIGURES
+from .rankings import ranking_records
+from .recipes import TASKS
 from .runner import Report
+from .work import key_of
 
 
 CARD_TASKS = {
@@ -25,12 +36,22 @@ CARD_TASKS = {
 }
 """Task of a model card's entries: type and name."""
 
+# Control characters, and those that turn the direction of text around or break lines where nothing is seen
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
 _RETRIEVAL_COLUMNS = ("R@1", "R@5", "R@10", "MedianR", "MeanR")
 
 
 def scale(task: str) -> int:
     """What figures are multiplied by to be read as the paper's: captioning metrics are fractions."""
     return 100 if task == "captioning" else 1
+
+
+def visible(text: str) -> str:
+    """Text with escapes such as \\u202e for the characters that would change how the text around them is shown."""
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -103,6 +124,13 @@ def notes(report: Report) -> list[str]:
     """Sentences that belong below the table."""
     recipe, failures = report.recipe, report.evaluation.failures
     lines = []
+    if "rows" in report.evaluation.counts:
+        lines.append(
+            f"{report.evaluation.counts['rows']:,} samples are {len(report.samples):,} clips: those with the same media were "
+            "merged, with all their captions and questions."
+        )
+    if recipe.dual_softmax and any(_lowest(scores) < 0 for scores in report.evaluation.similarity.values()):
+        lines.append("Dual softmax is of scores from which the lowest is subtracted, because some are negative.")
     if not report.evaluation.metrics:
         lines.append("The split has nothing to compare with; predictions were written.")
     elif scale(recipe.task) != 1:
@@ -129,10 +157,19 @@ def markdown(report: Report) -> str:
         lines += ["", note]
     failures = report.evaluation.failures
     if failures:
-        lines += ["", *(f"- {failure.id}: {failure.reason}" for failure in failures[:10])]
+        lines += ["", *(f"- {named_reason(failure)}" for failure in failures[:10])]
         if len(failures) > 10:
             lines.append(f"- and {len(failures) - 10} more, in results.json")
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines) + "\n")
+
+
+def named_reason(failure: Failure) -> str:
+    """Why a sample could not be read, with its id in front."""
+    return failure.reason if failure.reason.startswith(f"{failure.id}: ") else f"{failure.id}: {failure.reason}"
+
+
+def _lowest(scores: Tensor) -> float:
+    return scores.masked_fill(scores == -torch.inf, 0).min().item()
 
 
 def cells(row: FigureRow) -> list[str]:
@@ -252,36 +289,101 @@ def update_model_card(path: Path, report: Report) -> None:
     replaced = {kind(entry) for entry in new}
     entries = [entry for entry in known if kind(entry) not in replaced] + new
     metadata["model-index"] = eval_results_to_model_index(name, entries)
-    metadata_save(path, metadata)
+    with appearing(path) as partial:
+        if path.exists():
+            shutil.copy(path, partial)
+        metadata_save(partial, metadata)
+
+
+def check_model_card(path: Path) -> None:
+    """
+    Raises:
+        ValueError: the file is no text with the metadata of a model card, or its `model-index` is of another form.
+        OSError: its folder cannot be written.
+    """
+    try:
+        metadata = (metadata_load(path) if path.exists() else None) or {}
+        if "model-index" in metadata:
+            model_index_to_eval_results(metadata["model-index"])
+    except (ValueError, TypeError, KeyError, AttributeError, YAMLError) as error:
+        raise ValueError(
+            f"{path} is no model card that results can be added to: {' '.join(str(error).split())}"
+        ) from error
+    check_writable(path.parent)
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
+def results_folder(report: Report, output: Path) -> Path:
+    """
+    Where the results of an evaluation lie: output/TASK-DATASET-SPLIT-MODEL-DIGEST, with "-firstN" before the digest if
+    the samples were limited.
+
+    The digest is of everything that the results depend on, so that no run takes another one's folder: the checkpoint and
+    its version, the data, and all settings. The same run takes its own folder again.
+    """
+    recipe, checkpoint = report.recipe, report.checkpoint
+    task = next(name for name, value in TASKS.items() if value == recipe.task)
+    names = [task, Path(recipe.dataset).resolve().name, recipe.split or "all", Path(checkpoint.name).resolve().name]
+    names += [] if recipe.limit is None else [f"first{recipe.limit}"]
+    places = [_place(place) for place in (recipe.dataset, checkpoint.name, *report.source)]
+    settings = dataclasses.asdict(dataclasses.replace(recipe, dataset=""))
+    digest = key_of(places, checkpoint.version, settings, str(checkpoint.model.dtype))[:8]
+    return output / "-".join(re.sub(r"[^\w.+-]+", "_", name) for name in [*names, digest])
+
+
+def _place(name: str | None) -> str | None:
+    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
+
+
+def check_writable(folder: Path) -> None:
+    """
+    Makes the folder, where it is not there.
+
+    Raises:
+        OSError: it cannot be made or written to, with a sentence that says so.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise type(error)(f"Nothing can be written to {folder}: {error.strerror}. Give another place.") from error
+
+
 def save(report: Report, folder: Path) -> list[Path]:
     """
-    Writes results.json, results.md, model-index.json and, where there are any, predictions.jsonl and submission.json.
+    Writes results.json, results.md, model-index.json and, where there are any, ranks.jsonl, predictions.jsonl and
+    submission.json; each appears when it is complete.
 
     Predictions with other modalities (`Recipe.beside`) are in files of their own, such as predictions-v.jsonl.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {
         "results.json": _json(report.to_dict()),
         "results.md": markdown(report),
         "model-index.json": _json(model_index(report)),
     }
+    if report.evaluation.similarity:
+        contents["ranks.jsonl"] = _json_lines(ranking_records(report.evaluation, report.recipe.groups))
     if report.evaluation.predictions:
         contents["predictions.jsonl"] = _json_lines(report.evaluation.predictions)
         for other in report.beside:
             contents[f"predictions-{other.recipe.modalities}.jsonl"] = _json_lines(other.evaluation.predictions)
         if (submitted := submission(report)) is not None:
             contents["submission.json"] = json.dumps(submitted, ensure_ascii=False)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        write_text(folder / name, content)
     return [folder / name for name in contents]
 
 
-def _json_lines(entries: Sequence[Any]) -> str:
+def write_text(path: Path, content: str) -> None:
+    """Writes a file that appears when it is complete; halves of characters are written as escapes."""
+    with appearing(path) as partial:
+        partial.write_bytes(content.encode("utf-8", "backslashreplace"))
+
+
+def _json_lines(entries: Iterable[Any]) -> str:
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 

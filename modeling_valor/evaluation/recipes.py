@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.benchmarks import BENCHMARKS
-from .captioning import CAPTION_METRICS
-from .inference import GROUP_OF, TEXT_LENGTH
+from .captioning import CAPTION_METRICS, check_caption_metrics
+from .inference import GROUP_OF, TEXT_LENGTH, check_groups
 
 
 TASKS = {"retrieval": "retrieval", "captioning": "captioning", "qa": "question_answering"}
@@ -68,7 +68,8 @@ def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
     as "av,v,a", are measured side by side; the first are the main ones.
 
     Raises:
-        ValueError: the task or a modality is unknown, or the paper does not evaluate the task on the benchmark.
+        ValueError: the task, a modality, a group or a metric is unknown, a number is not positive, or the paper does not
+            evaluate the task on the benchmark.
     """
     if task not in TASKS.values():
         raise ValueError(f"`task` must be one of {', '.join(TASKS.values())}, got {task!r}.")
@@ -80,7 +81,23 @@ def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
         recipe = _of_benchmark(recipe)
     if "modalities" in changes:
         changes = _side_by_side(task, changes.pop("modalities").split(",")) | changes
-    return dataclasses.replace(recipe, **changes)
+    recipe = dataclasses.replace(recipe, **changes)
+    check_caption_metrics(recipe.metrics)
+    _check_groups_of(recipe)
+    for name in ("num_frames", "num_audio_clips", "max_length", "num_beams", "max_new_tokens", "limit"):
+        if getattr(recipe, name) is not None and getattr(recipe, name) < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {getattr(recipe, name)}.")
+    return recipe
+
+
+def _check_groups_of(recipe: Recipe) -> None:
+    check_groups(recipe.groups)
+    for group in recipe.groups:
+        if recipe.task == "retrieval" and not set(group) <= set(recipe.modalities) | {"t", "-"}:
+            raise ValueError(
+                f"Group {group!r} needs more than the modalities {recipe.modalities!r} that are read; pass other "
+                "`modalities`, or other groups."
+            )
 
 
 def _side_by_side(task: str, wanted: Sequence[str]) -> dict[str, Any]:

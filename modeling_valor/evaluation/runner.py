@@ -4,12 +4,14 @@
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import PreTrainedModel
 
 from .. import __version__
@@ -17,6 +19,7 @@ from ..data.readers import load_samples
 from ..data.samples import Sample, SampleStream, each_sample
 from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
 from ..processing_valor import ValorProcessor
+from .clips import merge_rows
 from .inference import Evaluation, evaluate_captioning, evaluate_question_answering, evaluate_retrieval
 from .recipes import Recipe
 from .work import TensorCache, TextCache, from_main, key_of
@@ -28,7 +31,7 @@ HEADS: dict[str, type[PreTrainedModel]] = {
     "question_answering": ValorForQuestionAnswering,
 }
 
-_WEIGHTS_AND_SETTINGS = (".safetensors", ".json", ".txt", ".model")
+_WEIGHTS_AND_SETTINGS = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja", ".py")
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,19 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished evaluation, and those with the other modalities of its recipe (`Recipe.beside`)."""
+    """A finished evaluation, and those with the other modalities of its recipe (`Recipe.beside`).
+
+    Args:
+        recipe: the settings in force: where the recipe left a number to the checkpoint, it is that number.
+        source: where the media and the annotations were.
+    """
 
     recipe: Recipe
     checkpoint: Checkpoint
     evaluation: Evaluation
     samples: Sequence[Sample]
     beside: tuple["Report", ...] = ()
+    source: tuple[str | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Figures, and everything that they depend on, as JSON has it."""
@@ -79,7 +88,33 @@ class Report:
                 for other in self.beside
             },
             "package_version": __version__,
+            "versions": versions(),
         }
+
+
+def versions() -> dict[str, str]:
+    """Of this package and those that results depend on."""
+    return {
+        "modeling-valor": __version__,
+        "transformers": transformers.__version__,
+        "torch": str(torch.__version__),
+    }
+
+
+def check_model(name: str) -> None:
+    """
+    Raises:
+        ValueError: there is no checkpoint in a folder of this name, nor can it be a name on the Hub.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"The folder {name} has no config.json, so it is no checkpoint; `valor convert` makes one.")
+    if not folder.is_dir() and (
+        folder.exists() or folder.is_absolute() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name)
+    ):
+        raise ValueError(
+            f"There is no checkpoint at {name}: give its folder, or a name on the Hub such as owner/name."
+        )
 
 
 def load_checkpoint(
@@ -112,11 +147,14 @@ def version_of(name: str, model: PreTrainedModel) -> str:
 
 
 def read_samples(recipe: Recipe, media: str | None = None, annotations: str | None = None) -> Sequence[Sample]:
-    """The samples of a recipe, the first `limit` of them. Of a stream all are kept in memory, undecoded."""
+    """The clips of a recipe, the first `limit` of them, each once (`clips.merge_rows`).
+
+    Of a stream all are kept in memory, undecoded, and `limit` counts its rows.
+    """
     samples = load_samples(recipe.dataset, recipe.split, media, annotations)
     if isinstance(samples, SampleStream):
         samples = list(itertools.islice(each_sample(samples), recipe.limit))
-    samples = samples[: recipe.limit]
+    samples = merge_rows(samples, recipe.limit)
     if not len(samples):
         raise ValueError(f"{recipe.title} has no samples in the split {recipe.split!r}.")
     return samples
@@ -143,8 +181,12 @@ def evaluate(
             goes on where it was killed, and starts from the features where only the groups or the post-processing
             change. What is found there was made by the same version of the checkpoint with the same settings.
         source: what else tells the samples' files from others of the same names, such as the folder of the media.
-        batch_size: clips that go through the model together. It changes no figure but for rounding.
+        batch_size: clips that go through the model together. It changes no metric but for rounding.
+
+    Raises:
+        ValueError: no clip could be read.
     """
+    samples = merge_rows(samples)
     if recipe.beside:
         same = {"batch_size": batch_size, "num_workers": num_workers, "cache": cache, "source": source}
         first, *others = (
@@ -157,6 +199,7 @@ def evaluate(
             )
             for modalities in (recipe.modalities, *recipe.beside)
         )
+        recipe = dataclasses.replace(first.recipe, beside=recipe.beside)
         return dataclasses.replace(first, recipe=recipe, beside=tuple(others))
     dataset = Path(recipe.dataset)
     made_from = [__version__, checkpoint.version, str(checkpoint.model.dtype), *source]
@@ -193,7 +236,7 @@ def evaluate(
             caches=caches,
             **options,
         )
-        return Report(recipe, checkpoint, evaluation, samples)
+        return _finished(recipe, checkpoint, evaluation, samples, source)
     options.update(num_beams=recipe.num_beams, max_new_tokens=recipe.max_new_tokens)
     written = (recipe.num_beams, recipe.max_new_tokens)
     if recipe.task == "captioning":
@@ -206,7 +249,36 @@ def evaluate(
         evaluation = evaluate_question_answering(
             model, processor, samples, max_question_length=recipe.max_length, cache=text_cache, **options
         )
-    return Report(recipe, checkpoint, evaluation, samples)
+    return _finished(recipe, checkpoint, evaluation, samples, source)
+
+
+def _finished(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    evaluation: Evaluation,
+    samples: Sequence[Sample],
+    source: Sequence[str | None],
+) -> Report:
+    if evaluation.failures and not evaluation.counts["clips"]:
+        first = evaluation.failures[0]
+        raise ValueError(
+            f"None of the {len(samples)} clips could be read with modalities {recipe.modalities}. The first is "
+            f"{first.id}: {first.reason}"
+        )
+    return Report(in_force(recipe, checkpoint), checkpoint, evaluation, samples, source=tuple(source))
+
+
+def in_force(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
+    """The recipe with the checkpoint's numbers where it leaves them to it."""
+    processor, generation = checkpoint.processor, getattr(checkpoint.model, "generation_config", None)
+    defaults = {
+        "num_frames": processor.video_processor.num_frames,
+        "num_audio_clips": processor.feature_extractor.num_audio_clips,
+        "max_new_tokens": getattr(generation, "max_new_tokens", None),
+    }
+    return dataclasses.replace(
+        recipe, **{name: value for name, value in defaults.items() if getattr(recipe, name) is None}
+    )
 
 
 def run(

@@ -1,0 +1,79 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Retrieval query by query: the rank of each query's right item, and the items that come first."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .inference import Embeddings, Evaluation, reverse
+from .retrieval import query_ranks
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One query of one direction, such as "t-av" (a text among clips) or "av-t" (a clip among texts).
+
+    Args:
+        direction: modality group, or its reverse.
+        query: row of the query: a text of [`Embeddings.texts`] if the direction begins with "t", else a clip.
+        rank: of the right item, 1 for the first; a wrong one with the same score comes before it.
+        item, score: the right item, or the best of several, and its score.
+        top: the items that come first, with their scores.
+    """
+
+    direction: str
+    query: int
+    rank: int
+    item: int
+    score: float
+    top: tuple[tuple[int, float], ...]
+
+
+def rankings(evaluation: Evaluation, group: str, backwards: bool = False, top: int = 3) -> list[Ranking]:
+    """All queries of a modality group that was measured, or, `backwards`, of its reverse; in their order."""
+    embeddings = evaluation.embeddings
+    clips, rows, right = embeddings.members(group)
+    columns = clips.nonzero().squeeze(1)
+    scores, positives = evaluation.similarity[group][rows][:, columns], right.unsqueeze(1).tolist()
+    queries, items, direction = rows, columns, group
+    if backwards:
+        positives = [[] for _ in columns]
+        for row, clip in enumerate(right.tolist()):
+            positives[clip].append(row)
+        scores, queries, items, direction = scores.mT.contiguous(), columns, rows, reverse(group)
+    found = query_ranks(scores, positives, top)
+    first = zip(items[found.top].tolist(), found.top_scores.tolist(), strict=True)
+    return [
+        Ranking(direction, query, rank, item, score, tuple(zip(*best, strict=True)))
+        for query, rank, item, score, best in zip(
+            queries.tolist(),
+            found.ranks.tolist(),
+            items[found.best].tolist(),
+            found.best_scores.tolist(),
+            first,
+            strict=True,
+        )
+        if rank
+    ]
+
+
+def ranking_records(evaluation: Evaluation, groups: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Every query of both directions of the groups, as a line of `ranks.jsonl`."""
+    embeddings = evaluation.embeddings
+    for group in groups:
+        for backwards in (False, True):
+            for ranking in rankings(evaluation, group, backwards):
+                query_is_text, item_is_text = (end == "t" for end in ranking.direction.split("-"))
+                yield {
+                    "direction": ranking.direction,
+                    "query": name_of(embeddings, ranking.query, query_is_text),
+                    "rank": ranking.rank,
+                    "right": name_of(embeddings, ranking.item, item_is_text),
+                    "score": round(ranking.score, 6),
+                    "top": [[name_of(embeddings, item, item_is_text), round(score, 6)] for item, score in ranking.top],
+                }
+
+
+def name_of(embeddings: Embeddings, index: int, is_text: bool) -> str:
+    """The text, or the id of the clip."""
+    return embeddings.texts[index] if is_text else embeddings.ids[index]

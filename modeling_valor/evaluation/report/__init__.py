@@ -1,0 +1,162 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""A finished evaluation as one self-contained HTML page to look at and to listen to (compare the paper's Figure 8)."""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ...data.benchmarks import BENCHMARKS
+from ..outputs import cells, check_writable, figure_table, named_reason, notes, visible, write_text
+from ..runner import Report, versions
+from .charts import build_charts
+from .examples import EXAMPLES, MODALITIES, Section, build_sections
+from .media import ClipMedia, without_folders
+
+
+MARKER = '<meta name="generator" content="modeling-valor evaluation report">'
+"""Stands in the head of every page, so that a page is known before it is replaced."""
+
+MOST_CLIPS = 80
+"""Clips that are shown with frames, video and sound; of others there are names and texts."""
+
+_FAILURES = 200
+_HEAD = 2048
+
+
+def check_report_path(path: Path) -> None:
+    """
+    Raises:
+        ValueError: something that is no report stands at `path`.
+        OSError: its folder cannot be written.
+    """
+    if path.is_dir():
+        raise ValueError(f"The report {path} is a folder; give the name of a file, such as {path / 'report.html'}.")
+    if path.exists():
+        with path.open("rb") as file:
+            if MARKER.encode() not in file.read(_HEAD):
+                raise ValueError(f"{path} is no report of `valor evaluate`, and is not replaced; give another name.")
+    check_writable(path.parent)
+
+
+def write_html(report: Report, path: Path) -> None:
+    """
+    Writes the page: settings, table, charts, and cases to look at; it appears when it is complete.
+
+    Nothing is loaded from elsewhere, and no path of this machine is in it. A clip with frames, video and sound takes about
+    120 kB, and there are at most `MOST_CLIPS`, so the page stays below ten megabytes whatever the size of the data. To be
+    called by the main process.
+
+    Raises:
+        ValueError, OSError: as in [`check_report_path`].
+    """
+    check_report_path(path)
+    write_text(path, html_page(report))
+
+
+def html_page(report: Report) -> str:
+    """The page as a string."""
+    environment = Environment(
+        loader=PackageLoader(__name__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Every value that is text goes through it before it is escaped
+        finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
+    )
+    style, script = (Markup(environment.loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
+    sections = build_sections(report)
+    media = _media_of(report, sections)
+    columns, rows = figure_table(report)
+    return environment.get_template("page.html.jinja").render(
+        marker=Markup(MARKER),
+        style=style,
+        style_hash=_content_hash(style),
+        script=script,
+        script_hash=_content_hash(script),
+        title=f"{dataset_name(report)}: {report.recipe.task.replace('_', ' ')}",
+        settings=list(_settings(report)),
+        columns=columns,
+        rows=rows,
+        cells=cells,
+        notes=notes(report),
+        failures=list(_failures(report))[:_FAILURES],
+        num_failures=len(report.evaluation.failures),
+        charts=list(build_charts(report)),
+        sections=sections,
+        places=media.places,
+        clips=media.clips,
+        left_out=media.left_out,
+    )
+
+
+def dataset_name(report: Report) -> str:
+    """The benchmark's title, or the last part of a path."""
+    name = report.recipe.dataset
+    return BENCHMARKS[name].title if name in BENCHMARKS else _without_folders(name)
+
+
+def _without_folders(name: str) -> str:
+    """A name on the Hub as it is, and the last part of a path."""
+    is_path = Path(name).exists() or Path(name).is_absolute() or "\\" in name or name.startswith(".")
+    return Path(name.replace("\\", "/")).resolve().name if is_path or name.count("/") > 1 else name
+
+
+def _settings(report: Report) -> Iterator[tuple[str, str]]:
+    """What the metrics depend on: name and value of each."""
+    recipe, counts = report.recipe, report.evaluation.counts
+    yield "dataset", dataset_name(report)
+    yield "split", "all" if recipe.split is None else recipe.split
+    if recipe.limit is not None:
+        yield "limit", f"the first {recipe.limit:,} clips only"
+    for name in ("clips", "texts", "references", "questions"):
+        if name in counts:
+            yield name, f"{counts[name]:,}"
+    yield "checkpoint", f"{_without_folders(report.checkpoint.name)} ({report.checkpoint.version[:12]})"
+    every = (recipe.modalities, *recipe.beside)
+    if recipe.task == "retrieval":
+        yield "modality groups", ", ".join(recipe.groups)
+    yield "modalities", ", ".join(MODALITIES[name] for name in every)
+    if "v" in "".join(every) and recipe.num_frames:
+        yield "frames of each video", str(recipe.num_frames)
+    if "a" in "".join(every) and recipe.num_audio_clips:
+        yield "5.12 s clips of each sound", str(recipe.num_audio_clips)
+    if recipe.task == "retrieval":
+        yield "longest text", f"{recipe.max_length} tokens"
+    else:
+        yield "search", f"{recipe.num_beams} beams" if recipe.num_beams > 1 else "greedy"
+        if recipe.max_new_tokens is not None:
+            yield "longest output", f"{recipe.max_new_tokens} tokens"
+    yield "date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
+def _failures(report: Report) -> Iterator[str]:
+    """A line for each clip that could not be read; of paths the last part."""
+    samples = {sample.id: sample for sample in report.samples}
+    for failure in report.evaluation.failures:
+        line, sample = named_reason(failure), samples.get(failure.id)
+        yield line if sample is None else without_folders(line, sample)
+
+
+def _media_of(report: Report, sections: list[Section]) -> ClipMedia:
+    """Media of the clips on the cards, those of the first examples of all sections first."""
+    modalities = "".join((report.recipe.modalities, *report.recipe.beside))
+    media = ClipMedia({sample.id: sample for sample in report.samples}, modalities, MOST_CLIPS)
+    for place in range(EXAMPLES):
+        for section in sections:
+            if place < len(section.examples):
+                for card in section.examples[place].every_card():
+                    media.add(card.clip)
+    return media
+
+
+def _content_hash(content: Any) -> str:
+    """Source expression of a content security policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

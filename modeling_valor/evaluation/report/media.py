@@ -1,0 +1,177 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Frames, video and sound of clips as `data:` addresses, small enough for many of them in one page."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ...data.samples import Sample
+from ...feature_extraction_valor import resample
+from ...media import MediaError, MediaSource, iterate_frames, media_source, read_audio, read_frames
+from ..outputs import visible
+
+
+NUM_FRAMES, FRAME_HEIGHT, FRAME_GAP = 4, 96, 4
+SECONDS, FRAME_RATE, PLAYER_HEIGHT = 10, 5, 144
+SOUND_RATE, SOUND_BITS = 22050, 32_000
+
+_AT_ONCE = 2**26  # bytes of frames in memory
+
+
+class ClipMedia:
+    """Media of clips, each read once.
+
+    Args:
+        samples: by id.
+        modalities: what is shown of a clip.
+        most: clips to read; further ones are counted in `left_out`.
+    """
+
+    def __init__(self, samples: Mapping[str, Sample], modalities: str, most: int):
+        self.samples, self.modalities, self.most = samples, modalities, most
+        self.places: dict[str, int] = {}
+        self.clips: list[dict[str, str]] = []
+        self._left_out: set[str] = set()
+
+    @property
+    def left_out(self) -> int:
+        return len(self._left_out)
+
+    def add(self, identity: str) -> None:
+        if identity in self.places:
+            return
+        if len(self.clips) == self.most:
+            self._left_out.add(identity)
+            return
+        self.places[identity] = len(self.clips)
+        self.clips.append(self._read(self.samples[identity]))
+
+    def _read(self, sample: Sample) -> dict[str, str]:
+        """Those that there are of "frames" (a picture), "player" (video with its sound), "sound" and "note"."""
+        found, audio = {}, None
+        video = media_source(sample.video) if "v" in self.modalities else None
+        sound = media_source(sample.audio) if "a" in self.modalities else None
+        try:
+            if sound is not None:
+                audio = _first_seconds(sound)
+                found |= {"note": "no sound"} if audio is None else {"sound": _encode_sound(audio)}
+            if video is not None:
+                found["frames"] = _encode_strip(read_frames(video, NUM_FRAMES).frames)
+                frames, rate = _player_frames(video)
+                if len(frames) > 1:
+                    found["player"] = _encode_video(frames, rate, audio)
+                    found.pop("sound", None)
+        except MediaError as error:
+            found["note"] = visible(without_folders(str(error), sample))
+        return found
+
+
+def without_folders(text: str, sample: Sample) -> str:
+    """A message about a sample with the names of its files instead of their paths."""
+    for source in (sample.video, sample.audio):
+        if isinstance(source, (str, os.PathLike)):
+            for path in (os.path.abspath(source), os.fspath(source)):
+                text = text.replace(path, os.path.basename(path))
+    return text
+
+
+def _player_frames(source: MediaSource) -> tuple[list[np.ndarray], float]:
+    """Frames of the first seconds, (H, W, 3), and how many there are in a second; none of files that are frames."""
+    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+        return [], 0.0
+    rate = float(FRAME_RATE)
+
+    def count(available: int, seconds: float) -> int:
+        nonlocal rate
+        number = min(available, max(1, round(seconds * FRAME_RATE)))
+        rate = number / seconds if seconds > 0 else rate
+        return number
+
+    frames = []
+    for frame in iterate_frames(source, count, max_bytes=_AT_ONCE):
+        frames.append(_resize(frame))
+        if len(frames) >= SECONDS * rate:
+            break
+    return frames, rate
+
+
+def _resize(frame: Tensor) -> np.ndarray:
+    """(H, W, 3) of the player's height and an even width, as video has it."""
+    image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
+    width = 2 * max(1, round(image.width * PLAYER_HEIGHT / image.height / 2))
+    return np.asarray(image.resize((width, PLAYER_HEIGHT)))
+
+
+def _first_seconds(source: MediaSource) -> np.ndarray | None:
+    """(1, N) float32 at `SOUND_RATE`; None where there is no sound track."""
+    audio = read_audio(source, max_seconds=SECONDS)
+    if audio is None:
+        return None
+    waveform = resample(audio.waveform, audio.sampling_rate, SOUND_RATE).clamp(-1, 1)
+    return waveform.numpy()[None].astype(np.float32)
+
+
+def _encode_strip(frames: Tensor) -> str:
+    """Frames side by side with a gap between them."""
+    images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
+    width = max(1, round(images[0].width * FRAME_HEIGHT / images[0].height))
+    step = width + FRAME_GAP
+    strip = Image.new("RGB", (step * len(images) - FRAME_GAP, FRAME_HEIGHT), "white")
+    for place, image in enumerate(images):
+        strip.paste(image.resize((width, FRAME_HEIGHT)), (place * step, 0))
+    return image_address(strip, "jpeg", quality=80)
+
+
+def _encode_sound(waveform: np.ndarray) -> str:
+    """AAC in MP4."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = _sound_stream(container)
+        _write_sound(container, stream, waveform)
+    return _address("audio/mp4", buffer)
+
+
+def _encode_video(frames: Sequence[np.ndarray], rate: float, waveform: np.ndarray | None) -> str:
+    """H.264, and AAC if there is sound, in MP4."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
+        video.height, video.width, video.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        video.options = {"crf": "30", "preset": "veryfast"}
+        sound = None if waveform is None else _sound_stream(container)  # all streams before the first packet
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(video.encode())
+        if sound is not None:
+            _write_sound(container, sound, waveform)
+    return _address("video/mp4", buffer)
+
+
+def _sound_stream(container: av.container.OutputContainer) -> av.AudioStream:
+    return container.add_stream("aac", rate=SOUND_RATE, layout="mono", bit_rate=SOUND_BITS)
+
+
+def _write_sound(container: av.container.OutputContainer, stream: av.AudioStream, waveform: np.ndarray) -> None:
+    frame = av.AudioFrame.from_ndarray(waveform, format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = SOUND_RATE, 0
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def image_address(image: Image.Image, form: str, **options: Any) -> str:
+    """A picture as a `data:` address."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return _address(f"image/{form}", buffer)
+
+
+def _address(kind: str, content: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,0 +1,42 @@
+const PER_PAGE = 5;
+const clips = JSON.parse(document.getElementById("clips").textContent);
+
+function element(tag, properties) {
+  return Object.assign(document.createElement(tag), properties);
+}
+
+function fill(holder) {
+  const clip = clips[holder.dataset.clip];
+  if (holder.hasChildNodes() || !clip) return;
+  if (clip.frames) holder.append(element("img", { src: clip.frames, alt: "frames of the clip" }));
+  if (clip.player) holder.append(element("video", { src: clip.player, controls: true, preload: "metadata" }));
+  if (clip.sound) holder.append(element("audio", { src: clip.sound, controls: true, preload: "metadata" }));
+  if (clip.note) holder.append(element("p", { className: "note", textContent: clip.note }));
+}
+
+const sections = [...document.querySelectorAll(".examples")].map((section) => {
+  const examples = [...section.querySelectorAll("article")];
+  const [back, label, forth] = ["button", "span", "button"].map((tag) => element(tag, {}));
+  back.textContent = "previous";
+  forth.textContent = "next";
+  const pages = element("div", { className: "pages" });
+  pages.append(back, label, forth);
+  section.append(pages);
+  let first = 0, wanted = "";
+  function show() {
+    const found = examples.filter((example) => example.textContent.toLowerCase().includes(wanted));
+    const shown = found.slice(first, first + PER_PAGE);
+    for (const example of examples) example.hidden = !shown.includes(example);
+    for (const example of shown) example.querySelectorAll(".media").forEach(fill);
+    label.textContent = found.length ? `${first + 1} to ${first + shown.length} of ${found.length}` : "nothing found";
+    back.disabled = first === 0;
+    forth.disabled = first + PER_PAGE >= found.length;
+  }
+  back.onclick = () => { first -= PER_PAGE; show(); };
+  forth.onclick = () => { first += PER_PAGE; show(); };
+  show();
+  return (text) => { first = 0; wanted = text; show(); };
+});
+
+const search = document.getElementById("search");
+search.oninput = () => sections.forEach((filter) => filter(search.value.trim().toLowerCase()));
