@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_valor.data.columns import RemoteFile
 from modeling_valor.data.samples import Question, Sample
 from modeling_valor.evaluation.clips import clip_keys, merge_rows
 
@@ -18,13 +17,14 @@ ARRAY = torch.arange(24, dtype=torch.uint8).view(1, 3, 2, 4)
 SAME = [
     ("a.mp4", "a.mp4"),
     ("a.mp4", os.path.abspath("a.mp4")),
+    ("~/a.mp4", os.path.expanduser("~/a.mp4")),
     (b"media", b"media"),
     (ARRAY, ARRAY.clone()),
     (ARRAY.numpy(), ARRAY.numpy().copy()),
     ({"bytes": b"media", "path": None}, {"bytes": b"media", "path": None}),
     ({"array": np.ones(3), "sampling_rate": 8}, {"array": np.ones(3), "sampling_rate": 8}),
     (["1.jpg", "2.jpg"], ["1.jpg", "2.jpg"]),
-    (RemoteFile("zip://a.mp4::x.zip"), RemoteFile("zip://a.mp4::x.zip")),
+    ("zip://a.mp4::x.zip", "zip://a.mp4::x.zip"),
     (None, None),
 ]
 DIFFERENT = [
@@ -35,7 +35,7 @@ DIFFERENT = [
     (ARRAY, ARRAY.float()),
     (np.ones(3), np.ones(4)),
     ({"array": np.ones(3), "sampling_rate": 8}, {"array": np.ones(3), "sampling_rate": 9}),
-    (RemoteFile("zip://a.mp4::x.zip"), RemoteFile("zip://b.mp4::x.zip")),
+    ("zip://a.mp4::x.zip", "zip://b.mp4::x.zip"),
     (object(), object()),
     ("a.mp4", None),
 ]
@@ -104,3 +104,13 @@ def test_keys_follow_the_files(tmp_path):
     os.utime(frames, ns=(folder.st_atime_ns, folder.st_mtime_ns))
     after = clip_keys(samples)
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("address", ["file://{}", "zip://clip.mp4::{}", "zip://clip.mp4::file://{}"])
+def test_keys_follow_files_at_addresses(address, tmp_path):
+    file = tmp_path / "file"
+    keys = set()
+    for content in (b"", b"one", b"longer"):
+        file.write_bytes(content)
+        keys |= {clip_keys([Sample("a", address.format(file))])[0] for _ in range(2)}
+    assert len(keys) == 3

@@ -351,6 +351,14 @@ def test_what_is_mistyped_is_refused_before_anything_is_decoded(given, checkpoin
     assert (tmp_path / "page.txt").read_text() == "my notes"
 
 
+@pytest.mark.parametrize(("task", "what"), [("retrieval", "caption"), ("qa", "question with an answer")])
+def test_data_without_the_texts_of_a_task_are_refused_before_anything_is_decoded(task, what, tmp_path, capsys):
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "gone.mp4", "title": "a dog"}')
+    assert main(arguments(task, str(tmp_path), "owner/never-loaded", tmp_path / "out")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"has a {what}" in line and "title" in line
+
+
 def test_results_are_printed_even_where_they_cannot_be_written(world, checkpoint, tmp_path, capsys, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -5,6 +5,8 @@ import dataclasses
 import hashlib
 import logging
 import os
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from ..data.samples import Sample, each_sample, sample_at
-from ..media import media_source
+from ..media_sources import media_source
 from .work import key_of
 
 
@@ -132,8 +134,9 @@ def _fingerprint(source: Any, with_state: bool) -> Any:
     """
     file = media_source(source)
     if isinstance(file, (str, os.PathLike)):
-        place = os.fspath(file) if "://" in os.fspath(file) else os.path.abspath(file)
-        return [place, _file_state(place)] if with_state else place
+        name, path = os.fsdecode(file), _local_path(os.fsdecode(file))
+        place = name if "://" in name else path
+        return [place, _file_state(path)] if with_state else place
     if isinstance(file, (bytes, bytearray, memoryview)):
         return hashlib.sha256(file).hexdigest()
     if isinstance(source, (np.ndarray, torch.Tensor, Image.Image)):
@@ -149,6 +152,14 @@ def _fingerprint(source: Any, with_state: bool) -> Any:
     if isinstance(name, str):
         return name
     raise _IncomparableError
+
+
+def _local_path(name: str) -> str:
+    """The absolute path of a file by its path or address, or of the archive that it is in."""
+    name = name.rpartition("::")[2] if "://" in name else name
+    if name.startswith("file://"):
+        name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
+    return os.path.abspath(name if os.path.exists(name) else os.path.expanduser(name))
 
 
 def _file_state(path: str) -> list[Any] | None:

@@ -15,6 +15,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from .. import __version__
+from ..data.checks import check_texts
 from ..data.readers import load_samples
 from ..data.samples import Sample, SampleStream, each_sample
 from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
@@ -157,6 +158,10 @@ def read_samples(recipe: Recipe, media: str | None = None, annotations: str | No
     samples = merge_rows(samples, recipe.limit)
     if not len(samples):
         raise ValueError(f"{recipe.title} has no samples in the split {recipe.split!r}.")
+    # Captions and answers may be hidden, as in test sets; retrieval needs its texts, and answers need questions
+    needed = {"retrieval": "captions", "question_answering": "questions"}.get(recipe.task)
+    if needed and not any(getattr(sample, needed) for sample in samples):
+        check_texts(samples.samples, recipe.task, recipe.title)
     return samples
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...data.samples import Sample
 from ...feature_extraction_valor import resample
-from ...media import MediaError, MediaSource, iterate_frames, media_source, read_audio, read_frames
+from ...media import MediaError, MediaSource, iterate_frames, read_audio, read_frames
+from ...media_sources import media_source
 from ..outputs import visible
 
 
