@@ -144,6 +144,16 @@ def test_a_wrong_model_or_device_is_one_sentence(converted, capsys, tmp_path, co
     assert len(printed) == 1 and message in printed[0] and options[-1] in printed[0]
 
 
+def test_damaged_weights_are_one_sentence(converted, capsys, tmp_path):
+    shutil.copytree(converted("clip-vision-bert-shared"), tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    capsys.readouterr()
+    assert main(["caption", str(CLIPS[0]), "--model", str(tmp_path / "model")]) == 1
+    (message,) = capsys.readouterr().err.splitlines()
+    assert "its weights are damaged" in message and str(tmp_path / "model") in message
+
+
 def test_help_shows_the_numbers_of_the_checkpoint(capsys):
     tiny = CLIPS[0].parents[2] / "hub_configs" / "valor-tiny"
     settings = json.loads((tiny / "processor_config.json").read_text())

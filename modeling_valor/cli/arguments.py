@@ -78,15 +78,19 @@ def load(
     The model and the processor that `--model`, `--device` and `--dtype` name.
 
     Raises:
-        ValueError: there is no such checkpoint, or no such device.
+        ValueError: there is no such checkpoint, or it is damaged, or there is no such device.
     """
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     from .. import ValorProcessor
 
     logging.disable_progress_bar()
     device = choose_device(args.device)
-    model = model_class.from_pretrained(check_model(args.model), dtype=args.dtype)
+    try:
+        model = model_class.from_pretrained(check_model(args.model), dtype=args.dtype)
+    except SafetensorError as error:
+        raise ValueError(f"--model {args.model}: its weights are damaged ({error}).") from error
     return model.to(device).eval(), ValorProcessor.from_pretrained(args.model)
 
 
