@@ -653,3 +653,13 @@ def test_a_row_of_a_dataset_that_cannot_be_used_is_one_sample(tmp_path):
         assert fine.captions == ("fine",) and "row 0" in bad.id and "captions must be a text" in bad.id
         with pytest.raises(MediaError, match="row 0"):
             read_image(bad.video)
+
+
+def test_a_stream_of_rows_that_breaks_off_is_named_after_what_stood_before():
+    def rows():
+        yield {"video": "a.mp4"}
+        raise ConnectionError("the server has gone")
+
+    stream = stream_from_dataset(datasets.IterableDataset.from_generator(rows), shuffle_buffer=0)
+    first, broken = stream.samples(0, 1, 0, 0)
+    assert first.video == "a.mp4" and "rows after 0" in broken.id and "the server has gone" in broken.id

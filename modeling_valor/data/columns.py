@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
 
+from ..media_limits import reason
 from ..media_sources import media_source
 from .records import KEYS, RecordError, captions_of, look_up, name_columns, questions_of, rename_columns
 from .samples import Sample, SampleStream, unreadable_sample
@@ -215,6 +216,12 @@ class _Stream(SampleStream):
             dataset = dataset.shuffle(seed=state, buffer_size=self.shuffle_buffer)
         # `iter(dataset)` would divide the rows among the workers of a data loader once more; `iter` does not
         rows = enumerate(dataset.iter(batch_size=1))
-        for number, table in itertools.islice(rows, partition if step > 1 else 0, None, step):
-            name = f"{partition}-{number}" if step == 1 and partitions > 1 else str(number)
-            yield self.columns.sample(table.to_pylist()[0], name)
+        name = "the first"
+        try:
+            for number, table in itertools.islice(rows, partition if step > 1 else 0, None, step):
+                name = f"{partition}-{number}" if step == 1 and partitions > 1 else str(number)
+                yield self.columns.sample(table.to_pylist()[0], name)
+        except Exception as error:  # of a file or a server; what comes after it is read in the next epoch
+            yield unreadable_sample(
+                printable(f"the dataset's rows after {name} ({type(error).__name__}: {reason(error)})")
+            )

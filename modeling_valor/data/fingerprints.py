@@ -34,8 +34,11 @@ def fingerprint(source: Any, with_state: bool = False) -> Any:
         return [place, file_state(file)] if with_state else place
     if isinstance(file, (bytes, bytearray, memoryview)):
         return hashlib.sha256(file).hexdigest()
-    if isinstance(source, (np.ndarray, torch.Tensor, Image.Image)):
-        array = np.ascontiguousarray(source.detach().cpu().float() if isinstance(source, torch.Tensor) else source)
+    if isinstance(source, torch.Tensor):
+        tensor = source.detach().cpu().contiguous()
+        return [str(tensor.dtype), *fingerprint(tensor.reshape(-1).view(torch.uint8).numpy()), list(tensor.shape)]
+    if isinstance(source, (np.ndarray, Image.Image)):
+        array = np.ascontiguousarray(source)
         return [str(array.dtype), list(array.shape), hashlib.sha256(array).hexdigest()]
     if isinstance(source, Mapping):
         return {str(name): fingerprint(value, with_state) for name, value in source.items()}
@@ -56,7 +59,7 @@ def file_state(source: Any) -> list[Any] | None:
     file = media_source(source)
     if not isinstance(file, (str, os.PathLike)):
         return None
-    path = _place(file).partition("#t=")[0]
+    path = _local_path(file)
     try:
         if os.path.isdir(path):
             with os.scandir(path) as entries:
@@ -77,11 +80,17 @@ def is_unchanged(now: Any, then: Any) -> bool:
 def _place(file: str | os.PathLike) -> str:
     """The absolute path of a local file, or an address as it is."""
     name = os.fsdecode(file)
+    is_address = "://" in name or name.startswith("data:")
+    return name if is_address and not name.startswith("file://") else _local_path(name)
+
+
+def _local_path(file: str | os.PathLike) -> str:
+    """The absolute path of a file by its path or `file://` address, or of the archive that it is in."""
+    name = os.fsdecode(file)
+    name = name.rpartition("::")[2] if "://" in name else name
     if name.startswith("file://"):
-        return urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
-    if "://" in name or name.startswith("data:"):
-        return name
-    return os.path.abspath(name if os.path.exists(name) else os.path.expanduser(name))
+        name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
+    return os.path.abspath(name if os.path.exists(name) else os.path.expanduser(name.partition("#t=")[0]))
 
 
 def _size_and_time(status: os.stat_result) -> list[int]:

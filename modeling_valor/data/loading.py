@@ -202,7 +202,7 @@ def _read_cached(path: Path, state: list[Any], wanted: set[str]) -> dict[str, to
         if any(_checksum(value) != checksums[name] for name, value in media.items()):
             raise ValueError("a tensor is not the one that was written")
         return media
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # a damaged file leads its readers to any of them
         folder = path.parents[1]

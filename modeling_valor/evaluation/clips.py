@@ -2,18 +2,12 @@
 """Which samples are one clip: rows of the same media become one, and a changed file is another clip."""
 
 import dataclasses
-import hashlib
 import logging
 import os
-import urllib.parse
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
+from ..data.fingerprints import IncomparableError, fingerprint
 from ..data.samples import Sample, each_sample, sample_at
 from ..media_sources import media_source
 from .work import key_of
@@ -112,66 +106,11 @@ def _short_name(source: Any) -> str:
 # --- What tells media apart -------------------------------------------------------------------------------------------
 
 
-class _IncomparableError(TypeError):
-    """Nothing tells this object from others."""
-
-
 def _media_key(sample: Sample, with_state: bool = False) -> str | None:
     """The same for samples of the same media, None for media that cannot be compared; without media it is the id's."""
     if sample.video is None and sample.audio is None:
         return key_of(sample.id)
     try:
-        return key_of(_fingerprint(sample.video, with_state), _fingerprint(sample.audio, with_state))
-    except _IncomparableError:
+        return key_of(fingerprint(sample.video, with_state), fingerprint(sample.audio, with_state))
+    except IncomparableError:
         return None
-
-
-def _fingerprint(source: Any, with_state: bool) -> Any:
-    """What tells a medium from others, as JSON has it.
-
-    Args:
-        with_state: size and time of files belong to it, so that a file that was written anew is another medium.
-    """
-    file = media_source(source)
-    if isinstance(file, (str, os.PathLike)):
-        name, path = os.fsdecode(file), _local_path(os.fsdecode(file))
-        place = name if "://" in name else path
-        return [place, _file_state(path)] if with_state else place
-    if isinstance(file, (bytes, bytearray, memoryview)):
-        return hashlib.sha256(file).hexdigest()
-    if isinstance(source, (np.ndarray, torch.Tensor, Image.Image)):
-        array = np.ascontiguousarray(source)
-        return [str(array.dtype), list(array.shape), hashlib.sha256(array).hexdigest()]
-    if isinstance(source, Mapping):
-        return {str(name): _fingerprint(value, with_state) for name, value in source.items()}
-    if isinstance(source, (list, tuple)):
-        return [_fingerprint(value, with_state) for value in source]
-    if source is None or isinstance(source, (int, float)):
-        return source
-    name = getattr(source, "name", None)  # a file object, or a file of an archive that is opened later
-    if isinstance(name, str):
-        return name
-    raise _IncomparableError
-
-
-def _local_path(name: str) -> str:
-    """The absolute path of a file by its path or address, or of the archive that it is in."""
-    name = name.rpartition("::")[2] if "://" in name else name
-    if name.startswith("file://"):
-        name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
-    return os.path.abspath(name if os.path.exists(name) else os.path.expanduser(name))
-
-
-def _file_state(path: str) -> list[Any] | None:
-    """Size and time of change of a file, or those of a folder's files; None where there is none."""
-    try:
-        if os.path.isdir(path):
-            with os.scandir(path) as entries:
-                return sorted([entry.name, *_size_and_time(entry.stat())] for entry in entries)
-        return _size_and_time(os.stat(path))
-    except (OSError, ValueError):
-        return None
-
-
-def _size_and_time(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns]

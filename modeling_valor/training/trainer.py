@@ -87,7 +87,8 @@ class ValorTrainer(Trainer):
         self.trained_batches: list[tuple[TrainedBatch, torch.Tensor]] = []
         self.scalars: list[str] = []
         self._prepare_for_fsdp()
-        self.failure_log = FailureLog(args.max_failures, None if train_dataset is None else train_dataset.num_samples)
+        total = None if train_dataset is None else train_dataset.num_samples
+        self.failure_log = FailureLog(args.max_failures, total, consequence="and were replaced by others")
         # The loss is a mean over the batch, whatever other batches of the step hold
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = False
         self.source_losses = defaultdict(list)
