@@ -89,8 +89,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         self.mean = mean
         self.std = std
         self.max_whole_seconds = max_whole_seconds
-        MediaLimits.of(media_limits)  # refuses what is no limit
-        self.media_limits = media_limits
+        self.media_limits = MediaLimits.checked(media_limits)
 
     def __call__(
         self,

@@ -66,6 +66,12 @@ class MediaLimits:
                 raise ValueError(f"`media_limits` has {value!r} for {name!r}, which must be {accepted}.")
         return cls(**(limits or {}))
 
+    @classmethod
+    def checked(cls, limits: "MediaLimits | Mapping[str, Any] | None") -> dict[str, Any] | None:
+        """Limits as a processor's configuration has them, after the check of `of`."""
+        cls.of(limits)
+        return dataclasses.asdict(limits) if isinstance(limits, MediaLimits) else limits
+
 
 class Budget:
     """What is left of the time and memory of one file, for all that is read of it.

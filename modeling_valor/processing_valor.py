@@ -15,9 +15,10 @@ from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
 from .data.text import clean_caption
-from .media import NoVideoError, media_source, open_source
+from .feature_extraction_valor import is_waveform
+from .media import MediaError, MediaLimits, NoVideoError, media_source, open_source, source_name
 from .tokenization_valor import load_tokenizer
-from .video_processing_valor import ValorVideoProcessorKwargs
+from .video_processing_valor import ValorVideoProcessorKwargs, has_metadata
 
 
 logger = logging.get_logger(__name__)
@@ -32,12 +33,14 @@ class ValorAudioKwargs(AudioKwargs, total=False):
     sampling (`str`): which block of a segment is taken, its `"center"` or a `"random"` one.
     generator (`torch.Generator` or `int`): source, or seed, of the random choices.
     return_metadata (`bool`): also return `audio_metadata`.
+    media_limits (`dict`): which sources are accepted and what may be spent on them.
     """
 
     num_audio_clips: Annotated[int | None, positive_int()]
     sampling: Literal["center", "random"] | None
     generator: torch.Generator | int | None
     return_metadata: bool | None
+    media_limits: MediaLimits | dict[str, Any] | None
 
 
 class ValorProcessorKwargs(ProcessingKwargs, total=False):
@@ -63,6 +66,10 @@ class ValorProcessor(ProcessorMixin):
     Args:
         clean_text (`bool`): clean texts and questions as the 2023 code does, lower case without punctuation, for models
             that were trained on such text; converted checkpoints have it.
+        media_limits (`dict`): which sources are accepted and what may be spent on them, where that is not the default of
+            [`MediaLimits`]. A service that is given sources by strangers sets `{"public_only": True}`: then only URLs of
+            public addresses and content (bytes, file objects) are read, no private addresses and no local files. May
+            also be given in a call.
 
     ```python
     >>> processor = ValorProcessor.from_pretrained("casia/valor-l")
@@ -76,9 +83,17 @@ class ValorProcessor(ProcessorMixin):
     load_audio_from_video = True
     modalities = "av"
 
-    def __init__(self, tokenizer, video_processor, feature_extractor, clean_text: bool = False):
+    def __init__(
+        self,
+        tokenizer,
+        video_processor,
+        feature_extractor,
+        clean_text: bool = False,
+        media_limits: dict[str, Any] | None = None,
+    ):
         super().__init__(tokenizer, video_processor, feature_extractor)
         self.clean_text = clean_text
+        self.media_limits = MediaLimits.checked(media_limits)
 
     @classmethod
     def _load_tokenizer_from_pretrained(
@@ -103,6 +118,7 @@ class ValorProcessor(ProcessorMixin):
             videos: what [`ValorVideoProcessor`] accepts, one or a list: `pixel_values_videos` (B, F, 3, H, W), with
                 `frame_mask` (B, F) where something is missing. A file that holds only sound is a sample without frames,
                 and so is `None` in a list. An entry of a `datasets` video column is the file that it was decoded from.
+                Sound that says its rate, such as `{"array": ..., "sampling_rate": ...}`, is a sample without frames, too.
             audio: what [`ValorFeatureExtractor`] accepts, one or a list: `input_features` (B, A, 64, 512), with
                 `audio_mask` (B, A) where something is missing. Where it is not given, it is the sound of the video
                 files (unless `load_audio_from_video=False`); a video without an audio track is a sample without sound.
@@ -117,7 +133,9 @@ class ValorProcessor(ProcessorMixin):
         Raises:
             ValueError: nothing is given, or nothing of `modalities` is in what is given.
             MediaError: a file cannot be read; the message names it.
+            TypeError: an argument of another name, such as `images`: an image is a video of one frame.
         """
+        self._refuse_unknown(kwargs)
         if text is None and videos is None and audio is None and question is None:
             raise ValueError("There is nothing to process: give `videos`, `audio`, `text` or `question`.")
         options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
@@ -137,6 +155,20 @@ class ValorProcessor(ProcessorMixin):
                 )
             data.update({f"question_{name}": value for name, value in asked.items()})
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
+
+    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+        """transformers drops arguments that it does not know, with a warning.
+
+        Raises:
+            TypeError: there is one.
+        """
+        parts = ValorProcessorKwargs.__annotations__
+        accepted = {name for name in parts if name != "images_kwargs"} | {"common_kwargs"}
+        for part in ("text_kwargs", "videos_kwargs", "audio_kwargs"):
+            accepted |= parts[part].__annotations__.keys()
+        if unknown := sorted(kwargs.keys() - accepted):
+            hint = ". An image is a video of one frame: give it as `videos`" if "images" in unknown else ""
+            raise TypeError(f"{type(self).__name__} has no argument {', '.join(map(repr, unknown))}{hint}.")
 
     def _merge_kwargs(self, *args, tokenizer_init_kwargs: dict[str, Any] | None = None, **kwargs) -> dict[str, Any]:
         # A tokenizer's options become defaults of every part, but its `backend` is not the video processor's
@@ -164,19 +196,25 @@ class ValorProcessor(ProcessorMixin):
         wanted = options["modalities"]
         videos_kwargs = {**options["videos_kwargs"], "return_tensors": "pt"}
         audio_kwargs = {**options["audio_kwargs"], "return_tensors": "pt"}
+        for part, part_kwargs in ((self.video_processor, videos_kwargs), (self.feature_extractor, audio_kwargs)):
+            limits = (part_kwargs.get("media_limits"), self.media_limits, part.media_limits)
+            part_kwargs["media_limits"] = next((given for given in limits if given is not None), None)
+        own_sound = "a" in wanted and audio is None and options["load_audio_from_video"]
         data, no_video = {}, None
         if videos is not None and (files := _as_files(videos)) is not None:
             samples = []
             for file in files:
                 samples.append(sample := {})
                 source = media_source(file)
-                with nullcontext(file) if source is None else open_source(source) as video:
-                    if "v" in wanted and video is not None:
+                is_sound = source is None and is_waveform(file)
+                opened = nullcontext(file) if source is None else open_source(source, videos_kwargs["media_limits"])
+                with opened as video:
+                    if "v" in wanted and video is not None and not is_sound:
                         try:
                             sample.update(self.video_processor([video], **videos_kwargs))
                         except NoVideoError as error:
                             no_video = error
-                    if "a" in wanted and audio is None and options["load_audio_from_video"] and source is not None:
+                    if own_sound and (source is not None or is_sound):
                         sample.update(self.feature_extractor([video], **audio_kwargs))
             data.update(self.pad(samples))
         elif videos is not None and "v" in wanted:
@@ -191,8 +229,7 @@ class ValorProcessor(ProcessorMixin):
             if mask in data and not data[mask].any():
                 del data[name], data[mask]
         if data.keys().isdisjoint(MASKS) and not may_be_empty:
-            nothing = f'The samples have nothing of `modalities="{wanted}"`: no frames, no sound, or neither.'
-            raise no_video or ValueError(nothing)
+            raise no_video or _nothing_found(videos, audio, wanted)
         return data
 
     def pad(self, samples: Sequence[dict[str, Any]], return_tensors: str | TensorType | None = "pt") -> BatchFeature:
@@ -261,12 +298,28 @@ class ValorProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", *MASKS]
 
 
+def _as_list(samples: Any) -> list:
+    """One entry per sample; transformers also takes a list of lists of one video each."""
+    single = not isinstance(samples, (list, tuple)) or is_waveform(samples) or has_metadata(samples)
+    samples = [samples] if single else samples
+    return [sample[0] if isinstance(sample, (list, tuple)) and len(sample) == 1 else sample for sample in samples]
+
+
 def _as_files(videos: Any) -> list | None:
-    """One entry per sample where there are files or gaps among them, else None."""
-    videos = videos if isinstance(videos, (list, tuple)) else [videos]
-    # transformers also takes a list of lists of one video each
-    videos = [video[0] if isinstance(video, (list, tuple)) and len(video) == 1 else video for video in videos]
-    return videos if any(video is None or media_source(video) is not None for video in videos) else None
+    """One entry per sample where there are files, sounds or gaps among them, else None."""
+    videos = _as_list(videos)
+    special = any(video is None or media_source(video) is not None or is_waveform(video) for video in videos)
+    return videos if special else None
+
+
+def _nothing_found(videos: Any, audio: Any, wanted: str) -> ValueError:
+    """The error where the samples have nothing of the modalities; it names their files."""
+    sources = [*([] if videos is None else _as_list(videos)), *([] if audio is None else _as_list(audio))]
+    names = [source_name(source) for source in map(media_source, sources) if source is not None]
+    missing = " and ".join(f"no {what}" for letter, what in (("v", "frames"), ("a", "sound")) if letter in wanted)
+    who = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else "The samples"
+    message = f'{who} {"has" if len(names) == 1 else "have"} nothing of `modalities="{wanted}"`: {missing}.'
+    return MediaError(message) if names else ValueError(message)
 
 
 def _lengthen(part: Tensor, length: int) -> Tensor:

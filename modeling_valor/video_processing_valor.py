@@ -1,8 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Videos, images and frames to `pixel_values_videos`."""
 
+import dataclasses
 import math
-import os
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,10 +22,24 @@ from transformers.image_utils import (
     infer_channel_dimension_format,
 )
 from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
-from .media import MediaSource, read_frames, read_image, segment_indices
+from .media import (
+    MediaError,
+    MediaLimits,
+    MediaSource,
+    media_source,
+    open_source,
+    read_frames,
+    read_image,
+    segment_indices,
+    source_name,
+)
+
+
+logger = logging.get_logger(__name__)
 
 
 class ValorVideoProcessorKwargs(VideosKwargs, total=False):
@@ -41,6 +56,9 @@ class ValorVideoProcessorKwargs(VideosKwargs, total=False):
         Whether to mirror every second video, at random and as a whole.
     antialias (`bool`, *optional*, defaults to `True`):
         Whether resizing averages over the pixels that it skips. The 2023 code did not.
+    media_limits (`dict`, *optional*):
+        Which sources are accepted and what may be spent on them, where that is not the default of [`MediaLimits`], such
+        as `{"public_only": True}`.
     backend (`str`, *optional*):
         The reader of video files that is tried first: `"decord"` (the default), `"torchcodec"` or `"pyav"`.
     """
@@ -50,6 +68,7 @@ class ValorVideoProcessorKwargs(VideosKwargs, total=False):
     crop_scale: tuple[float, float] | list[float] | None
     do_flip: bool | None
     antialias: bool | None
+    media_limits: MediaLimits | dict[str, Any] | None
     backend: Literal["decord", "torchcodec", "pyav"] | None
 
 
@@ -85,33 +104,38 @@ class ValorVideoProcessor(BaseVideoProcessor):
     num_frames = 8
     sampling = "center"
     antialias = True
+    media_limits = None
     backend = None
     model_input_names = ["pixel_values_videos"]
     valid_kwargs = ValorVideoProcessorKwargs
 
     def __init__(self, **kwargs: Unpack[ValorVideoProcessorKwargs]):
         super().__init__(**kwargs)
+        self.media_limits = MediaLimits.checked(self.media_limits)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[ValorVideoProcessorKwargs]) -> BatchFeature:
         """
         Gives `pixel_values_videos` (B, F, 3, H, W) float32, and `frame_mask` (B, F) bool where a frame is missing.
 
         Args:
-            videos: one video or a list of videos. A video is a file, as a path, a URL, bytes or a binary file object; a
-                folder of extracted frames; an array or tensor (F, H, W, C) or (F, C, H, W); a list of frames (images or
-                arrays) or of image files; a single image, which is one frame; or `None`, a missing video: zeros, and
-                False in `frame_mask`. A list of images or of arrays of three dimensions is one video, as everywhere in
-                transformers: put it in a list to make it a batch. Next to longer videos, an image is padded with zeros.
-            num_frames (`int`, *optional*): frames per video. Arrays that have fewer than are asked for here, not as the
-                processor's own setting, are an error.
-            do_sample_frames (`bool`, *optional*): `False` keeps all frames of arrays and lists of frames. Files and
-                folders are always sampled.
+            videos: one video or a list of videos. A video is a file, as [`open_source`] takes it, or an entry of a
+                `datasets` column; a folder of extracted frames; an array or tensor (F, H, W, C) or (F, C, H, W); a list
+                of frames (images or arrays) or of image files; a pair of these frames and their `VideoMetadata`; a
+                `VideoDecoder` of torchcodec or `VideoReader` of decord, sampled by frame number; a single image, which
+                is one frame; or `None`, a missing video: zeros, and False in `frame_mask`. A list of images or of
+                arrays of three dimensions is one video, as everywhere in transformers: put it in a list to make it a
+                batch. Next to longer videos, an image is padded with zeros. A folder of videos is a collection, of
+                which `list_media` gives the files.
+            num_frames (`int`, *optional*): frames per video. A video that has fewer repeats its last one.
+            do_sample_frames (`bool`, *optional*): `False` keeps all frames of arrays and lists of frames. Files,
+                folders and decoders are always sampled.
             fps (`float`, *optional*): instead of `num_frames`, for arrays with `video_metadata`.
 
         Raises:
             NoVideoError: a file with sound only.
             MediaError: a file that cannot be read, named.
             ValueError: input of another kind, or videos of different sizes where one tensor is asked for.
+            TypeError: an argument of another name.
         """
         validate_typed_dict(self.valid_kwargs, kwargs)
         if isinstance(kwargs.get("generator"), int):
@@ -170,37 +194,83 @@ class ValorVideoProcessor(BaseVideoProcessor):
             return None, None
         if isinstance(video, (list, tuple)) and len(video) == 1:
             video = video[0]
-        if _is_source(video):
-            return self._read(video, kwargs)
-        choice = {name: kwargs.get(name) for name in ("num_frames", "fps", "sampling", "generator")}
-        if isinstance(video, (list, tuple)) and video and all(map(_is_source, video)):
-            metadata = VideoMetadata(total_num_frames=len(video))
-            metadata.frames_indices = self.sample_frames(metadata, **choice)
-            images = {index: read_image(video[index]) for index in metadata.frames_indices}
-            return _stack([images[index] for index in metadata.frames_indices]), metadata
+        if (source := media_source(video)) is not None:
+            return self._read(source, kwargs)
+        if _is_decoder(video):
+            return self._decode(video, kwargs)
+        if has_metadata(video):
+            metadata = VideoMetadata(total_num_frames=None)
+            metadata.update(video[1])
+            video = video[0]
+        if isinstance(video, (list, tuple)) and video and None not in (sources := list(map(media_source, video))):
+            limits = self._option("media_limits", kwargs)
+            metadata, indices = self._sampled(None, len(sources), kwargs)
+            images = {}
+            for index in indices:
+                if index not in images:
+                    with open_source(sources[index], limits) as file:
+                        images[index] = read_image(file)
+            return _stack([images[index] for index in indices]), metadata
 
         frames = _as_frames(video, self._option("do_convert_rgb", kwargs), kwargs.get("input_data_format"))
-        metadata = metadata or VideoMetadata(total_num_frames=len(frames))
-        if _is_frame(video) or not self._option("do_sample_frames", kwargs):
-            return frames, metadata
-        if (choice["num_frames"] or 0) > len(frames):
-            raise ValueError(
-                f"`num_frames` is {choice['num_frames']}, but the video has {len(frames)} frames. Ask for no more than these, "
-                "or set `num_frames` of the processor, which repeats the last frame."
+        if (
+            self._option("do_rescale", kwargs)
+            and frames.is_floating_point()
+            and (frames.max() <= 1 or frames.min() < 0)
+        ):
+            logger.warning_once(
+                "Frames of floats between 0 and 255 are expected, but these lie between "
+                f"{frames.min():.3g} and {frames.max():.3g}: if they are rescaled already, pass `do_rescale=False`."
             )
-        metadata.frames_indices = self.sample_frames(metadata, **choice)
-        return frames[torch.as_tensor(metadata.frames_indices)], metadata
+        if _is_frame(video) or not self._option("do_sample_frames", kwargs):
+            return frames, metadata or VideoMetadata(total_num_frames=len(frames))
+        metadata, indices = self._sampled(metadata, len(frames), kwargs)
+        return frames[torch.as_tensor(indices)], metadata
+
+    def _sampled(
+        self, metadata: VideoMetadata | None, available: int, kwargs: dict[str, Any]
+    ) -> tuple[VideoMetadata, list[int]]:
+        """Which of the available frames are taken, and metadata that say where in the video they are from.
+
+        The frames may be all of a video or, where its metadata count more, some of them at equal distances.
+        """
+        metadata = dataclasses.replace(metadata) if metadata else VideoMetadata(total_num_frames=available)
+        total, numbers = metadata.total_num_frames or available, metadata.frames_indices
+        fps = metadata.fps and metadata.fps * available / total
+        choice = {name: kwargs.get(name) for name in ("num_frames", "fps", "sampling", "generator")}
+        indices = self.sample_frames(VideoMetadata(total_num_frames=available, fps=fps), **choice).tolist()
+        metadata.total_num_frames = total
+        numbered = numbers is not None and len(numbers) == available
+        metadata.frames_indices = [int(numbers[index]) for index in indices] if numbered else indices
+        return metadata, indices
+
+    def _decode(self, decoder: Any, kwargs: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
+        """Frames of a torchcodec or decord decoder, by their numbers."""
+        rate = decoder.get_avg_fps() if hasattr(decoder, "get_avg_fps") else decoder.metadata.average_fps
+        metadata, indices = self._sampled(VideoMetadata(len(decoder), fps=rate), len(decoder), kwargs)
+        metadata.video_backend = type(decoder).__module__.partition(".")[0]
+        metadata.duration = len(decoder) / rate if rate else None
+        try:
+            if hasattr(decoder, "get_frames_at"):
+                frames = decoder.get_frames_at(indices).data
+            else:
+                frames = decoder.get_batch(indices)
+        except Exception as error:  # each decoder has its own
+            raise MediaError(f"{source_name(decoder)} cannot be decoded: {error}.") from error
+        frames = frames.asnumpy() if hasattr(frames, "asnumpy") else frames
+        return _as_frames(frames, None, None), metadata
 
     def _read(self, source: MediaSource, kwargs: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
         if kwargs.get("fps") is not None:
             raise ValueError("`fps` samples arrays with `video_metadata`; for files use `num_frames`.")
-        video = read_frames(
-            source,
-            self._option("num_frames", kwargs),
-            sampling=self._option("sampling", kwargs),
-            generator=kwargs.get("generator"),
-            backend=self._option("backend", kwargs),
-        )
+        with open_source(source, self._option("media_limits", kwargs)) as file:
+            video = read_frames(
+                file,
+                self._option("num_frames", kwargs),
+                sampling=self._option("sampling", kwargs),
+                generator=kwargs.get("generator"),
+                backend=self._option("backend", kwargs),
+            )
         metadata = VideoMetadata(
             total_num_frames=video.num_available,
             fps=video.num_available / video.duration if video.duration else None,
@@ -311,15 +381,24 @@ def _as_batch(videos: Any) -> list:
     """One entry per video."""
     if isinstance(videos, (np.ndarray, Tensor)) and videos.ndim == 5:
         return list(videos)
-    if not isinstance(videos, (list, tuple)):
+    if not isinstance(videos, (list, tuple)) or has_metadata(videos):
         return [videos]
     if not videos:
         raise ValueError("No video was given: the list is empty. Pass `None` for a sample without a video.")
     return [videos] if all(map(_is_frame, videos)) else list(videos)
 
 
-def _is_source(video: Any) -> bool:
-    return isinstance(video, (str, os.PathLike, bytes, bytearray)) or hasattr(video, "read")
+def _is_decoder(video: Any) -> bool:
+    return hasattr(video, "__len__") and (hasattr(video, "get_frames_at") or hasattr(video, "get_batch"))
+
+
+def has_metadata(video: Any) -> bool:
+    """Whether a video is a pair of frames and what they are from, as `transformers.video_utils.load_video` gives it."""
+    if not isinstance(video, (list, tuple)) or len(video) != 2:
+        return False
+    frames, metadata = video
+    is_metadata = isinstance(metadata, Mapping) and "array" not in set(metadata) and media_source(metadata) is None
+    return is_metadata and isinstance(frames, (np.ndarray, Tensor, list, tuple))
 
 
 def _is_frame(frame: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from PIL import Image
 from transformers import AutoProcessor, BertTokenizer, CLIPTokenizer
 
 from modeling_valor import ValorFeatureExtractor, ValorProcessor, ValorVideoProcessor, processing_valor
@@ -260,6 +261,40 @@ def test_a_url_is_fetched_once_for_frames_and_sound(processor, clips):
     assert served == ["/both.mp4"]
 
 
+def test_sound_that_says_its_rate_is_a_sample_without_frames(processor, clips):
+    samples = np.sin(np.arange(8000) / 10).astype(np.float32)
+    expected = processor(audio=samples, sampling_rate=16000, return_tensors="pt")
+    entry = {"array": samples, "sampling_rate": 16000}
+    for sound in (entry, [entry], (samples, 16000), [(samples, 16000)]):
+        assert_same(processor(videos=sound, return_tensors="pt"), expected)
+        assert_same(processor(audio=sound, return_tensors="pt"), expected)
+    batch = processor(videos=[entry, clips["silent"]], return_tensors="pt")
+    assert batch["frame_mask"].any(1).tolist() == [False, True]
+    assert batch["audio_mask"].any(1).tolist() == [True, False]
+
+
+def test_frames_with_metadata_are_one_sample(processor):
+    frames = np.random.default_rng(0).integers(0, 255, (9, 40, 40, 3), dtype=np.uint8)
+    pair = (frames, {"fps": 3.0, "total_num_frames": 9})
+    assert_same(processor(videos=pair, return_tensors="pt"), processor(videos=frames, return_tensors="pt"))
+
+
+def test_limits_of_media_hold_for_frames_and_sound(processor, clips, tmp_path):
+    parts = (processor.tokenizer, processor.video_processor, processor.feature_extractor)
+    closed = ValorProcessor(*parts, media_limits={"public_only": True})
+    closed.save_pretrained(tmp_path)
+    for refusing in (closed, AutoProcessor.from_pretrained(tmp_path)):
+        for inputs in ({"videos": clips["both"]}, {"audio": clips["sound"]}, {"videos": [[clips["both"]] * 2]}):
+            with pytest.raises(MediaError, match="only http and https"):
+                refusing(**inputs)
+            assert refusing(**inputs, media_limits={}) if "audio" in inputs else True
+        assert refusing(videos=Path(clips["both"]).read_bytes(), audio=Path(clips["sound"]).read_bytes())
+    with pytest.raises(MediaError, match="limit of 100 bytes"):
+        processor(audio=Path(clips["sound"]).read_bytes(), media_limits={"max_bytes": 100})
+    with pytest.raises(ValueError, match="media_limits"):
+        ValorProcessor(*parts, media_limits={"public": True})
+
+
 def test_columns_of_datasets_are_read(processor, clips):
     datasets = pytest.importorskip("datasets")
     columns = {"video": [clips["both"], clips["silent"]], "audio": [clips["sound"], clips["other"]]}
@@ -292,6 +327,28 @@ def test_a_file_without_the_modality_asked_for_is_a_clear_error(processor, clips
     with pytest.raises(ValueError, match="modalities"):
         processor(videos=clips["silent"], modalities="a")
     assert set(processor(text="a dog", videos=clips["silent"], modalities="a")) == {"input_ids", "attention_mask"}
+
+
+def test_unknown_arguments_are_refused_by_name(processor, clips):
+    with pytest.raises(TypeError, match=r"'images'\. An image is a video of one frame: give it as `videos`"):
+        processor(text="a dog", images=clips["both"])
+    with pytest.raises(TypeError, match="'num_frame', 'videoz'"):
+        processor(text="a dog", videoz=clips["both"], num_frame=3)
+    with pytest.raises(TypeError, match="num_frame"):
+        processor(videos=clips["both"], videos_kwargs={"num_frame": 3})
+    with pytest.raises(TypeError, match="num_clips"):
+        processor(videos=clips["both"], audio_kwargs={"num_clips": 3})
+
+
+def test_a_picture_given_as_sound_is_named(processor, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    for inputs in (
+        {"audio": tmp_path / "picture.png"},
+        {"audio": [str(tmp_path / "picture.png")]},
+        {"videos": tmp_path / "picture.png", "modalities": "a"},
+    ):
+        with pytest.raises(MediaError, match=r"picture\.png has nothing of `modalities=.*no sound"):
+            processor(**inputs)
 
 
 def test_different_numbers_of_videos_sounds_and_questions_are_clear_errors(processor, clips):

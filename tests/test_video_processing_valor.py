@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 
 import io
+import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from media_files import torchcodec_works
 from PIL import Image
 from transformers import AutoVideoProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.video_utils import VideoMetadata
 
-import modeling_valor  # noqa: F401  registers the class
+from modeling_valor import video_processing_valor
 from modeling_valor.media import MediaError, NoVideoError, read_frames
 from modeling_valor.video_processing_valor import ValorVideoProcessor
 
@@ -129,6 +131,65 @@ def test_every_kind_of_frames_gives_the_same(processor, tmp_path):
         [array],
     ):
         assert torch.equal(pixels(processor, frames), expected)
+
+
+@pytest.mark.parametrize("library", ["decord", "torchcodec", "torchcodec NHWC"])
+def test_decoders_of_other_libraries_are_sampled_by_frame_number(library, video, processor):
+    if library == "decord":
+        decoder = pytest.importorskip("decord").VideoReader(video)
+    else:
+        if not torchcodec_works():
+            pytest.skip("needs torchcodec and FFmpeg")
+        from torchcodec.decoders import VideoDecoder
+
+        decoder = VideoDecoder(video, dimension_order="NHWC" if "NHWC" in library else "NCHW")
+    expected = processor(video, return_tensors="pt", return_metadata=True)
+    for form in (decoder, [decoder], [[decoder]]):
+        features = processor(form, return_tensors="pt", return_metadata=True)
+        assert (features.pixel_values_videos - expected.pixel_values_videos).abs().max() < 0.03
+        (metadata,) = features["video_metadata"]
+        assert metadata.frames_indices == [4, 14, 24, 34]
+        assert (metadata.total_num_frames, metadata.fps, metadata.duration) == (40, 20, 2)
+    batch = pixels(processor, [decoder, video, noise(4)])
+    assert (batch[0] - batch[1]).abs().max() < 0.03
+    assert len(pixels(processor, decoder, fps=3)[0]) == 6
+    assert len(pixels(processor, decoder, num_frames=50)[0]) == 50
+
+
+def test_a_decoder_that_fails_is_a_media_error(processor):
+    class Broken:
+        def __len__(self):
+            return 9
+
+        def get_avg_fps(self):
+            return 25.0
+
+        def get_batch(self, indices):
+            raise RuntimeError("no such packet")
+
+    with pytest.raises(MediaError, match="<Broken> cannot be decoded: no such packet"):
+        processor(Broken())
+
+
+def test_frames_may_bring_their_metadata(processor):
+    """What `transformers.video_utils.load_video` gives: sampled frames, and which frames of the video they are."""
+    array = noise(9)
+    expected = pixels(processor, array)
+    metadata = VideoMetadata(total_num_frames=90, fps=10.0, duration=9.0, frames_indices=list(range(5, 90, 10)))
+    for pair in ((array, metadata), (list(array), dict(metadata)), [(array, metadata)], [[array, dict(metadata)]]):
+        features = processor(pair, return_tensors="pt", return_metadata=True)
+        assert torch.equal(features.pixel_values_videos, expected)
+        assert features["video_metadata"][0].frames_indices == [15, 35, 55, 75]
+    assert metadata.frames_indices == list(range(5, 90, 10))  # the user's own
+    assert torch.equal(pixels(processor, [(array, {"fps": 10.0}), array]), expected.repeat(2, 1, 1, 1, 1))
+    assert len(pixels(processor, (array, metadata), fps=0.5)[0]) == 4  # 9 seconds, not 0.9
+    assert len(pixels(processor, (array, {"fps": 4.5}), fps=1)[0]) == 2
+
+
+def test_entries_of_datasets_are_their_files(processor, video):
+    entry = {"path": video, "bytes": None}
+    assert torch.equal(pixels(processor, [entry, video])[0], pixels(processor, entry)[0])
+    assert torch.equal(pixels(processor, {"bytes": Path(video).read_bytes(), "path": None}), pixels(processor, video))
 
 
 def test_image_is_one_frame_however_it_comes(processor, tmp_path):
@@ -258,9 +319,19 @@ def test_metadata_tells_where_the_frames_are_from(video, processor):
     assert (known.height, known.width) == (48, 64)
 
 
-def test_more_frames_than_an_array_has_cannot_be_asked_for(processor):
-    with pytest.raises(ValueError, match="has 3 frames"):
-        processor(noise(3), num_frames=5)
+@pytest.mark.parametrize("available, indices", [(1, [0, 0, 0, 0, 0]), (3, [0, 1, 2, 2, 2])])
+def test_the_last_frame_is_repeated_wherever_the_number_was_set(available, indices, processor, tmp_path):
+    """As in the 2023 code: 1 frame, 4 wanted -> 0, 0, 0, 0."""
+    array = noise(available)
+    expected = pixels(processor, array[indices], do_sample_frames=False)
+    files = [tmp_path / f"{number}.png" for number in range(available)]
+    for frame, file in zip(array, files, strict=True):
+        Image.fromarray(frame).save(file)
+    videos = [array, torch.from_numpy(array).permute(0, 3, 1, 2), *([] if available == 1 else [list(array), tmp_path])]
+    for video in videos:
+        assert torch.equal(pixels(processor, video, num_frames=5), expected)
+        own = ValorVideoProcessor(num_frames=5, size={"height": 32, "width": 32})
+        assert torch.equal(pixels(own, video), expected)
 
 
 def test_backend_is_the_one_asked_for(video):
@@ -285,6 +356,45 @@ def test_processor_is_the_same_after_saving_and_loading(reload, tmp_path, video)
     assert type(again) is ValorVideoProcessor
     assert again.to_dict() == processor.to_dict()
     assert torch.equal(pixels(again, video, generator=3), pixels(processor, video, generator=3))
+
+
+@pytest.mark.parametrize(
+    "frames, warns",
+    [
+        (noise(4).astype(np.float32), False),
+        (noise(4).astype(np.float32) / 255, True),
+        (torch.from_numpy(noise(4)).double() / 127.5 - 1, True),
+        (noise(4), False),
+        (noise(4) // 255, False),
+    ],
+)
+def test_frames_that_look_rescaled_already_are_said(frames, warns, processor, caplog, monkeypatch):
+    video_processing_valor.logger.warning_once.cache_clear()
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    processor(frames)
+    assert ["do_rescale=False" in record.message for record in caplog.records] == [True] * warns
+    caplog.clear()
+    processor(frames, do_rescale=False)
+    assert not caplog.records
+
+
+def test_unknown_arguments_are_refused_by_name(processor):
+    with pytest.raises(TypeError, match="num_frame'"):
+        processor(noise(4), num_frame=2)
+
+
+def test_limits_of_media_are_the_processors_or_the_calls(video, processor, tmp_path):
+    closed = ValorVideoProcessor(media_limits={"public_only": True})
+    closed.save_pretrained(tmp_path)
+    for refusing in (closed, ValorVideoProcessor.from_pretrained(tmp_path)):
+        for source in (video, [[video, video]]):
+            with pytest.raises(MediaError, match="only http and https"):
+                refusing(source)
+        assert refusing(Path(video).read_bytes()) and refusing(video, media_limits={})
+    with pytest.raises(MediaError, match="limit of 100 bytes"):
+        processor(Path(video).read_bytes(), media_limits={"max_bytes": 100})
+    with pytest.raises(ValueError, match="media_limits"):
+        ValorVideoProcessor(media_limits={"max_byte": 100})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
