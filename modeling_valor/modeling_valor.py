@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import (
     BaseModelOutput,
@@ -28,7 +28,14 @@ from .alignment import (
 from .configuration_valor import ValorConfig
 from .modeling_valor_audio import ValorAudioModel
 from .modeling_valor_text import ValorConditions, ValorTextModel
-from .modeling_valor_vision import build_vision_model, encode_frames, encoded_frame_mask, vision_hidden_size
+from .modeling_valor_vision import (
+    build_part,
+    build_vision_model,
+    encode_frames,
+    encoded_frame_mask,
+    supported_attention,
+    vision_hidden_size,
+)
 
 
 @dataclass
@@ -124,6 +131,18 @@ class ValorPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
+        """Of all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support what all are to use take sdpa."""
+        if isinstance(attn_implementation, str):
+            parts = [part for part in self.base_model.children() if isinstance(part, PreTrainedModel)]
+            attn_implementation = {"": attn_implementation} | {
+                name: supported_attention(type(part), attn_implementation)
+                for name in self.config.sub_configs
+                for part in parts
+                if part.config is getattr(self.config, name)
+            }
+        super().set_attn_implementation(attn_implementation, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -155,7 +174,7 @@ class ValorModel(ValorPreTrainedModel):
         self.text_encoder = None
         if config.text_encoder_config is not None:
             options = {"add_pooling_layer": False} if config.text_encoder_config.model_type == "bert" else {}
-            self.text_encoder = AutoModel.from_config(config.text_encoder_config, **options)
+            self.text_encoder = build_part(config.text_encoder_config, **options)
         self.vision_model = build_vision_model(config.vision_config)
         self.audio_model = ValorAudioModel._from_config(config.audio_config)
 

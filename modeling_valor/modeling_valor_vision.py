@@ -5,16 +5,19 @@ import inspect
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils import TransformersKwargs, logging
+from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .modeling_valor_audio import resize_position_embedding
 from .modeling_valor_video_swin import ValorVideoSwinModel
+
+
+logger = logging.get_logger(__name__)
 
 
 class ValorCLIPVisionEmbeddings(CLIPVisionEmbeddings):
@@ -70,16 +73,47 @@ VISION_MODELS: dict[str, type[PreTrainedModel]] = {
 """Vision encoders of the paper by `model_type`; any other one is what AutoModel makes of its configuration."""
 
 
+def supported_attention(model_class: type[PreTrainedModel], requested: str | None) -> str | None:
+    """The attention implementation that a part uses where `requested` is asked for of the whole model; said if another."""
+    if requested is None:
+        return None
+    if is_flash_attention_requested(requested_attention_implementation=requested):
+        supported = model_class._supports_flash_attn
+    else:
+        supported = "flex_attention" not in requested or model_class._supports_flex_attn
+    if supported:
+        return requested
+    fallback = "sdpa" if model_class._supports_sdpa else "eager"
+    logger.warning_once(
+        f"{model_class.__name__} does not support {requested} and uses {fallback}; the other parts use it."
+    )
+    return fallback
+
+
+def build_part(config: PreTrainedConfig, **kwargs) -> PreTrainedModel:
+    """
+    Model of a part that AutoModel knows, with fresh weights, of the dtype that `config` states and of its attention
+    implementation, where the model supports it.
+
+    Raises:
+        ValueError: if `config` belongs to no model that AutoModel knows.
+    """
+    model_class = VISION_MODELS.get(config.model_type) or MODEL_MAPPING.get(type(config), None)
+    if isinstance(model_class, type) and issubclass(model_class, PreTrainedModel):
+        config._attn_implementation = supported_attention(model_class, config._attn_implementation)
+    if config.model_type in VISION_MODELS:
+        return model_class._from_config(config, **kwargs)
+    return AutoModel.from_config(config, **kwargs)
+
+
 def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
     """
-    Vision encoder of `config` with fresh weights, of the attention implementation and the dtype that `config` states.
+    Vision encoder of `config` with fresh weights, as [`build_part`] makes them.
 
     Raises:
         ValueError: if `config` belongs to no model that AutoModel knows, or to one that needs more than pixels.
     """
-    if config.model_type in VISION_MODELS:
-        return VISION_MODELS[config.model_type]._from_config(config)
-    model = AutoModel.from_config(config)
+    model = build_part(config)
     _, *others = inspect.signature(model.forward).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     needed = [other.name for other in others if other.default is inspect.Parameter.empty and other.kind in named]
@@ -232,4 +266,11 @@ def encode_frames(
     return tuple(encoded)
 
 
-__all__ = ["ValorCLIPVisionModel", "build_vision_model", "encode_frames", "encoded_frame_mask", "vision_hidden_size"]
+__all__ = [
+    "ValorCLIPVisionModel",
+    "build_part",
+    "build_vision_model",
+    "encode_frames",
+    "encoded_frame_mask",
+    "vision_hidden_size",
+]

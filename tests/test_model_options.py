@@ -8,6 +8,7 @@ import torch
 from tiny import MASK, MIXED, PROMPT, SEP, alone, tiny_batch, tiny_config, tiny_model
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
+from transformers.utils import logging
 
 from modeling_valor import (
     ValorForCaptioning,
@@ -27,6 +28,9 @@ SWIN = {
     "window_size": [2, 2, 2],
     "image_size": 16,
 }
+
+BERT = {"model_type": "bert", "vocab_size": 200, "hidden_size": 24, "num_hidden_layers": 1}
+BERT |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 20}
 
 
 def slow_scores(outputs, attention_mask, model, uniform=False, pairs=(("video", "audio"),)):
@@ -512,6 +516,40 @@ def test_sdpa_and_eager_agree(vision):
     torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("vision", "name", "instead"),
+    [(SWIN, "ValorVideoSwinModel", "sdpa"), ({"model_type": "convnext", "depths": [1] * 4}, "ConvNextModel", "eager")],
+    ids=["swin", "convnext"],
+)
+def test_parts_that_cannot_take_an_attention_implementation_say_so_once(caplog, vision, name, instead):
+    logging.enable_propagation()
+    logging.warning_once.cache_clear()
+    config = tiny_config(vision_config=vision, text_encoder_config=BERT)
+    model = ValorForCaptioning._from_config(config, attn_implementation="flex_attention")
+    changed = ValorForCaptioning(tiny_config(vision_config=vision, text_encoder_config=BERT))
+    changed.set_attn_implementation("flex_attention")
+    logging.disable_propagation()
+    for valor in (model.valor, changed.valor):
+        assert valor.vision_model.config._attn_implementation == instead
+        for part in (valor, valor.text_model, valor.audio_model, valor.text_encoder):
+            assert part.config._attn_implementation == "flex_attention"
+    message = f"{name} does not support flex_attention and uses {instead}; the other parts use it."
+    assert [text for text in caplog.messages if "flex" in text] == [message]
+    changed.set_attn_implementation({"vision_config": "eager", "audio_config": "sdpa"})
+    assert changed.valor.vision_model.config._attn_implementation == "eager"
+    assert changed.valor.audio_model.config._attn_implementation == "sdpa"
+    assert changed.valor.text_model.config._attn_implementation == "flex_attention"
+
+
+def test_attention_implementation_of_a_checkpoint_is_chosen_at_loading(tmp_path):
+    tiny_model(ValorForPreTraining, vision_config=SWIN).save_pretrained(tmp_path)
+    for load in (AutoModel, ValorForCaptioning):
+        model = load.from_pretrained(tmp_path, attn_implementation="flex_attention")
+        valor = getattr(model, "valor", model)
+        implementations = [part.config._attn_implementation for part in (valor.vision_model, valor.text_model)]
+        assert implementations == ["sdpa", "flex_attention"]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_close_to_full(saved, dtype):
     batch = tiny_batch()
@@ -609,8 +647,6 @@ def outputs_of(model) -> list[torch.Tensor]:
 
 
 PROMPTS = {"caption_prompt_ids": PROMPT, "question_prompt_ids": [110, 111], "retrieval_prompt_ids": PROMPT}
-BERT = {"model_type": "bert", "vocab_size": 200, "hidden_size": 24, "num_hidden_layers": 1}
-BERT |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 20}
 
 
 @pytest.mark.parametrize("device_map", ["auto", "parts"])
