@@ -327,7 +327,24 @@ class ValorModel(ValorPreTrainedModel):
         audio_mask: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorConditions:
-        """Runs the encoders of what is given and makes conditions of the decoder from it."""
+        """
+        Runs the encoders of what is given and makes conditions of the decoder from it.
+
+        Raises:
+            `ValueError`: more frames or clips than there are embeddings for; nothing is encoded then.
+        """
+        stride = getattr(self.config.vision_config, "temporal_stride", 1)
+        for name, inputs, limit, per_token in (
+            ("video", pixel_values_videos, "max_frames", stride),
+            ("audio", input_features, "max_audio_clips", 1),
+        ):
+            most = getattr(self.config, limit)
+            if inputs is not None and inputs.shape[1] > most * per_token:
+                strided = f", {most * per_token} frames at a temporal stride of {stride}" if per_token > 1 else ""
+                raise ValueError(
+                    f"The decoder has embeddings for `{limit}={most}`{strided}, but the {name} input has "
+                    f"{inputs.shape[1]}. Sample fewer."
+                )
         video = None if pixel_values_videos is None else self.encode_video(pixel_values_videos, frame_mask, **kwargs)
         audio = None if input_features is None else self.encode_audio(input_features, audio_mask, **kwargs)
         return self.embed_conditions(

@@ -442,6 +442,15 @@ def test_too_many_frames_are_refused():
         tiny_model(ValorForCaptioning)(**tiny_batch(size=1, frames=33))
 
 
+def test_too_many_frames_are_refused_by_the_number_that_was_asked_for():
+    """With a temporal stride the encoder makes 17 tokens of 33 frames: the user has never heard of 17."""
+    model = tiny_model(ValorForCaptioning, vision_config={**SWIN, "temporal_stride": 2}, max_frames=16)
+    with pytest.raises(ValueError, match=r"`max_frames=16`, 32 frames at a temporal stride of 2, .* has 33\."):
+        model(**tiny_batch(size=1, frames=33))
+    with pytest.raises(ValueError, match=r"`max_audio_clips=32`, but the audio input has 33\."):
+        model(**tiny_batch(size=1, clips=33))
+
+
 def test_resolution_and_clip_length_may_change():
     model = tiny_model(ValorForCaptioning)
     logits = model(
