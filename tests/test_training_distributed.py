@@ -1,7 +1,13 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Two processes train as one process with the joined batch would: the same loss, the same gradient of every parameter."""
+"""Two processes train as one process with the joined batch would: the same loss, the same gradient of every parameter.
 
+And ValorTrainer on two ranks: what one of them meets, both of them act on.
+"""
+
+import json
+import math
 import os
+import signal
 import socket
 from datetime import timedelta
 
@@ -12,10 +18,13 @@ import torch.multiprocessing as mp
 from tiny import CLS, MASK, tiny_batch, tiny_config
 from torch.nn.parallel import DistributedDataParallel
 from training_step import assert_step_is_that_of_hand, train
+from training_world import small_config, small_processor, small_samples
 
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.captioning import IGNORE_INDEX
-from modeling_valor.training import gradient_cached_step
+from modeling_valor.data.loading import LoadingOptions
+from modeling_valor.data.mixture import Mixture, Source
+from modeling_valor.training import ValorTrainer, ValorTrainingArguments, gradient_cached_step
 
 
 SIZE = 6
@@ -108,7 +117,43 @@ def train_on_rank(rank, port, folder):
     torch.save(own_scores(rank), folder / f"scores {rank}.pt")
     for trainer, task in TRAINER_CASES:
         torch.save(train(trainer, task, folder, 2), folder / f"{trainer} {task} {rank}.pt")
+    train_with_trainer(rank, folder)
     dist.destroy_process_group()
+
+
+class OneRankTrainer(ValorTrainer):
+    """Whose second batch on rank 1 has no finite loss, and whose fourth one meets SIGTERM there."""
+
+    def compute_loss(self, model, inputs, **kwargs):
+        step = len(self.losses)
+        if self.args.process_index == 1 and step == 1:
+            inputs["input_features"] = inputs["input_features"] * math.nan
+        if self.args.process_index == 1 and step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        loss = super().compute_loss(model, inputs, **kwargs)
+        self.losses.append(loss.item())
+        return loss
+
+
+def train_with_trainer(rank, folder):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    processor = small_processor()
+    config = small_config(processor)
+    torch.manual_seed(0)
+    sources = [Source(name, small_samples(16), LoadingOptions("captioning"), batch_size=2) for name in "ab"]
+    options = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "save_steps": 2}
+    trainer = OneRankTrainer(
+        ValorForCaptioning(config),
+        ValorTrainingArguments(str(folder / "trainer"), max_steps=8, **options),
+        Mixture(sources, processor, config),
+        processing_class=processor,
+    )
+    trainer.losses = []
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    report = {"losses": trainer.losses, "history": trainer.state.log_history, "status": stopped.value.code}
+    report["finite"] = all(parameter.isfinite().all().item() for parameter in trainer.model.parameters())
+    (folder / f"trainer {rank}.json").write_text(json.dumps(report))
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +193,18 @@ def test_a_rank_scores_its_own_samples_in_evaluation(trained, rank):
 def test_trainers_on_two_processes_learn_the_mean_of_their_joined_batches(trainer, task, trained):
     ranks = [torch.load(trained / f"{trainer} {task} {rank}.pt") for rank in range(2)]
     assert_step_is_that_of_hand(trainer, task, ranks, 2)
+
+
+def test_the_logged_loss_of_a_source_is_that_of_all_ranks_and_one_rank_leaves_out_or_ends_a_step_for_both(trained):
+    ranks = [json.loads((trained / f"trainer {rank}.json").read_text()) for rank in range(2)]
+    assert ranks[0]["history"] == ranks[1]["history"]
+    assert [rank["status"] for rank in ranks] == [143, 143] and all(rank["finite"] for rank in ranks)
+    history = ranks[0]["history"]
+    assert [entry["step"] for entry in history] == [1, 2, 3, 4] and history[1]["nonfinite_steps"] == 1
+    for step in (0, 2, 3):
+        own = [rank["losses"][step] for rank in ranks]
+        (logged,) = [value for name, value in history[step].items() if name.startswith("loss/")]
+        assert own[0] != own[1] and logged == pytest.approx(sum(own) / 2, abs=1e-5)
+        assert "nonfinite_steps" not in history[step]
+    # After the second step, which was left out, nothing was saved
+    assert {folder.name for folder in (trained / "trainer").glob("checkpoint-*")} == {"checkpoint-4"}

@@ -16,6 +16,8 @@ from training_world import write_checkpoint
 
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.data.world import write_world
+from modeling_valor.training.recipes import parse_arguments
+from modeling_valor.training.recipes import run as train
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -102,6 +104,29 @@ def test_a_run_that_was_killed_resumes_to_the_losses_of_one_that_was_not(tmp_pat
     run(script, options, "--output_dir", tmp_path / "killed")
     whole = losses(tmp_path / "whole")
     assert len(whole) == 6 and losses(tmp_path / "killed") == whole
+
+
+def test_ctrl_c_saves_the_step_and_a_finished_run_keeps_its_results(tmp_path, world, checkpoint):
+    """Ctrl-C reaches the workers of the data loader, too. The run is finished with fewer steps, then started again."""
+    options, output = recipe(tmp_path, world, checkpoint, dataloader_num_workers=1), tmp_path / "output"
+    arguments = [str(options), "--output_dir", str(output), "--disable_tqdm", "1"]
+    program = [sys.executable, str(EXAMPLES / "run_pretraining.py"), *arguments, "--max_steps", "1000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(program, env=ENVIRONMENT, start_new_session=True, **pipes)
+    next(line for line in process.stdout if "'loss'" in line)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors[-3000:]
+    assert [line for line in errors.splitlines() if "SIGINT" in line] and "Traceback" not in errors
+    saved = max(int(folder.name.split("-")[1]) for folder in output.glob("checkpoint-*"))
+    assert saved < 1000 and not (output / "train_results.json").exists()
+
+    arguments += ["--max_steps", str(saved + 1)]
+    train(*parse_arguments(arguments), task=None)
+    assert len(losses(output)) == saved + 1
+    results = {path: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    train(*parse_arguments(arguments), task=None)
+    assert {path: path.read_bytes() for path in output.iterdir() if path.is_file()} == results
 
 
 def test_two_processes_train_together(tmp_path, world, checkpoint):

@@ -347,6 +347,41 @@ def test_a_signal_saves_the_step_it_arrives_in_and_ends_the_training(tmp_path, p
     assert_same_weights(weights(resumed), weights(whole), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_signal_while_a_model_is_measured_ends_the_training_with_a_checkpoint(tmp_path, processor, step):
+    """Also in the last step of a training."""
+    trainer = make_trainer(tmp_path, processor, max_steps=2, eval_strategy="steps", eval_steps=1)
+
+    def evaluation(model):
+        if trainer.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    trainer.evaluations = {"a": evaluation}
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == 143
+    assert {folder.name for folder in tmp_path.glob("checkpoint-*")} == {f"checkpoint-{step}"}
+
+
+class KillInLog(Kill):
+    """After the signals of a step have been looked at: it is obeyed in the next one."""
+
+    def on_log(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def test_a_signal_between_two_steps_is_obeyed_in_the_next_one(tmp_path, processor):
+    trainer = make_trainer(tmp_path, processor, callbacks=[KillInLog(signal.SIGTERM, 2)], max_steps=4)
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert {folder.name for folder in tmp_path.glob("checkpoint-*")} == {"checkpoint-3"}
+    last = make_trainer(tmp_path / "last", processor, callbacks=[KillInLog(signal.SIGINT, 1)], max_steps=1)
+    with pytest.raises(KeyboardInterrupt):  # the training is complete, and the program is not
+        last.train()
+
+
 def test_a_second_ctrl_c_stops_at_once():
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)

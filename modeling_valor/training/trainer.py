@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class ValorTrainer(Trainer):
             self.run_record = describe_run(model, args, train_dataset.sources)
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset={}, **kwargs)
         self.evaluations = evaluations or {}
-        self.stop = StopRequest()
+        self.stop, self.ending = StopRequest(), 0
         self.nonfinite = NonfiniteSteps(args.max_nonfinite_steps)
         self.trained_batches: list[tuple[TrainedBatch, torch.Tensor]] = []
         self.scalars: list[str] = []
@@ -214,15 +215,13 @@ class ValorTrainer(Trainer):
         return grad_norm
 
     def end_of_backward(self, model: nn.Module, grad_norm: torch.Tensor | float) -> None:
-        """Before the optimizer's step, ranks agree whether it is left out, and whether a signal ends the training."""
+        """Before the optimizer's step, ranks agree whether it is left out, and whether it is the last one."""
         for batch, loss in self.trained_batches:
             batch.is_finite = is_finite(loss)
         batches = [batch for batch, _ in self.trained_batches]
         self.trained_batches.clear()
         finite = all(batch.is_finite for batch in batches) and (is_finite(grad_norm) or self.scaler_takes_care())
-        finite, number = self.agree(finite, self.stop.signal)
-        if number and not self.stop.signal:
-            self.stop.receive(number)
+        finite = self.agree(finite)
         if not finite:
             model.zero_grad()
             batches = gather_object(batches)
@@ -237,23 +236,32 @@ class ValorTrainer(Trainer):
             return self.is_deepspeed_enabled and self.args.fp16
         return scaler.get_scale() > 1
 
-    def agree(self, finite: bool, number: int) -> tuple[bool, int]:
-        """Whether a step is finite on all ranks, and the signal that any of them received (0: none)."""
-        if self.accelerator.num_processes == 1:
-            return finite, number
-        flags = torch.tensor([[int(not finite), number]], device=self.args.device)
-        nonfinite, number = self.accelerator.gather(flags).amax(dim=0).tolist()
-        return not nonfinite, number
+    def agree(self, finite: bool = True) -> bool:
+        """Whether a step is finite on all ranks. Takes note of a signal that any of them has received."""
+        number = self.stop.signal
+        if self.accelerator.num_processes > 1:
+            flags = torch.tensor([[int(not finite), number]], device=self.args.device)
+            nonfinite, number = self.accelerator.gather(flags).amax(dim=0).tolist()
+            finite = not nonfinite
+        if number and not self.stop.signal:
+            self.stop.receive(number)
+        self.ending = number
+        return finite
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
-        if self.stop.signal:
+    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs) -> None:
+        if self.ending:
             self.control.should_save, self.control.should_evaluate = True, False
         elif self.nonfinite.in_a_row and self.state.global_step < self.state.max_steps:
             self.control.should_save = False  # until a step has shown that the weights are good
-        super()._maybe_log_save_evaluate(*args, **kwargs)
-        if self.stop.signal:
+        evaluates, saves = self.control.should_evaluate, self.control.should_save
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        if evaluates:
+            self.agree()
+        if self.ending:
+            if not saves:
+                self._save_checkpoint(model, trial)
             self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
-            raise SystemExit(128 + self.stop.signal)
+            raise SystemExit(128 + self.ending)
 
     def compute_loss(
         self,
@@ -373,6 +381,8 @@ class ValorTrainer(Trainer):
         )
         with StopRequest(notice if self.is_world_process_zero() else None) as self.stop:
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.stop.signal:  # after the last step: the training is complete, what follows it is not
+            signal.raise_signal(self.stop.signal)
         if self.failure_log.failures:
             logger.warning(self.failure_log.report())
         if self.state.global_step == first_step:
