@@ -146,6 +146,24 @@ def test_a_loader_with_workers_gives_the_batches_of_one_without(processor, confi
         same(one, other)
 
 
+def test_epochs_in_a_row_share_an_iterator_and_any_epoch_can_be_the_first(processor, config, monkeypatch):
+    mixture = Mixture([Source("a", small_samples(8), batch_size=2)], processor, config)
+    whole = list(mixture.loader(7))
+    loader = mixture.loader(7, epoch_steps=3)
+    begun, iterate = [], RequestSampler.__iter__
+    monkeypatch.setattr(RequestSampler, "__iter__", lambda self: begun.append(self.epoch) or iterate(self))
+    epochs = []
+    for epoch in (0, 1, 2, 1, 2):
+        loader.set_epoch(epoch)
+        epochs.append(list(loader))
+    assert begun == [0, 1] and len(loader) == 3
+    for epoch, batches in zip((0, 1, 2, 1, 2), epochs, strict=True):
+        expected = whole[3 * epoch : 3 * epoch + 3]
+        assert len(batches) == len(expected)
+        for one, other in zip(batches, expected, strict=True):
+            same(one, other)
+
+
 def test_a_broken_sample_is_replaced_and_reported(processor, config):
     samples = [*small_samples(5), Sample("broken", "no such file.mp4", None, ("a bell",))]
     source = Source("a", samples, batch_size=3, epochs=1)

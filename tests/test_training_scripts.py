@@ -129,6 +129,18 @@ def test_ctrl_c_saves_the_step_and_a_finished_run_keeps_its_results(tmp_path, wo
     assert {path: path.read_bytes() for path in output.iterdir() if path.is_file()} == results
 
 
+def test_self_critical_training_takes_the_first_group_of_a_recipe(tmp_path, world, checkpoint):
+    """As of msrvtt_captioning.yaml, whose two groups train masked words together."""
+    source = {"dataset": str(world), "captioning_groups": ["t-av", "t-v"], "batch_size": 2, "sampling": "random"}
+    options = recipe(tmp_path, world, checkpoint, sources=[source], max_steps=1)
+    output = tmp_path / "output"
+    arguments = [str(options), "--output_dir", str(output), "--max_new_tokens", "4"]
+    train(*parse_arguments(arguments), task="captioning", num_sampled_captions=2)
+    settings = json.loads((output / "training_run.json").read_text())["settings"]
+    assert settings["sources.0.captioning_groups"] == ["t-av"]
+    assert any("reward" in entry for entry in json.loads((output / "trainer_state.json").read_text())["log_history"])
+
+
 def test_two_processes_train_together(tmp_path, world, checkpoint):
     """Retrieval, where each rank's loss is that of all ranks' samples."""
     output = tmp_path / "output"

@@ -62,6 +62,8 @@ def make_trainer(folder, groups=None, **kwargs):
     config = small_config(processor)
     torch.manual_seed(0)
     model = ValorForCaptioning(config)
+    for parameter in model.parameters():  # weights with which the groups differ
+        torch.nn.init.normal_(parameter, std=0.3)
     options = LoadingOptions("captioning", references=True)
     source = Source("a", small_samples(4), options, batch_size=2, captioning_groups=groups)
     defaults = {"max_steps": 2, "use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}

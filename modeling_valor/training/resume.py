@@ -70,11 +70,11 @@ def describe_run(model: PreTrainedModel, args: ValorTrainingArguments, sources: 
     settings = {name: arguments[name] for name in SETTINGS} | {"processes": args.world_size}
     config = flatten({"config": base.config.to_dict()})
     settings |= {name: value for name, value in config.items() if name.split(".")[-1] not in UNTRAINED}
-    for source in sources:
+    for index, source in enumerate(sources):  # not by their names, which may be paths
         own = {name: getattr(source, name) for name in ("batch_size", "epochs", "steps", "neighbours")}
         own |= {name: getattr(source, name) for name in ("alignment_groups", "captioning_groups")}
         options = {name: value for name, value in asdict(source.options).items() if name != "task"}
-        settings |= flatten({source.name: own | options})
+        settings |= flatten({f"sources.{index}": own | options})
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     record = {
         "model": {"class": type(base).__name__, "parameters": digest(shapes)},
