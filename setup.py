@@ -35,7 +35,7 @@ setup(
         "accelerate>=1.1",
         "av>=17,<19",
         "datasets>=4.0",
-        # the last release has wheels for these platforms only; elsewhere PyAV decodes
+        # for `backend="decord"`; the last release has wheels for these platforms only, and PyAV decodes elsewhere
         "decord>=0.6; platform_machine in 'x86_64 AMD64' and sys_platform != 'darwin'",
         "evaluate>=0.4.6",
         "filelock",

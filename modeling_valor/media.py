@@ -17,9 +17,9 @@ from .media_audio import read_samples
 from .media_container import (
     MAX_VIDEO_PIXELS,
     Track,
-    best_stream,
     channel_count,
     open_container,
+    readable_streams,
     survey,
 )
 from .media_limits import MediaError, MediaLimits, NoVideoError, reason
@@ -33,7 +33,7 @@ from .media_sources import (
     open_source,
     source_name,
 )
-from .media_video import BACKENDS, read_with_backends
+from .media_video import BACKENDS, Cursor, read_with_backends
 
 
 __all__ = [
@@ -298,8 +298,9 @@ def read_frames(
     Args:
         sampling (`str`): "center" or "random", the latter with `generator` or torch's own random numbers.
         backend (`str`, *optional*):
-            "decord", "torchcodec" or "pyav": the one to try first, instead of decord. The others take over where it is
-            absent or fails on the file, and PyAV reads what it cannot be trusted with.
+            "pyav" (the default), "torchcodec" or "decord". The latter two read a file only where their frames are
+            known to be those of a decoder that never seeks (closed groups of pictures in mp4, mov, mkv or webm);
+            otherwise, and where they are absent or fail, PyAV reads it, which is said once.
 
     Raises:
         NoVideoError: the file holds no video track, only sound.
@@ -320,7 +321,7 @@ def read_frames(
         if image is not None:
             with image, _damage_of_image(name):
                 return _read_image_frames(path, image, choose)
-        with _video_track(path, name, head=num_frames + 32) as track:
+        with _video_track(path, name, head=num_frames + 32, thorough=backend not in (None, "pyav")) as track:
             indices = choose(track.num_frames)
             moments = _moments(track, indices, num_frames)
             reading, reader = read_with_backends(track, list(moments.values()), backend)
@@ -338,9 +339,7 @@ def read_frames(
     )
 
 
-def iterate_frames(
-    source: MediaSource, count: Callable[[int, float], int], *, max_bytes: int = 2**28
-) -> Iterator[torch.Tensor]:
+def iterate_frames(source: MediaSource, count: Callable[[int, float], int]) -> Iterator[torch.Tensor]:
     """Many frames of a video one by one, uint8 RGB (3, H, W), so that a long one need not fit into memory.
 
     The frames are those of `read_frames` with as many frames and "center", but none is given twice.
@@ -348,7 +347,6 @@ def iterate_frames(
     Args:
         count (`Callable`): how many frames to take of a source of so many frames and so many seconds. Files in a folder
             are a second apart; a still image is one frame.
-        max_bytes (`int`): how much is decoded at a time.
 
     Raises:
         NoVideoError: the file holds no video track, only sound.
@@ -373,28 +371,26 @@ def iterate_frames(
             return
         with _video_track(path, name, head=96) as track:
             indices = choose(track.num_frames, track.duration)
-            moments = list(_moments(track, indices, len(indices)).values())
-            stream = track.container.streams[track.index]
-            at_once = max(1, max_bytes // max(1, 3 * stream.width * stream.height))
-            damage = None
-            for start in range(0, len(moments), at_once):
-                reading, _ = read_with_backends(track, moments[start : start + at_once])
-                damage = damage or reading.damage
-                yield from reading.frames
-    if damage or track.truncated:
-        _warn(name, f"is damaged ({damage})" if damage else "ends early")
+            with contextlib.closing(Cursor(track.container, track)) as cursor:
+                for picture, _ in cursor.pictures(_moments(track, indices, len(indices)).values()):
+                    yield picture
+    if cursor.damage or track.truncated:
+        _warn(name, f"is damaged ({cursor.damage})" if cursor.damage else "ends early")
 
 
 @contextlib.contextmanager
-def _video_track(path: str, name: str, head: int) -> Iterator[Track]:
-    """The video track of a file, surveyed with its first `head` packets."""
+def _video_track(path: str, name: str, head: int, thorough: bool = False) -> Iterator[Track]:
+    """The video track of a file, surveyed with `head` and `thorough`."""
     with open_container(path, name) as container:
-        stream = best_stream(container, "video", name)
+        stream = next(iter(readable_streams(container, "video", name)), None)
         if stream is None:
             raise NoVideoError(f"{name} has no video track{', only sound' if container.streams.audio else ''}.")
         if stream.width * stream.height > MAX_VIDEO_PIXELS:
             raise MediaError(_too_large(name, stream.width, stream.height, MAX_VIDEO_PIXELS))
-        yield survey(container, stream, path, name, head=head)
+        track = survey(container, stream, path, name, head, thorough)
+        if track is None:
+            raise MediaError(f"{name} has a track of video, but nothing is in it.")
+        yield track
 
 
 def _moments(track: Track, indices: list[int], num_wanted: int) -> dict[int, float]:
@@ -514,9 +510,14 @@ def _survey_audio(path: str, name: str) -> tuple[Track, AudioInfo] | None:
         image.close()
         return None
     with open_container(path, name) as container:
-        stream = best_stream(container, "audio", name)
-        if stream is None:
-            return None
-        track = survey(container, stream, path, name, head=64)
-        codec = stream.codec_context
-        return track, AudioInfo(codec.sample_rate, track.duration, channel_count(codec))
+        is_film = bool(container.streams.video)
+        indices = [stream.index for stream in readable_streams(container, "audio", name)]
+    for index in indices:  # a track that is declared and has no packets is no sound
+        with open_container(path, name) as container:
+            stream = container.streams[index]
+            track, codec = survey(container, stream, path, name, head=64), stream.codec_context
+            if track is not None:
+                return track, AudioInfo(codec.sample_rate, track.duration, channel_count(codec))
+    if indices and not is_film:
+        raise MediaError(f"{name} has a track of sound, but nothing is in it.")
+    return None

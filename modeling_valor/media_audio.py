@@ -45,7 +45,7 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
     track = decoder.track
     jump = track.seekable and begin > run_up
     if jump:
-        decoder.seek(track.start + begin - run_up)
+        decoder.seek(round((track.start + begin - run_up) / decoder.time_base))
     first, last = round(begin * rate), math.inf if end == math.inf else round(end * rate)
     pieces, position = [], None
     for frame in decoder.frames():

@@ -8,9 +8,13 @@ the container says or hides. All times are seconds of the stream's own clock.
 
 import contextlib
 import ctypes
+import itertools
 import os
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import av
 
@@ -26,11 +30,30 @@ _CONTAINERS = (
     "mov,matroska,webm,avi,flv,mpegts,mpeg,asf,ogg,wav,w64,mp3,aac,flac,aiff,au,amr,caf,ac3,eac3,mxf,nut,ivf,h264,hevc,"
     "m4v,mpegvideo,obu,dv,rm,wv,tta,ape,yuv4mpegpipe"
 )
-_INDEXED = ("mov", "matroska", "avi")  # they list their key frames
-_TIMED = ("mov", "matroska")  # every backend reads the same times from them
+INDEXED = ("mov", "matroska", "avi")
+"""The containers that list their key frames, by FFmpeg's names."""
+
+_JOINABLE = ("mpegts", "mpeg", "ogg")  # one file appended to another is a file, whose times begin anew
 _MEASURED = ("mov", "matroska", "avi", "wav", "flac")  # they state how long they are; others have it estimated
 _KINDS = {"video": "video", "audio": "sound"}
-_BEYOND_THE_END = 2**48  # a time stamp after any track's last, in any time base
+BEYOND_THE_END = 2**48
+"""A time stamp after any track's last, in any time base."""
+
+_SMALL, _LARGE = (
+    2**26,
+    2**30,
+)  # bytes: all packets are passed of small files, and without an index of all but large ones
+
+
+class Entry(NamedTuple):
+    """What the header of a packet says; times are in the stream's own units."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    size: int
+    is_key: bool
+    is_shown: bool  # others are decoded for the sake of later ones only: they lie outside of an edit list
 
 
 @dataclass(frozen=True)
@@ -40,15 +63,20 @@ class Track:
     container: av.container.InputContainer  # as the survey left it
     path: str
     name: str
+    family: str  # FFmpeg's name for the kind of container
     index: int
     start: float
     end: float
     num_frames: int  # the frames that fit at the mean rate: the number of frames, where the rate is constant
-    stamps: tuple[float, ...]  # the time of every packet, where the survey passed them all
+    entries: tuple[Entry, ...]  # of all packets in the order of decoding, where the survey passed them all
+    stamps: tuple[float, ...]  # when they are shown, in that order, where all of them say so
+    timing: Literal[
+        "pts", "dts", "order"
+    ]  # what says when a frame is shown; "order": its place in the decoder's output
     seekable: bool
+    joined: bool  # its times begin anew somewhere
     truncated: bool
     alone: bool  # the only one of its kind
-    timed: bool
 
     @property
     def duration(self) -> float:
@@ -58,6 +86,17 @@ class Track:
     def step(self) -> float:
         """The mean time from one frame to the next."""
         return max(self.duration, 1e-6) / self.num_frames
+
+    def key_entries(self) -> list[Entry]:
+        """The key frames of a track that was surveyed whole, by the times at which they are shown."""
+        keys = [entry for entry in self.entries if entry.is_key]
+        if self.timing == "dts":
+            keys = [entry._replace(pts=entry.dts) for entry in keys]
+        return sorted((entry for entry in keys if entry.pts is not None), key=lambda entry: entry.pts)
+
+    def shown_at(self, moment: float) -> float | None:
+        """The time of the frame that is on the screen at a moment; None where the survey cannot tell."""
+        return self.stamps[max(bisect_right(self.stamps, moment) - 1, 0)] if self.stamps else None
 
 
 @contextlib.contextmanager
@@ -74,7 +113,7 @@ def open_container(path: str, name: str) -> Iterator[av.container.InputContainer
     budget = getattr(path, "budget", None) or Budget(name, MediaLimits())
     with budget.charged():
         try:
-            container = av.open(path, options=options, timeout=budget.seconds_left)
+            container = av.open(path, options=options, timeout=budget.seconds_left, metadata_errors="replace")
         except Exception as error:
             why = "its kind is not accepted" if isinstance(error, av.ArgumentError) else reason(error)
             raise MediaError(f"{name} is not a video or sound file that can be read: {why}.") from error
@@ -87,11 +126,11 @@ def open_container(path: str, name: str) -> Iterator[av.container.InputContainer
         raise MediaError(f"{name} cannot be read: {reason(error)}.") from error
 
 
-def best_stream(container: av.container.InputContainer, kind: str, name: str) -> av.stream.Stream | None:
-    """FFmpeg's choice among the "video" or "audio" streams, cover pictures aside; None where there is none.
+def readable_streams(container: av.container.InputContainer, kind: str, name: str) -> list[av.stream.Stream]:
+    """The "video" or "audio" streams, FFmpeg's choice first, cover pictures aside.
 
     Raises:
-        MediaError: there is one, but nothing to decode it with.
+        MediaError: there are some, but nothing to decode them with.
     """
     cover = av.stream.Disposition.attached_pic
     streams = [stream for stream in getattr(container.streams, kind) if not stream.disposition & cover]
@@ -99,59 +138,69 @@ def best_stream(container: av.container.InputContainer, kind: str, name: str) ->
     if streams and not readable:
         raise MediaError(f"{name} has a track of {_KINDS[kind]} in a codec that is not known.")
     best = container.streams.best(kind)
-    return best if best in readable else next(iter(readable), None)
+    return sorted(readable, key=lambda stream: stream is not best)
 
 
-def survey(container: av.container.InputContainer, stream: av.stream.Stream, path: str, name: str, head: int) -> Track:
-    """Where a stream begins and ends, from its first `head` packets and those after its last key frame.
+def survey(
+    container: av.container.InputContainer,
+    stream: av.stream.Stream,
+    path: str,
+    name: str,
+    head: int,
+    thorough: bool = False,
+) -> Track | None:
+    """Where a stream begins and ends, as its packets say; nothing is decoded. None for a stream without packets.
 
-    What the container says of duration and frame count is often missing (Matroska, fragments) or untrue (truncation).
-    Where the end cannot be reached by seeking, all packets are passed; in no case is anything decoded.
-
-    Raises:
-        MediaError: the stream has no packets.
+    What the container says of duration and frame count is often missing (Matroska, fragments) or untrue (truncation),
+    so all packets are passed. Of a large file that lists its key frames, the first `head` packets and those after its
+    last key frame are enough, unless the survey has to be `thorough`.
     """
     family = container.format.name.split(",")[0]
-    first, reach = _scan(container, stream, head)
-    last, complete = first, len(first) < head
-    seekable = not complete
-    if seekable:
-        try:
-            container.seek(_BEYOND_THE_END, stream=stream)
-            last, reach = _scan(container, stream)
-            if last and family not in _INDEXED:  # that was some last packet, not a key frame: take a few more
-                container.seek(int((last[0][0] - 3.0) / float(stream.time_base)), stream=stream)
-                last, reach = _scan(container, stream)
-        except av.FFmpegError:
-            seekable, last = False, []
-        if not last:
-            with open_container(path, name) as again:
-                first, reach = _scan(again, again.streams[stream.index])
-            last, complete = first, True
-    if not last:
-        raise MediaError(f"{name} has a track of {_KINDS[stream.type]}, but nothing is in it.")
-
-    start = min(begin for begin, _ in first)
-    if stream.start_time is not None:
-        start = max(start, stream.start_time * float(stream.time_base))
-    end = max(max(finish for _, finish in last), start)
-    rate = getattr(stream, "average_rate", None) or 25
     promised = (container.duration or 0) / 1e6 if family in _MEASURED else 0.0
-    truncated = promised - reach > max(0.5, 0.02 * promised) or (family == "wav" and _is_short_of_its_header(path))
+    size = os.path.getsize(path)
+    complete = thorough or size <= _SMALL or (family not in INDEXED and size <= _LARGE)
+    first = last = _scan(container, stream, family, None if complete else head)
+    if not complete and len(first.entries) == head:
+        last = _scan_the_end(container, stream, family)
+        if not last.entries or _falls_short(last.reach, promised):
+            with open_container(path, name) as again:
+                first = last = _scan(again, again.streams[stream.index], family)
+    complete = first is last
+    entries = first.entries
+    if not entries:
+        return None
+
+    tick, timing = float(stream.time_base), _timing(stream, entries, family)
+    stamps = [_stamp(entry, place, timing) for place, entry in enumerate(entries) if entry.is_shown]
+    known = [stamp for stamp in stamps if stamp is not None]
+    start = min(known, default=0)
+    if timing == "pts" and not first.joined and stream.start_time is not None:
+        start = max(start, stream.start_time)
+    start, end = start * tick, max(_end(stream, last.entries, timing, family), start * tick)
+    truncated = _falls_short(last.reach, promised) or (family == "wav" and _is_short_of_its_header(path))
+    whole = complete and len(known) == len(stamps)
+    rate = float(getattr(stream, "average_rate", None) or 25)
     return Track(
         container=container,
         path=path,
         name=name,
+        family=family,
         index=stream.index,
         start=start,
         end=end,
-        num_frames=max(len(first) if complete and not truncated else round((end - start) * rate), 1),
-        stamps=tuple(sorted(begin for begin, _ in first)) if complete else (),
-        seekable=seekable,
+        num_frames=max(len(stamps) if whole and not truncated else round((end - start) * rate), 1),
+        entries=tuple(entries) if complete else (),
+        stamps=tuple(sorted(stamp * tick for stamp in known)) if whole else (),
+        timing=timing,
+        seekable=timing != "order" and not first.joined and _can_seek(container, stream, entries[0]),
+        joined=first.joined,
         truncated=truncated,
         alone=len(getattr(container.streams, stream.type)) == 1,
-        timed=family in _TIMED,
     )
+
+
+def _falls_short(reach: float, promised: float) -> bool:
+    return promised - reach > max(0.5, 0.02 * promised)
 
 
 def _is_short_of_its_header(path: str) -> bool:
@@ -163,28 +212,125 @@ def _is_short_of_its_header(path: str) -> bool:
     )  # of a recording in progress, it is 2**32 - 1
 
 
+def _timing(stream: av.stream.Stream, entries: Sequence[Entry], family: str) -> Literal["pts", "dts", "order"]:
+    if stream.type != "video":
+        return "pts"
+    context = stream.codec_context
+    stamps = [entry.pts for entry in entries if entry.pts is not None]
+    # These containers keep no such times, or not always; FFmpeg makes them up, and does it badly for these codecs, of
+    # which it also only guesses from the first frames whether they are reordered.
+    guessed = family in ("avi", "mxf") and (
+        context.name in ("h264", "hevc") or (context.has_b_frames and stamps == sorted(stamps))
+    )
+    if stamps and not guessed:
+        return "pts"
+    return "order" if guessed or context.has_b_frames or context.name in ("h264", "hevc") else "dts"
+
+
+def _stamp(entry: Entry, place: int, timing: str) -> int | None:
+    """When the frame of a packet is shown; with timing "order", when one frame is."""
+    if timing == "pts" or entry.pts is not None:
+        return entry.pts
+    return place * entry.duration if entry.dts is None else entry.dts
+
+
+def _end(stream: av.stream.Stream, entries: Sequence[Entry], timing: str, family: str) -> float:
+    """When the last of these frames ends, in seconds."""
+    tick, shown = float(stream.time_base), [entry for entry in entries if entry.is_shown]
+    stamps = [_stamp(entry, place, timing) for place, entry in enumerate(shown)]
+    known = [place for place, stamp in enumerate(stamps) if stamp is not None]
+    if not known:
+        return sum(entry.duration for entry in shown) * tick
+    final = max(known, key=stamps.__getitem__)
+    last, duration = stamps[final], shown[final].duration
+    mean = (last - min(stamps[place] for place in known)) / max(len(known) - 1, 1)
+    if stream.type == "video" and family == "mov" and final < known[-1]:
+        # Here the durations are the distances of decoding times, and say nothing of a frame that is decoded early.
+        stated = (stream.start_time or 0) + (stream.duration or 0) - last
+        duration = stated if 0 < stated <= max(entry.duration for entry in shown) else mean
+    elif stream.type == "video":
+        duration = duration or mean
+    without = sum(entry.duration for entry in shown[known[-1] + 1 :])  # these come after it, and do not say when
+    return (last + duration + without) * tick
+
+
+def _can_seek(container: av.container.InputContainer, stream: av.stream.Stream, first: Entry) -> bool:
+    try:
+        container.seek(first.pts or 0 if first.dts is None else first.dts, stream=stream)
+    except (av.FFmpegError, OverflowError):
+        return False
+    return True
+
+
+class _Scan(NamedTuple):
+    """Packets of a stream, how far any stream was seen to reach, in seconds, and whether its times began anew."""
+
+    entries: list[Entry]
+    reach: float
+    joined: bool
+
+
 def _scan(
-    container: av.container.InputContainer, stream: av.stream.Stream, limit: int | None = None
-) -> tuple[list[tuple[float, float]], float]:
-    """Begin and end of the stream's next packets, at most `limit`, and how far any stream was seen to reach."""
-    spans, reach = [], 0.0
+    container: av.container.InputContainer, stream: av.stream.Stream, family: str, limit: int | None = None
+) -> _Scan:
+    """The stream's next packets, at most `limit`."""
+    entries, reach, clocks = [], 0.0, defaultdict(Clock)
     packets = container.demux()
-    while limit is None or len(spans) < limit:
+    while limit is None or len(entries) < limit:
         try:
             packet = _next(packets)
         except av.FFmpegError:
             break
         if packet is None:
             break
-        if packet.size == 0 or packet.is_discard or not packet.time_base:
+        if packet.size == 0 or not packet.time_base:
             continue
+        if family in _JOINABLE:
+            clocks[packet.stream.index].set(packet)
         stamp = packet.dts if packet.pts is None else packet.pts
-        duration = (packet.duration or 0) * float(packet.time_base)
-        begin = len(spans) * duration if stamp is None else stamp * float(packet.time_base)
-        reach = max(reach, begin + duration)
+        tick, duration = float(packet.time_base), packet.duration or 0
         if packet.stream.index == stream.index:
-            spans.append((begin, begin + duration))
-    return spans, reach
+            shown = not packet.is_discard
+            entries.append(Entry(packet.pts, packet.dts, duration, packet.size, packet.is_keyframe, shown))
+            stamp = len(entries) * duration if stamp is None else stamp
+        if not packet.is_discard:
+            reach = max(reach, ((stamp or 0) + duration) * tick)
+    return _Scan(entries, reach, clocks[stream.index].joined)
+
+
+def _scan_the_end(container: av.container.InputContainer, stream: av.stream.Stream, family: str) -> _Scan:
+    """The stream's packets from its last key frame on; none where the end cannot be reached."""
+    try:
+        container.seek(BEYOND_THE_END, stream=stream)
+        last = _scan(container, stream, family)
+        if last.entries and family not in INDEXED:  # that was some last packet, not a key frame: take a few more
+            final = last.entries[0].pts or last.entries[0].dts or 0
+            container.seek(final - int(3.0 / stream.time_base), stream=stream)
+            last = _scan(container, stream, family)
+        return last
+    except av.FFmpegError:
+        return _Scan([], 0.0, False)
+
+
+class Clock:
+    """Lets the times of joined files go on where they begin anew, by the limits of FFmpeg's programs."""
+
+    def __init__(self):
+        self.offset, self.following, self.joined = 0, None, False
+
+    def set(self, packet: av.Packet) -> None:
+        """Shifts a packet's times; to be given every packet of one stream, from the first on."""
+        stamp = packet.pts if packet.dts is None else packet.dts
+        if stamp is None:
+            return
+        if self.following is not None:
+            jump = (stamp + self.offset - self.following) * float(packet.time_base)
+            if not -0.1 <= jump <= 10:
+                self.offset, self.joined = self.following - stamp, True
+        if self.offset:
+            packet.pts = None if packet.pts is None else packet.pts + self.offset
+            packet.dts = None if packet.dts is None else packet.dts + self.offset
+        self.following = stamp + self.offset + (packet.duration or 0)
 
 
 def channel_count(context: av.AudioCodecContext) -> int:
@@ -211,29 +357,52 @@ class Decoder:
     """Decodes one stream of a container from where it stands; damage is passed over and kept in `damage`."""
 
     def __init__(self, container: av.container.InputContainer, track: Track):
-        self.container, self.track = container, track
-        self.stream = container.streams[track.index]
-        self.time_base = float(self.stream.time_base)
+        self.track, self.time_base = track, float(container.streams[track.index].time_base)
+        self.damage: str | None = None
+        self.use(container)
+
+    def use(self, container: av.container.InputContainer) -> None:
+        """Goes on with another opening of the same file."""
+        self.container, self.stream = container, container.streams[self.track.index]
         context = self.stream.codec_context
-        context.thread_count = 1  # as the other backends: data is loaded by one process per core
+        if not context.is_open:
+            context.thread_count = 1  # as the other backends: data is loaded by one process per core
         if self.stream.type == "audio":
             channel_count(context)
-        self.damage: str | None = None
 
-    def seek(self, seconds: float) -> None:
-        """Goes to a key frame, mostly the last one before the moment."""
-        with contextlib.suppress(av.FFmpegError, OverflowError):
-            self.container.seek(int(seconds / self.time_base), stream=self.stream)
+    def seek(self, stamp: int) -> bool:
+        """Goes to a key frame, mostly the last one before the time stamp; whether that was possible."""
+        try:
+            self.container.seek(stamp, stream=self.stream)
+        except (av.FFmpegError, OverflowError):
+            return False
+        return True
 
-    def frames(self) -> Iterator[av.VideoFrame | av.AudioFrame]:
-        """Frames in the order of presentation."""
-        packets = self.container.demux(self.stream)
-        packet, whole = True, False
-        while packet is not None:
+    def packets(self) -> Iterator[av.Packet]:
+        """The stream's packets; damaged ones are passed over."""
+        packets, clock = self.container.demux(self.stream), Clock()
+        while True:
             try:
                 packet = _next(packets)
-                if packet is not None and packet.size == 0:
-                    continue
+            except av.EOFError:
+                continue
+            except av.FFmpegError as error:
+                self.damage = reason(error)
+                continue
+            if packet is None:
+                return
+            if packet.size:
+                if self.track.joined:
+                    clock.set(packet)
+                if self.track.timing == "dts":
+                    packet.pts = packet.dts
+                yield packet
+
+    def frames(self, packets: Iterator[av.Packet] | None = None) -> Iterator[av.VideoFrame | av.AudioFrame]:
+        """Frames in the order of presentation."""
+        whole = False
+        for packet in itertools.chain(self.packets() if packets is None else packets, [None]):
+            try:
                 frames = self.stream.codec_context.decode(packet)  # of None: what the decoder still holds
             except av.EOFError:
                 continue

@@ -60,7 +60,8 @@ class ValorVideoProcessorKwargs(VideosKwargs, total=False):
         Which sources are accepted and what may be spent on them, where that is not the default of [`MediaLimits`], such
         as `{"public_only": True}`.
     backend (`str`, *optional*):
-        The reader of video files that is tried first: `"decord"` (the default), `"torchcodec"` or `"pyav"`.
+        The reader of video files: `"pyav"` (the default), `"torchcodec"` or `"decord"`. The latter two read only files
+        of which they are known to give the right frames; PyAV reads the others, which is said once.
     """
 
     sampling: Literal["center", "random"] | None
@@ -69,7 +70,7 @@ class ValorVideoProcessorKwargs(VideosKwargs, total=False):
     do_flip: bool | None
     antialias: bool | None
     media_limits: MediaLimits | dict[str, Any] | None
-    backend: Literal["decord", "torchcodec", "pyav"] | None
+    backend: Literal["pyav", "torchcodec", "decord"] | None
 
 
 class ValorVideoProcessor(BaseVideoProcessor):

@@ -53,6 +53,18 @@ def numbers(frames: torch.Tensor) -> list[int]:
     ]
 
 
+def blocks(number: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """A picture that carries a number in 12 black or white blocks, 4 across and 3 down, least significant bit first."""
+    bits = np.array([number >> bit & 1 for bit in range(12)], dtype=np.uint8).reshape(3, 4) * 255
+    return np.repeat(bits.repeat(height // 3, 0).repeat(width // 4, 1)[..., None], 3, 2)
+
+
+def block_number(frame: torch.Tensor) -> int:
+    """The number that a frame (3, H, W) of blocks carries."""
+    bright = torch.nn.functional.adaptive_avg_pool2d(frame.float().mean(0)[None], (3, 4)).flatten() > 128
+    return sum(int(bit) << place for place, bit in enumerate(bright))
+
+
 def write_video(
     path,
     count: int = 60,
@@ -62,6 +74,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     gop: int = 12,
     rotation: int = 0,
+    matrix: list[int] | None = None,
     format: str | None = None,
     sound: bool = False,
     **options: str,
@@ -78,6 +91,8 @@ def write_video(
             stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
         if rotation:
             stream.set_display_rotation(rotation)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
         if sound:
             audio = container.add_stream("aac", rate=RATE, layout="mono")
         for number in range(count):
