@@ -9,6 +9,7 @@ import argparse
 import importlib
 import importlib.metadata
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -90,10 +91,19 @@ def run_guarded(program: str, run: Callable[[], int | None], debug: bool = False
 
 def describe_error(error: BaseException) -> str:
     """One line about an error: its message alone where that is written for users, else its type, too."""
-    message = _one_line(error)
-    if message and isinstance(error, (ValueError, OSError, ImportError, EOFError)):
+    message = _one_line(_without_traceback(error))
+    ours = type(error).__module__.partition(".")[0] == "modeling_valor"
+    if message and (ours or isinstance(error, (ValueError, OSError, ImportError, EOFError))):
         return message
     return f"{type(error).__name__}: {message} (--debug shows where it comes from)."
+
+
+def _without_traceback(error: BaseException) -> str:
+    """The message of an error; of one in a worker of a data loader, which brings its traceback along, what stood there."""
+    message = str(error)
+    if "in DataLoader worker process" not in message:
+        return message
+    return re.split(rf"^(?:[\w.]+\.)?{type(error).__name__}: ", message, flags=re.MULTILINE)[-1]
 
 
 def _one_line(message: object) -> str:

@@ -62,6 +62,24 @@ def test_an_error_is_one_line_and_an_exit_status(error, status, line, capsys):
     assert "Traceback" in (printed := capsys.readouterr().err) and printed.endswith(line)
 
 
+def test_an_error_in_a_worker_of_a_data_loader_is_its_message():
+    from torch._utils import ExceptionWrapper
+
+    from modeling_valor.data.failures import TooManyFailures
+
+    for error, said in (
+        (TooManyFailures("20 samples in a row could not be read."), "20 samples in a row could not be read."),
+        (KeyError("x"), "KeyError: 'x' (--debug shows where it comes from)."),
+    ):
+        try:
+            raise error
+        except Exception:
+            wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
+        with pytest.raises(type(error)) as raised:
+            wrapper.reraise()
+        assert valor_cli.describe_error(raised.value) == said
+
+
 def test_debug_is_ours_without_a_value_and_trainers_with_one():
     assert valor_cli.pop_debug(["train", "--debug", "--bf16"]) == (["train", "--bf16"], True)
     given = ["train", "--debug", "underflow_overflow"]

@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What `import modeling_valor` does and does not do."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,18 @@ def test_parts_are_auto_models(config, model):
 def test_pipelines_are_registered():
     for task in ("audiovisual-captioning", "audiovisual-question-answering"):
         assert task in PIPELINE_REGISTRY.get_supported_tasks()
+
+
+def test_an_installed_package_has_the_recipes_and_the_modules_of_evaluate(tmp_path, monkeypatch):
+    """What a wheel takes, as setup.py says it."""
+    from setuptools import Distribution
+
+    monkeypatch.chdir(ROOT)
+    given = {}
+    monkeypatch.setattr("setuptools.setup", lambda **kwargs: given.update(kwargs))
+    runpy.run_path(str(ROOT / "setup.py"))
+    build = Distribution({name: given[name] for name in ("packages", "package_data")}).get_command_obj("build_py")
+    build.ensure_finalized()
+    files = {f"{folder}/{name}" for _, folder, _, names in build.data_files for name in names}
+    wanted = [*(ROOT / "modeling_valor").rglob("*.yaml"), *(ROOT / "modeling_valor").rglob("evaluate_modules/*/*.py")]
+    assert len(wanted) > 30 and {path.name for path in wanted} <= {Path(name).name for name in files}

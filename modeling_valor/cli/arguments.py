@@ -94,32 +94,42 @@ def load(
     return model.to(device).eval(), ValorProcessor.from_pretrained(args.model)
 
 
-def check_model(name: str) -> str:
+def check_model(name: str, option: str = "--model") -> str:
     """
-    A checkpoint's folder or Hub name, if there is a VALOR checkpoint.
+    A checkpoint's folder or Hub name, given as `option`, if there is a VALOR checkpoint.
 
     Raises:
         ValueError: there is none; one sentence says why.
     """
-    from transformers import AutoConfig
-
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "config.json")):
-            raise ValueError(f"--model {name}: this folder has no config.json, so it is no checkpoint.")
+            raise ValueError(f"{option} {name}: this folder has no config.json, so it is no checkpoint.")
     elif os.path.exists(name) or name.count("/") != 1 or name.startswith((".", "~", "/")):
-        raise ValueError(f"--model {name}: there is no such folder.")
+        raise ValueError(f"{option} {name}: there is no such folder.")
+    model_type = model_type_of(name, option)
+    if model_type != "valor":
+        raise ValueError(f"{option} {name}: this is a {model_type!r} checkpoint; a VALOR checkpoint is needed.")
+    return name
+
+
+def model_type_of(name: str, option: str) -> str:
+    """
+    What kind of model a checkpoint, given as `option`, is of.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    from transformers import AutoConfig
+
     try:
-        config = AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError) as error:
         if os.path.isdir(name):
-            raise ValueError(f"--model {name}: {' '.join(str(error).split())}") from error
+            raise ValueError(f"{option} {name}: {' '.join(str(error).split())}") from error
         raise ValueError(
-            f"--model {name}: there is no such folder, and the Hub gives no checkpoint of this name (wrong name, no "
+            f"{option} {name}: there is no such folder, and the Hub gives no checkpoint of this name (wrong name, no "
             "access, or no connection)."
         ) from error
-    if config.model_type != "valor":
-        raise ValueError(f"--model {name}: this is a {config.model_type!r} checkpoint; a VALOR checkpoint is needed.")
-    return name
 
 
 def choose_device(name: str | None) -> str:

@@ -5,6 +5,7 @@ import argparse
 import logging
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..recipes import recipe_names
 
@@ -42,9 +43,17 @@ def main(argv: Sequence[str]) -> int:
 
     from ..training.arguments import SelfCriticalArguments
     from ..training.recipes import parse_arguments, run
+    from .arguments import check_model, model_type_of
 
     more = [SelfCriticalArguments] if task == "captioning" else []
     model_args, data_args, training_args, *critical = parse_arguments(argv[1:], *more, program=f"valor train {task}")
+    for option in ("model_name_or_path", "config_name"):
+        if (name := getattr(model_args, option)) is not None:
+            check_model(name, f"--{option}")
+    for option in ("text_model", "vision_model", "audio_model"):
+        name = getattr(model_args, option)
+        if name is not None and not Path(name).is_file():  # a file of Video Swin's authors has no configuration
+            model_type_of(name, f"--{option}")
     _say_on_main_process(training_args.process_index == 0)
     num_sampled_captions = next((own.num_sampled_captions for own in critical if own.self_critical), None)
     run(model_args, data_args, training_args, TASKS[task], num_sampled_captions)

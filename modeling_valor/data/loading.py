@@ -71,6 +71,9 @@ class LoadingOptions:
     def __post_init__(self):
         if self.task not in TASKS:
             raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        for name, accepted in (("modalities", ("av", "v", "a")), ("sampling", ("center", "random"))):
+            if (value := getattr(self, name)) not in accepted:
+                raise ValueError(f"`{name}` must be one of {', '.join(accepted)}, got {value!r}.")
         if self.captions_per_sample > 1 and self.task != "captioning":
             raise ValueError(f"Only captioning takes several captions of a clip at once, not {self.task}.")
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..configuration_valor import ValorConfig
 from ..processing_valor import ValorProcessor
 from .collation import ValorCollator
-from .failures import summary
+from .failures import TooManyFailures, summary
 from .loading import LoadingOptions, cache_folder, load_or_replace, load_sample
 from .samples import Sample, SampleStream, sample_at
 
@@ -149,7 +149,8 @@ class RequestSampler:
             if not isinstance(source.samples, SampleStream) and len(source.samples) < source.batch_size * world_size:
                 raise ValueError(
                     f"The source {source.name!r} has {len(source.samples)} samples, fewer than one step takes "
-                    f"({source.batch_size} for each of {world_size} processes). Lower its `batch_size`."
+                    f"({source.batch_size} for each of {world_size} processes). Lower its `batch_size` "
+                    "(`per_device_train_batch_size`)."
                 )
         if num_steps is not None:
             # The largest remainders get the steps that rounding down left over
@@ -286,7 +287,7 @@ class Mixture(Dataset):
         One batch: the model's inputs; besides, `task`, `source`, `ids`, `num_read` and the `failures`.
 
         Raises:
-            RuntimeError: not one of many samples in a row could be read.
+            TooManyFailures: not one of many samples in a row could be read.
         """
         source = self.sources[request.source]
         rng = random.Random(request.seed)
@@ -301,7 +302,7 @@ class Mixture(Dataset):
             failures += failed
             if sample is None:
                 reasons = summary({failure.id: failure.reason for failure in failed}, most=3)
-                raise RuntimeError(
+                raise TooManyFailures(
                     f"{len(failed)} samples in a row of {source.name!r} could not be read, such as: {reasons}."
                 )
             loaded.append(sample)

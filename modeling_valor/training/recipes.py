@@ -11,7 +11,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
@@ -281,6 +282,8 @@ def run(
         task: the scripts' task; None: those of the sources, on one set of weights.
         num_sampled_captions: train on the CIDEr of so many sampled captions of each clip ([`SelfCriticalTrainer`]).
     """
+    if not args.do_train and not args.do_eval:
+        raise ValueError("nothing is to be done: give --do_train, --do_eval or both.")
     set_seed(args.seed)
     sources, measured = read_data(data_args, args, task)
     model, processor, new = initialize_model(model_args, task)
@@ -288,6 +291,9 @@ def run(
         name: on_paper_scale(entry["task"], build_evaluation(entry, processor, samples))
         for name, (entry, samples) in measured.items()
     }
+    for source in sources:
+        for name in ("alignment_groups", "captioning_groups"):
+            model.config.check_groups(getattr(source, name) or [], name)
     mixture, trainer_class, options = None, ValorTrainer, {}
     if args.do_train:
         if num_sampled_captions is not None:
@@ -328,7 +334,8 @@ def run(
             checkpoint = last_checkpoint(args.output_dir)
         if checkpoint is None and trainer.is_world_process_zero():
             logger.info(f"Begins at step 0, because there is no checkpoint in {args.output_dir}.")
-        result = trainer.train(resume_from_checkpoint=checkpoint)
+        with closing_progress_bar(trainer):
+            result = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         if result.metrics:
             trainer.log_metrics("train", result.metrics)
@@ -352,6 +359,18 @@ def run(
         if args.push_to_hub:
             trainer.push_to_hub()
     return metrics
+
+
+@contextmanager
+def closing_progress_bar(trainer: ValorTrainer) -> Iterator[None]:
+    """Ends the line of the progress bar where an error ends the training, so that the message has a line of its own."""
+    try:
+        yield
+    except BaseException:
+        for callback in trainer.callback_handler.callbacks:
+            if (bar := getattr(callback, "training_bar", None)) is not None:
+                bar.close()
+        raise
 
 
 def on_paper_scale(task: str, evaluation: Evaluation) -> Evaluation:
