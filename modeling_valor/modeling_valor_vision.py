@@ -6,6 +6,7 @@ import inspect
 import torch
 from torch import nn
 from transformers import MODEL_MAPPING, AutoModel, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.processing_utils import Unpack
@@ -214,7 +215,8 @@ def encode_frames(
 
     Masked frames never reach the encoder, so that what they hold changes nothing: an image encoder sees the valid
     frames of the batch, Video Swin the valid frames of each sample as one video. Samples with the same number of valid
-    frames go through Video Swin together; a batch costs one pass per such number.
+    frames go through Video Swin together; a batch costs one pass per such number. Where its weights are sharded over ranks,
+    which gather them together, all ranks run as many passes as the one that needs most.
 
     Args:
         pixel_values_videos (`torch.Tensor` of shape `(B, F, 3, H, W)`): normalised frames.
@@ -233,37 +235,64 @@ def encode_frames(
             "`pixel_values_videos` must be (batch_size, frames, channels, height, width), "
             f"got {tuple(pixel_values_videos.shape)}; an image is a video of one frame."
         )
-    if frame_mask is None:
-        return encode_videos(vision_model, pixel_values_videos, **kwargs)
-    if frame_mask.shape != pixel_values_videos.shape[:2]:
+    if frame_mask is not None and frame_mask.shape != pixel_values_videos.shape[:2]:
         raise ValueError(
             f"`frame_mask` must be (batch_size, frames), here {tuple(pixel_values_videos.shape[:2])}, "
             f"got {tuple(frame_mask.shape)}."
         )
-    frame_mask = frame_mask.bool()
-    if frame_mask.all():
-        return encode_videos(vision_model, pixel_values_videos, **kwargs)
-
-    encoded_mask = encoded_frame_mask(vision_model.config, frame_mask)
-    lengths = frame_mask.sum(dim=1)
-    if encodes_frames_together(vision_model):
-        groups = [(length, lengths == length) for length in lengths.unique().tolist() if length > 0]
-    else:
-        groups = [(1, lengths > 0)] if lengths.any() else []
-
+    whole = frame_mask is None or bool(frame_mask.all())
+    groups = [] if whole else group_by_length(vision_model, frame_mask.bool())
+    passes = 1 if whole else len(groups)
+    # Before the first pass: afterwards ranks might wait for weights that another one does not gather
+    missing = passes_of_all_ranks(vision_model, max(passes, 1), pixel_values_videos.device) - passes
     encoded = None
+    if whole:
+        encoded = encode_videos(vision_model, pixel_values_videos, **kwargs)
+    else:
+        encoded_mask = encoded_frame_mask(vision_model.config, frame_mask.bool())
     for length, samples in groups:
-        frames = pixel_values_videos[frame_mask & samples[:, None]]
+        frames = pixel_values_videos[frame_mask.bool() & samples[:, None]]
         results = encode_videos(vision_model, frames.unflatten(0, (-1, length)), **kwargs)
         if encoded is None:
             encoded = [result.new_zeros(*encoded_mask.shape, *result.shape[2:]) for result in results]
         for target, result in zip(encoded, results, strict=True):
             target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
-    if encoded is None:
-        # Ranks of a distributed training run the same modules, also one whose samples have no frames: of zero gradient
+    # Passes of zero gradient, over one empty frame: ranks of a distributed training run the same modules, also one whose
+    # samples have no frames
+    for _ in range(missing):
         results = encode_videos(vision_model, torch.zeros_like(pixel_values_videos[:1, :1]), **kwargs)
-        encoded = [0 * result.sum() + result.new_zeros(*encoded_mask.shape, *result.shape[2:]) for result in results]
+        if encoded is None:
+            encoded = [result.new_zeros(*encoded_mask.shape, *result.shape[2:]) for result in results]
+        encoded = [target + 0 * result.sum() for target, result in zip(encoded, results, strict=True)]
     return tuple(encoded)
+
+
+def group_by_length(vision_model: nn.Module, frame_mask: torch.BoolTensor) -> list[tuple[int, torch.BoolTensor]]:
+    """Samples that go through the encoder together, (B,), and how many of their frames are one video."""
+    lengths = frame_mask.sum(dim=1)
+    if encodes_frames_together(vision_model):
+        return [(length, lengths == length) for length in lengths.unique().tolist() if length > 0]
+    return [(1, lengths > 0)] if lengths.any() else []
+
+
+def passes_of_all_ranks(vision_model: nn.Module, passes: int, device: torch.device) -> int:
+    """Passes that this rank must run for `passes` of its own: the most of any rank, where the weights are sharded."""
+    if not encodes_frames_together(vision_model) or not is_sharded(vision_model):
+        return passes
+    most = torch.tensor(passes, device=device)
+    torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+    return int(most)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ranks hold a part of the weights each (FSDP, DeepSpeed ZeRO 3) and gather them at every call of a layer."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel  # absent in builds without distributed
+
+    fsdp = (FSDPModule, FullyShardedDataParallel)
+    return is_deepspeed_zero3_enabled() or any(isinstance(module, fsdp) for module in model.modules())
 
 
 __all__ = [
