@@ -33,7 +33,7 @@ from .media_sources import (
     open_source,
     source_name,
 )
-from .media_video import BACKENDS, Cursor, read_with_backends
+from .media_video import BACKENDS, Cursor, Reading, read_with_backends
 
 
 __all__ = [
@@ -287,6 +287,7 @@ def read_frames(
     sampling: str = "center",
     generator: torch.Generator | None = None,
     backend: str | None = None,
+    shrink: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> VideoFrames:
     """`num_frames` frames of a video, from the centres of equal segments of its time or at random within them.
 
@@ -301,10 +302,14 @@ def read_frames(
             "pyav" (the default), "torchcodec" or "decord". The latter two read a file only where their frames are
             known to be those of a decoder that never seeks (closed groups of pictures in mp4, mov, mkv or webm);
             otherwise, and where they are absent or fail, PyAV reads it, which is said once.
+        shrink (`Callable`, *optional*):
+            Makes a picture (3, H, W) smaller. It is applied to the pictures of a video that would together need more
+            memory than the limit (`MediaLimits.read_bytes`), one by one as they are decoded; without it, such a video is
+            refused.
 
     Raises:
         NoVideoError: the file holds no video track, only sound.
-        MediaError: the file cannot be read, or no frame of it decoded.
+        MediaError: the file cannot be read, no frame of it decoded, or its frames need too much memory.
     """
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, but must be one of {', '.join(BACKENDS)}.")
@@ -324,12 +329,20 @@ def read_frames(
         with _video_track(path, name, head=num_frames + 32, thorough=backend not in (None, "pyav")) as track:
             indices = choose(track.num_frames)
             moments = _moments(track, indices, num_frames)
-            reading, reader = read_with_backends(track, list(moments.values()), backend)
+            stream = track.container.streams[track.index]
+            size = 3 * stream.width * stream.height * len(moments)
+            if size <= path.budget.limits.read_bytes // 2:  # as they are held twice for a moment
+                reading, reader = read_with_backends(track, list(moments.values()), backend)
+                frames = _stack(zip(moments, reading.frames, strict=True), indices)
+            else:
+                if shrink is None:
+                    _check_memory(path, stream.width, stream.height, len(moments))
+                (frames, reading), reader = _read_one_by_one(track, moments, indices, shrink), "pyav"
     if reading.damage or track.truncated:
         _warn(name, f"is damaged ({reading.damage})" if reading.damage else "ends early")
     place = {index: row for row, index in enumerate(moments)}
     return VideoFrames(
-        frames=torch.stack([reading.frames[place[index]] for index in indices]),
+        frames=frames,
         timestamps=[reading.times[place[index]] - track.start for index in indices],
         indices=indices,
         num_available=track.num_frames,
@@ -337,6 +350,26 @@ def read_frames(
         backend=reader,
         decoded=reading.decoded,
     )
+
+
+def _read_one_by_one(
+    track: Track,
+    moments: dict[int, float],
+    indices: Sequence[int],
+    shrink: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> tuple[torch.Tensor, Reading]:
+    """Frames that are too large to be held twice, and how they were read."""
+    reading = Reading([], [])
+    with contextlib.closing(Cursor(track.container, track)) as cursor:
+
+        def pictures() -> Iterator[tuple[int, torch.Tensor]]:
+            for index, (picture, time) in zip(moments, cursor.pictures(moments.values()), strict=True):
+                reading.times.append(time)
+                yield index, picture if shrink is None else shrink(picture)
+
+        frames = _stack(pictures(), indices)
+        reading.damage, reading.decoded = cursor.damage, cursor.decoded
+    return frames, reading
 
 
 def iterate_frames(source: MediaSource, count: Callable[[int, float], int]) -> Iterator[torch.Tensor]:

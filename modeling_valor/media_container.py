@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 import av
 
-from .media_limits import Budget, MediaError, MediaLimits, reason
+from .media_limits import Budget, MediaError, budget_of, reason
 
 
 MAX_VIDEO_PIXELS = 2**26
@@ -110,7 +110,7 @@ def open_container(path: str, name: str) -> Iterator[av.container.InputContainer
     if os.path.getsize(path) == 0:
         raise MediaError(f"{name} is empty.")
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_VIDEO_PIXELS)}
-    budget = getattr(path, "budget", None) or Budget(name, MediaLimits())
+    budget = budget_of(path, name)
     with budget.charged():
         try:
             container = av.open(path, options=options, timeout=budget.seconds_left, metadata_errors="replace")
@@ -155,16 +155,30 @@ def survey(
     so all packets are passed. Of a large file that lists its key frames, the first `head` packets and those after its
     last key frame are enough, unless the survey has to be `thorough`.
     """
+    budget = budget_of(path, name)
+    with budget.charged():
+        return _survey(container, stream, path, name, head, thorough, budget)
+
+
+def _survey(
+    container: av.container.InputContainer,
+    stream: av.stream.Stream,
+    path: str,
+    name: str,
+    head: int,
+    thorough: bool,
+    budget: Budget,
+) -> Track | None:
     family = container.format.name.split(",")[0]
     promised = (container.duration or 0) / 1e6 if family in _MEASURED else 0.0
     size = os.path.getsize(path)
     complete = thorough or size <= _SMALL or (family not in INDEXED and size <= _LARGE)
-    first = last = _scan(container, stream, family, None if complete else head)
+    first = last = _scan(container, stream, family, budget, None if complete else head)
     if not complete and len(first.entries) == head:
-        last = _scan_the_end(container, stream, family)
+        last = _scan_the_end(container, stream, family, budget)
         if not last.entries or _falls_short(last.reach, promised):
             with open_container(path, name) as again:
-                first = last = _scan(again, again.streams[stream.index], family)
+                first = last = _scan(again, again.streams[stream.index], family, budget)
     complete = first is last
     entries = first.entries
     if not entries:
@@ -271,12 +285,17 @@ class _Scan(NamedTuple):
 
 
 def _scan(
-    container: av.container.InputContainer, stream: av.stream.Stream, family: str, limit: int | None = None
+    container: av.container.InputContainer,
+    stream: av.stream.Stream,
+    family: str,
+    budget: Budget,
+    limit: int | None = None,
 ) -> _Scan:
     """The stream's next packets, at most `limit`."""
     entries, reach, clocks = [], 0.0, defaultdict(Clock)
     packets = container.demux()
     while limit is None or len(entries) < limit:
+        budget.check_time()
         try:
             packet = _next(packets)
         except av.FFmpegError:
@@ -298,15 +317,17 @@ def _scan(
     return _Scan(entries, reach, clocks[stream.index].joined)
 
 
-def _scan_the_end(container: av.container.InputContainer, stream: av.stream.Stream, family: str) -> _Scan:
+def _scan_the_end(
+    container: av.container.InputContainer, stream: av.stream.Stream, family: str, budget: Budget
+) -> _Scan:
     """The stream's packets from its last key frame on; none where the end cannot be reached."""
     try:
         container.seek(BEYOND_THE_END, stream=stream)
-        last = _scan(container, stream, family)
+        last = _scan(container, stream, family, budget)
         if last.entries and family not in INDEXED:  # that was some last packet, not a key frame: take a few more
             final = last.entries[0].pts or last.entries[0].dts or 0
             container.seek(final - int(3.0 / stream.time_base), stream=stream)
-            last = _scan(container, stream, family)
+            last = _scan(container, stream, family, budget)
         return last
     except av.FFmpegError:
         return _Scan([], 0.0, False)
@@ -358,6 +379,7 @@ class Decoder:
 
     def __init__(self, container: av.container.InputContainer, track: Track):
         self.track, self.time_base = track, float(container.streams[track.index].time_base)
+        self.budget = budget_of(track.path, track.name)
         self.damage: str | None = None
         self.use(container)
 
@@ -373,7 +395,8 @@ class Decoder:
     def seek(self, stamp: int) -> bool:
         """Goes to a key frame, mostly the last one before the time stamp; whether that was possible."""
         try:
-            self.container.seek(stamp, stream=self.stream)
+            with self.budget.charged():
+                self.container.seek(stamp, stream=self.stream)
         except (av.FFmpegError, OverflowError):
             return False
         return True

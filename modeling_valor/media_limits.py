@@ -98,7 +98,7 @@ class Budget:
         """
         if self.seconds_left <= 1e-3:
             raise MediaError(
-                f"{self.name} takes longer than the limit of {self.seconds:.3g} seconds to open and search through."
+                f"{self.name} takes longer than the limit of {self.seconds:g} seconds to open and search through."
             )
 
     @contextlib.contextmanager
@@ -135,3 +135,8 @@ class Budget:
                 f"{self.name} needs {size / 1e6:,.0f} MB for {what}, more than the limit of "
                 f"{self.limits.read_bytes / 1e6:,.0f} MB (`read_bytes`)."
             )
+
+
+def budget_of(path: str, name: str) -> Budget:
+    """The budget of a `LocalFile`, or a new one for any other path."""
+    return getattr(path, "budget", None) or Budget(name, MediaLimits())

@@ -264,6 +264,12 @@ class ValorVideoProcessor(BaseVideoProcessor):
     def _read(self, source: MediaSource, kwargs: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
         if kwargs.get("fps") is not None:
             raise ValueError("`fps` samples arrays with `video_metadata`; for files use `num_frames`.")
+        sizes = []
+
+        def shrink(picture: Tensor) -> Tensor:
+            sizes.append(picture.shape[-2:])
+            return self._resized(picture, kwargs)
+
         with open_source(source, self._option("media_limits", kwargs)) as file:
             video = read_frames(
                 file,
@@ -271,17 +277,30 @@ class ValorVideoProcessor(BaseVideoProcessor):
                 sampling=self._option("sampling", kwargs),
                 generator=kwargs.get("generator"),
                 backend=self._option("backend", kwargs),
+                # A random square is cut out first
+                shrink=shrink
+                if self._option("do_resize", kwargs) and not self._option("crop_scale", kwargs)
+                else None,
             )
+        height, width = sizes[0] if sizes else video.frames.shape[-2:]
         metadata = VideoMetadata(
             total_num_frames=video.num_available,
             fps=video.num_available / video.duration if video.duration else None,
-            height=video.frames.shape[-2],
-            width=video.frames.shape[-1],
+            height=height,
+            width=width,
             duration=video.duration,
             video_backend=video.backend,
             frames_indices=video.indices,
         )
         return video.frames, metadata
+
+    def _resized(self, picture: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """A picture (3, H, W) as `_preprocess` resizes it, which then leaves it as it is."""
+        names = ("size", "resample", "antialias", "default_to_square")
+        options = self._standardize_kwargs(**{name: self._option(name, kwargs) for name in names})
+        return self.resize(
+            picture.float(), options["size"], resample=options["resample"], antialias=options["antialias"]
+        )
 
     def _option(self, name: str, kwargs: dict[str, Any]) -> Any:
         """What was asked for in the call, or else the processor's own setting."""
