@@ -27,6 +27,7 @@ from modeling_valor.evaluation import (
     evaluate_question_answering,
     evaluate_retrieval,
 )
+from modeling_valor.evaluation.loader import media_batches
 from modeling_valor.evaluation.outputs import eval_results, markdown, submission, update_model_card
 from modeling_valor.evaluation.paper import PAPER_FIGURES
 from modeling_valor.evaluation.recipes import recipe_for
@@ -251,23 +252,31 @@ def test_the_version_of_a_folder_follows_its_weights_and_settings(name, tmp_path
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_media_that_were_rendered_anew_are_measured_anew(task, checkpoint, tmp_path, capsys):
+def test_media_that_were_rendered_anew_are_measured_anew(task, checkpoint, tmp_path, capsys, monkeypatch):
+    decoded = []
+
+    def counted(samples, processor, batches, options):
+        decoded.extend(samples[index].id for batch in batches for index in batch)
+        return media_batches(samples, processor, batches, options)
+
+    monkeypatch.setattr("modeling_valor.evaluation.inference.media_batches", counted)
     folder = tmp_path / "world"
     write_world(folder, "test", 3, seed=0, workers=1)
-    command = arguments(task, str(folder), checkpoint, tmp_path / "out")
-    assert main(command) == 0
-    first = printed(capsys)
-    texts = (folder / "metadata.jsonl").read_text()
-    write_world(tmp_path / "other", "test", 3, seed=1, workers=1)
+    write_world(tmp_path / "other", "test", 2, seed=1, workers=1)
+
+    def run(*more):
+        decoded.clear()
+        assert main(arguments(task, str(folder), checkpoint, tmp_path / "out", *more)) == 0
+        return printed(capsys), list(decoded)
+
+    first, every = run()
+    assert len(every) == 3 and run() == (first, [])
     for file in (tmp_path / "other").glob("*.mp4"):
         file.replace(folder / file.name)
-    assert (folder / "metadata.jsonl").read_text() == texts
-    assert main(command) == 0
-    second = printed(capsys)
-    assert main([*command, "--no-cache"]) == 0
-    assert second == printed(capsys)
-    files = [path.read_text() for path in tmp_path.glob("out/*/*.jsonl")]
-    assert len(files) == 1 and (task != "retrieval" or second["metrics"] != first["metrics"])
+    second, anew = run()
+    assert anew == every[:2]
+    assert run("--no-cache") == (second, every)
+    assert task != "retrieval" or second["metrics"] != first["metrics"]
 
 
 # ----------------------------------------------------------------------------- results
