@@ -369,14 +369,15 @@ def test_data_without_the_texts_of_a_task_are_refused_before_anything_is_decoded
 
 
 def test_results_are_printed_even_where_they_cannot_be_written(world, checkpoint, tmp_path, capsys, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("modeling_valor.evaluation.outputs.write_text", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     assert main(arguments("retrieval", world, checkpoint, tmp_path)) == 1
     output = capsys.readouterr()
     assert json.loads(output.out)["counts"]["clips"] == 5
-    assert "No space left on device" in output.err.splitlines()[-1]
+    line = output.err.splitlines()[-1]
+    assert str(tmp_path) in line and "cannot be written to: No space left on device" in line
 
 
 def test_ranks_of_every_query_are_saved(world, checkpoint, tmp_path, capsys):

@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from ..data.benchmarks import BENCHMARKS
 from ..data.failures import Failure
-from ..data.files import appearing
+from ..data.files import appearing, writing_to
 from .inference import reverse
 from .paper import PAPER_FIGURES
 from .rankings import ranking_records
@@ -289,7 +289,7 @@ def update_model_card(path: Path, report: Report) -> None:
     replaced = {kind(entry) for entry in new}
     entries = [entry for entry in known if kind(entry) not in replaced] + new
     metadata["model-index"] = eval_results_to_model_index(name, entries)
-    with appearing(path) as partial:
+    with writing_to(path.parent), appearing(path) as partial:
         if path.exists():
             shutil.copy(path, partial)
         metadata_save(partial, metadata)
@@ -378,8 +378,13 @@ def save(report: Report, folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a file that appears when it is complete; halves of characters are written as escapes."""
-    with appearing(path) as partial:
+    """
+    Writes a file that appears when it is complete; halves of characters are written as escapes.
+
+    Raises:
+        WriteError: the disk is full or read-only.
+    """
+    with writing_to(path.parent), appearing(path) as partial:
         partial.write_bytes(content.encode("utf-8", "backslashreplace"))
 
 

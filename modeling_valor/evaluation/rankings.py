@@ -34,13 +34,15 @@ def rankings(evaluation: Evaluation, group: str, backwards: bool = False, top: i
     embeddings = evaluation.embeddings
     clips, rows, right = embeddings.members(group)
     columns = clips.nonzero().squeeze(1)
-    scores, positives = evaluation.similarity[group][rows][:, columns], right.unsqueeze(1).tolist()
+    scores, positives = evaluation.similarity[group], right.unsqueeze(1).tolist()
+    if scores.shape != (len(rows), len(columns)):
+        scores = scores[rows][:, columns]
     queries, items, direction = rows, columns, group
     if backwards:
         positives = [[] for _ in columns]
         for row, clip in enumerate(right.tolist()):
             positives[clip].append(row)
-        scores, queries, items, direction = scores.mT.contiguous(), columns, rows, reverse(group)
+        scores, queries, items, direction = scores.mT, columns, rows, reverse(group)
     found = query_ranks(scores, positives, top)
     first = zip(items[found.top].tolist(), found.top_scores.tolist(), strict=True)
     return [

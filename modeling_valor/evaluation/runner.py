@@ -125,10 +125,13 @@ def load_checkpoint(
     The head for a task, and its processor.
 
     Raises:
-        ValueError: the checkpoint has no decoder, and the task is to write text.
+        ValueError: there is no such checkpoint, or it has no decoder, and the task is to write text.
     """
     options = {} if dtype is None else {"dtype": dtype}
-    model, info = HEADS[task].from_pretrained(name, output_loading_info=True, **options)
+    try:
+        model, info = HEADS[task].from_pretrained(name, output_loading_info=True, **options)
+    except OSError as error:
+        raise ValueError(f"The checkpoint {name} cannot be loaded: {error}") from error
     if any(key.startswith("lm_head.") for key in info["missing_keys"]):
         raise ValueError(
             f"{name} has no decoder head (lm_head), so it cannot write text: it was saved from a model for retrieval. "

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import av
@@ -13,9 +14,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ...data.failures import attempt
 from ...data.samples import Sample
 from ...feature_extraction_valor import resample
-from ...media import MediaError, MediaSource, iterate_frames, read_audio, read_frames
+from ...media import MediaSource, iterate_frames, read_audio, read_frames
 from ...media_sources import media_source
 from ..outputs import visible
 
@@ -57,22 +59,27 @@ class ClipMedia:
 
     def _read(self, sample: Sample) -> dict[str, str]:
         """Those that there are of "frames" (a picture), "player" (video with its sound), "sound" and "note"."""
-        found, audio = {}, None
+        found: dict[str, str] = {}
         video = media_source(sample.video) if "v" in self.modalities else None
         sound = media_source(sample.audio) if "a" in self.modalities else None
-        try:
-            if sound is not None:
-                audio = _first_seconds(sound)
-                found |= {"note": "no sound"} if audio is None else {"sound": _encode_sound(audio)}
-            if video is not None:
-                found["frames"] = _encode_strip(read_frames(video, NUM_FRAMES).frames)
-                frames, rate = _player_frames(video)
-                if len(frames) > 1:
-                    found["player"] = _encode_video(frames, rate, audio)
-                    found.pop("sound", None)
-        except MediaError as error:
-            found["note"] = visible(without_folders(str(error), sample))
+        failure = attempt(sample.id, partial(_add_media, found, video, sound))
+        if failure is not None:
+            found["note"] = visible(without_folders(failure.reason, sample))
         return found
+
+
+def _add_media(found: dict[str, str], video: MediaSource | None, sound: MediaSource | None) -> None:
+    """Adds what can be read, as far as that goes before an error."""
+    audio = None
+    if sound is not None:
+        audio = _first_seconds(sound)
+        found.update({"note": "no sound"} if audio is None else {"sound": _encode_sound(audio)})
+    if video is not None:
+        found["frames"] = _encode_strip(read_frames(video, NUM_FRAMES).frames)
+        frames, rate = _player_frames(video)
+        if len(frames) > 1:
+            found["player"] = _encode_video(frames, rate, audio)
+            found.pop("sound", None)
 
 
 def without_folders(text: str, sample: Sample) -> str:
@@ -107,8 +114,13 @@ def _player_frames(source: MediaSource) -> tuple[list[np.ndarray], float]:
 def _resize(frame: Tensor) -> np.ndarray:
     """(H, W, 3) of the player's height and an even width, as video has it."""
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
-    width = 2 * max(1, round(image.width * PLAYER_HEIGHT / image.height / 2))
+    width = 2 * max(8, round(_width(image, PLAYER_HEIGHT) / 2))
     return np.asarray(image.resize((width, PLAYER_HEIGHT)))
+
+
+def _width(image: Image.Image, height: int) -> int:
+    """The width that keeps the image's proportions at this height, within bounds."""
+    return min(max(1, round(image.width * height / image.height)), 4 * height)
 
 
 def _first_seconds(source: MediaSource) -> np.ndarray | None:
@@ -123,7 +135,7 @@ def _first_seconds(source: MediaSource) -> np.ndarray | None:
 def _encode_strip(frames: Tensor) -> str:
     """Frames side by side with a gap between them."""
     images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
-    width = max(1, round(images[0].width * FRAME_HEIGHT / images[0].height))
+    width = _width(images[0], FRAME_HEIGHT)
     step = width + FRAME_GAP
     strip = Image.new("RGB", (step * len(images) - FRAME_GAP, FRAME_HEIGHT), "white")
     for place, image in enumerate(images):
