@@ -73,6 +73,9 @@ def test_a_folder_without_splits_is_never_measured_on_what_it_trains(tmp_path, d
     assert "my_videos has no splits: 10% of it" in sentence and "--validation_share" in sentence
     # The same ones whatever the order of the rows, the folder's place and the other arguments
     moved = write_rows(tmp_path / "moved", sorted(names, reverse=True))
+    warnings.clear()
+    assert set(data(dataset=moved, do_train=False)[1]) == names
+    assert "all of it is measured, also what a training may have used. --validation_share 0.1" in warnings[0]
     assert set(data(dataset=moved, validation_share=0.1)[1]) == set(measured)
     assert set(data(dataset=moved, validation_share=0.1, do_train=False)[1]) == set(measured)
     assert len(data(dataset=moved, validation_share=0.5)[1]) == 15

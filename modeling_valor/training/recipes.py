@@ -435,7 +435,7 @@ def read_data(
         check_task(task, trained, measured)
     keep_apart(args.validation_share, args.train_split, trained, measured)
     sources = [build_source(entry) for entry in trained]
-    files = set().union(*(files_of(source.samples) for source in sources))
+    files = set().union(*(files_of(source.samples) for source in sources if measured))
     evaluations = {}
     for name, entry in measured.items():
         samples = samples_to_measure(entry)
@@ -521,6 +521,11 @@ def keep_apart(
             logger.warning_once(
                 f"{entry['dataset']} has no splits: {own_share:.0%} of it, the same samples in every run, are held out and "
                 "measured, the others are trained. --validation_share sets the share, --eval_dataset names other data."
+            )
+        elif share is None and not trained and not has_splits(entry["dataset"], entry.get("annotations")):
+            logger.warning_once(
+                f"{entry['dataset']} has no splits: all of it is measured, also what a training may have used. "
+                f"--validation_share {HELD_OUT_SHARE:g} measures what a training holds out."
             )
         if own_share is None:
             continue
