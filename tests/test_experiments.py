@@ -92,7 +92,7 @@ def test_every_variant_has_a_valid_configuration_and_model(experiment, variant, 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
 @pytest.mark.parametrize(("experiment", "variant"), VARIANTS, ids=lambda value: getattr(value, "name", None))
 def test_every_stage_is_a_recipe_of_the_scripts(experiment, variant, scale, tmp_path, place, monkeypatch):
-    monkeypatch.setattr("modeling_valor.training.recipes.load_samples", lambda **kwargs: [])
+    monkeypatch.setattr("modeling_valor.training.data.load_samples", lambda **kwargs: [])
     config = ValorConfig(**variant.config if "text_encoder_config" not in variant.config else {})
     for stage in variant.stages:
         recipe = recipe_of(experiment, stage, scale, place, seed=3) | {"output_dir": str(tmp_path), "bf16": False}

@@ -17,9 +17,9 @@ from modeling_valor.data.mixture import RequestSampler, Source
 from modeling_valor.data.readers import has_splits, load_samples
 from modeling_valor.data.samples import Sample, each_sample
 from modeling_valor.data.splits import hold_out, split_names
-from modeling_valor.training import recipes
+from modeling_valor.training import data as training_data
 from modeling_valor.training.arguments import DataArguments, ValorTrainingArguments
-from modeling_valor.training.recipes import build_evaluation, build_source, read_data
+from modeling_valor.training.data import build_evaluation, build_source, read_data
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def warnings(monkeypatch):
     """What was said in warnings."""
     said = []
     for name in ("warning", "warning_once"):
-        monkeypatch.setattr(recipes.logger, name, lambda message, *args: said.append(message))
+        monkeypatch.setattr(training_data.logger, name, lambda message, *args: said.append(message))
     return said
 
 

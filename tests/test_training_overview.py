@@ -11,9 +11,10 @@ from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.data.samples import Sample, SampleStream
 from modeling_valor.training import ValorForMultitask, ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.arguments import ModelArguments
+from modeling_valor.training.data import on_paper_scale
+from modeling_valor.training.initialization import initialize_model
 from modeling_valor.training.model_card import MeasuredTask, model_card, write_model_card
 from modeling_valor.training.overview import describe_training, describe_weights
-from modeling_valor.training.recipes import initialize_model, on_paper_scale
 
 
 def build_trainer(folder, sources, model=None, **arguments) -> ValorTrainer:

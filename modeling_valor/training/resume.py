@@ -4,6 +4,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import unwrap_peft_model
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints, unwrap_peft_model
+from transformers.utils import logging
 
 from ..data.mixture import Source
 from ..data.samples import Sample, SampleStream
 from .arguments import ValorTrainingArguments
 
+
+logger = logging.get_logger(__name__)
 
 TRAINING_RUN_NAME = "training_run.json"
 
@@ -153,6 +157,24 @@ def _in_words(part: str, value: Any) -> str:
     )
 
 
+def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """
+    The last checkpoint that was written to its end, or None.
+
+    That of transformers would also be one that the run was killed in the middle of writing, which cannot be resumed.
+    """
+    for folder in reversed(sort_checkpoints(os.fspath(output_dir))):
+        if not re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", os.path.basename(folder)):
+            continue  # somebody's copy of one
+        try:  # the state is what Trainer writes last
+            json.loads(Path(folder, TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning(f"{folder} was not written to its end and is passed over.")
+        else:
+            return folder
+    return None
+
+
 def global_step(folder: str | os.PathLike) -> int:
     """How many steps were trained when a folder was saved; 0 where that cannot be read."""
     try:
@@ -161,4 +183,4 @@ def global_step(folder: str | os.PathLike) -> int:
         return 0
 
 
-__all__ = ["TRAINING_RUN_NAME", "check_same_run", "describe_run", "describe_samples", "global_step"]
+__all__ = ["TRAINING_RUN_NAME", "check_same_run", "describe_run", "describe_samples", "global_step", "last_checkpoint"]
