@@ -4,6 +4,7 @@ import http.server
 import logging
 import math
 import threading
+import zipfile
 from pathlib import Path
 
 import av
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from media_files import torchcodec_works
 from PIL import Image
 from transformers import AutoProcessor, BertTokenizer, CLIPTokenizer
 
@@ -304,6 +306,23 @@ def test_columns_of_datasets_are_read(processor, clips):
     )
     inputs = processor(videos=list(dataset["video"]), audio=list(dataset["audio"]), return_tensors="pt")
     assert_same(inputs, processor(videos=columns["video"], audio=columns["audio"], return_tensors="pt"))
+
+
+@pytest.mark.parametrize("decode", [False, True])
+def test_videos_in_archives_are_read_from_columns_of_datasets(processor, clips, tmp_path, decode):
+    """A decoded entry is a VideoDecoder that remembers an address such as zip://both.mp4::clips.zip."""
+    datasets = pytest.importorskip("datasets")
+    if decode and not torchcodec_works():
+        pytest.skip("needs torchcodec and FFmpeg")
+    with zipfile.ZipFile(tmp_path / "clips.zip", "w") as archive:
+        for name in ("both", "silent"):
+            archive.write(clips[name], f"{name}.mp4")
+    addresses = [f"zip://{name}.mp4::{tmp_path}/clips.zip" for name in ("both", "silent")]
+    dataset = datasets.Dataset.from_dict({"video": addresses}).cast_column("video", datasets.Video(decode=decode))
+    inputs = processor(videos=list(dataset["video"]), return_tensors="pt")
+    assert_same(inputs, processor(videos=[clips["both"], clips["silent"]], return_tensors="pt"))
+    if decode:
+        assert hasattr(dataset[0]["video"], "get_frames_at")
 
 
 def test_random_sampling_reaches_frames_and_clips(processor, clips):
