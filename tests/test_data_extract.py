@@ -348,7 +348,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch, cap
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert main(["extract", str(EXAMPLES), str(tmp_path / "out"), "--workers", "1"]) == 1
     (line,) = capfd.readouterr().err.strip().split("\n")
-    assert f"{tmp_path / 'out'} cannot be written to: Read-only file system" in line
+    assert (
+        line
+        == f"valor extract: {tmp_path / 'out'} cannot be made a folder: Read-only file system. Choose another one."
+    )
+    monkeypatch.undo()
+    (tmp_path / "out").write_text("a file")
+    assert main(["extract", str(EXAMPLES), str(tmp_path / "out"), "--workers", "1"]) == 1
+    assert "cannot be made a folder: File exists" in capfd.readouterr().err
 
 
 def test_a_second_extraction_into_a_folder_is_refused_by_name(tmp_path, capfd):

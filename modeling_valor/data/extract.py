@@ -36,7 +36,7 @@ from ..media import (
     segment_indices,
 )
 from .failures import MAX_FAILURES, Failure, FailureLog, attempt, describe
-from .files import WriteError, appearing, end_with_parent, remove, sole_writer, writing_to
+from .files import WriteError, appearing, end_with_parent, make_folder, remove, sole_writer, writing_to
 from .fingerprints import IncomparableError, fingerprint
 from .readers import METADATA_FILES
 from .samples import Sample, SampleStream, each_sample
@@ -131,15 +131,14 @@ def extract(
         raise ValueError(f"workers must be at least 1, got {workers}.")
     options = options or ExtractOptions()
     directory = Path(directory)
-    with writing_to(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        with sole_writer(directory, ".extract.lock"):
-            _claim(directory, {"origin": origin, **asdict(options)})
-            draft = directory / f".draft.{os.getpid()}.partial"
-            try:
-                return _extract_missing(samples, directory, draft, options, workers, max_failures, progress)
-            finally:
-                remove(draft)
+    make_folder(directory)
+    with writing_to(directory), sole_writer(directory, ".extract.lock"):
+        _claim(directory, {"origin": origin, **asdict(options)})
+        draft = directory / f".draft.{os.getpid()}.partial"
+        try:
+            return _extract_missing(samples, directory, draft, options, workers, max_failures, progress)
+        finally:
+            remove(draft)
 
 
 def _extract_missing(

@@ -18,7 +18,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 _topics_of_warnings: set[str] = set()
@@ -50,12 +51,24 @@ def writing_to(directory: str | os.PathLike) -> Iterator[None]:
         elsewhere = isinstance(error.filename, str) and not os.path.abspath(error.filename).startswith(
             os.path.abspath(directory)
         )
-        if error.errno not in _DISK_ERRORS or elsewhere:
+        if error.errno not in (*_FULL, *_READ_ONLY) or elsewhere:
             raise
+        remedy = "Free some space, or choose" if error.errno in _FULL else "Choose"
         raise WriteError(
-            f"{os.fspath(directory)} cannot be written to: {error.strerror}. Free some space or choose another folder; "
-            "what is complete is kept."
+            f"{os.fspath(directory)} cannot be written to: {error.strerror}. {remedy} another folder; what is complete is kept."
         ) from error
+
+
+def make_folder(directory: Path) -> None:
+    """Makes a folder, and those above it, where it is not there yet.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{directory} cannot be made a folder: {error.strerror}. Choose another one.") from error
 
 
 @contextmanager
