@@ -570,7 +570,7 @@ def test_whole_surrogate_pairs_trailing_commas_and_byte_order_marks_are_fine(tmp
 
 @pytest.mark.parametrize(
     "weights",
-    [[1e9, 1], [math.inf, 1], [math.nan, 1], ["0.3", 1], [-1, 1], [0, 0], [True, 1], [600, 600], 3, [1], [10**400, 1]],
+    [[1e9, 1], [math.inf, 1], [math.nan, 1], ["0.3", 1], [-1, 5], [0, 0], [True, 1], [600, 600], 3, [1], [10**400, 1]],
 )
 def test_weights_of_answers_are_bounded_numbers(weights):
     record = {"qa": [{"question": "what?", "answer": ["red", "pink"], "answer_weights": weights}]}
