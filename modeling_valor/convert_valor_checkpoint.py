@@ -2,10 +2,8 @@
 """Released 2023 checkpoints of VALOR to a folder that `from_pretrained` loads and that can be pushed to the Hub."""
 
 import functools
-import pickle
 import re
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -13,13 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 from transformers import BertTokenizer, GenerationConfig
 from transformers.utils import PROCESSOR_NAME
 
 from .configuration_valor import ValorConfig
+from .conversion.files import read_checkpoint, whole_folder
 from .conversion.options import (
     ConversionError,
     crops_frames,
@@ -65,35 +63,6 @@ def find_checkpoint(checkpoint: Path, hps: Any) -> tuple[Path, Any]:
                 "task prompts and the kind of alignment cannot be seen in its tensors."
             )
     return checkpoint, hps
-
-
-def read_checkpoint(file: str | PathLike) -> dict[str, Tensor]:
-    """
-    Tensors of a `.safetensors` or a PyTorch file by name, without running code from it and without reading them yet.
-
-    Raises:
-        `ConversionError`: the file is missing, empty, cut off, holds pickled code, or is something else.
-    """
-    file = Path(file)
-    if not file.is_file() or file.stat().st_size == 0:
-        raise ConversionError(f"The checkpoint {file} {'is empty' if file.is_file() else 'does not exist'}.")
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        state_dict = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file) or None)
-    except pickle.UnpicklingError as error:
-        raise ConversionError(
-            f"The checkpoint {file} is no file of tensors: it is cut off, or holds pickled code, which is never run."
-        ) from error
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise ConversionError(
-            f"The checkpoint {file} cannot be read as {'safetensors' if file.suffix == '.safetensors' else 'PyTorch'} "
-            f"data, it may be cut off: {reason}"
-        ) from error
-    if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
-        raise ConversionError(f"The checkpoint {file} is no dictionary of tensors, as the 2023 program saves it.")
-    return dict(state_dict)
 
 
 def read_tokenizer(vocab: str | PathLike | None, model_max_length: int) -> BertTokenizer | None:
@@ -233,6 +202,16 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     return dict(counts)
 
 
+def check_finite(weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Raises a `ConversionError` that names the tensors with NaN or infinity, from which a model could only give NaN."""
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ConversionError(
+            f"The checkpoint has NaN or infinity as {str(dtype).removeprefix('torch.')} in {listing(broken, 4)}: it is damaged, "
+            "its training diverged, or its numbers are too large for that type."
+        )
+
+
 def convert(
     checkpoint: str | PathLike,
     hps: str | PathLike | Mapping[str, Any] | None,
@@ -280,11 +259,14 @@ def convert(
         dtype = functools.reduce(torch.promote_types, {tensor.dtype for tensor in tensors.values()})
     with torch.device("meta"):
         model = ValorForPreTraining(config)
-    model.load_state_dict({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, assign=True)
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+    check_finite(weights, dtype)
+    model.load_state_dict(weights, assign=True)
     model.tie_weights()
     model.config.dtype = dtype
-    model.save_pretrained(output_dir, max_shard_size=max_shard_size)
-    save_configs(output_dir, model.config, options, tokenizer)
+    with whole_folder(output_dir) as folder:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        save_configs(folder, model.config, options, tokenizer)
     return ConversionSummary(
         checkpoint=str(checkpoint),
         output_dir=str(output_dir),

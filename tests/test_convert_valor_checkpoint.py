@@ -1,8 +1,11 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import errno
 import json
 import math
 import pickle
+import resource
 import warnings
+import zipfile
 
 import pytest
 import safetensors.torch
@@ -19,6 +22,7 @@ from modeling_valor import (
     ValorModel,
 )
 from modeling_valor.cli.main import main
+from modeling_valor.conversion.files import read_checkpoint, read_torch_file
 from modeling_valor.convert_valor_checkpoint import (
     ConversionError,
     build_processor,
@@ -482,6 +486,84 @@ def test_checkpoint_with_code_in_a_tensor_dictionary_is_refused(swin, tmp_path, 
     with pytest.raises(ConversionError, match="never run"):
         convert(tmp_path / "model.pt", swin.hps, None, tmp_path / "converted")
     assert not (tmp_path / "exploited").exists()
+
+
+def test_packed_checkpoint_is_refused_by_its_directory(swin, tmp_path, capsys):
+    """Deflated zeros, and the same bytes named twice: both would fill more memory than the file has bytes."""
+    torch.save({"multimodal_encoder.x": torch.zeros(2_000_000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "bomb.pt", "w") as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "bomb.pt").stat().st_size < 20_000
+    for read in (read_checkpoint, read_torch_file):
+        with pytest.raises(ConversionError, match=r"has 0\.0 MB and would unpack to 8\.0 MB"):
+            read(tmp_path / "bomb.pt")
+    (tmp_path / "hps.json").write_text(json.dumps(swin.hps))
+    options = ["--hps", str(tmp_path / "hps.json"), "--output", str(tmp_path / "output")]
+    assert main(["convert", str(tmp_path / "bomb.pt"), *options]) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "output").exists()
+    assert read_checkpoint(tmp_path / "plain.pt")["multimodal_encoder.x"].shape == (2_000_000,)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(math.nan, None), (math.inf, None), (1e5, torch.float16)])
+def test_weights_that_are_not_finite_are_named(swin, tmp_path, value, dtype):
+    checkpoint = dict(swin.checkpoint)
+    checkpoint["contra_head_t.linear.weight"] = checkpoint["contra_head_t.linear.weight"].clone()
+    checkpoint["contra_head_t.linear.weight"][1, 2] = value
+    safetensors.torch.save_file(checkpoint, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ConversionError, match=r"NaN or infinity as float\d\d in `valor.text_projection.weight`: it is damaged"
+    ):
+        convert(tmp_path / "model.safetensors", swin.hps, swin.vocab, tmp_path / "output", dtype=dtype)
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.fixture
+def small_disk():
+    """Files of more than 100 kB cannot be written, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("before", [None, "config.json"])
+def test_a_full_disk_leaves_no_half_of_a_folder(swin, tmp_path, request, before):
+    safetensors.torch.save_file(swin.checkpoint, tmp_path / "model.safetensors")
+    output = tmp_path / "deep" / "output"
+    if before is not None:
+        output.mkdir(parents=True)
+        (output / before).write_text("of an earlier conversion")
+    request.getfixturevalue("small_disk")
+    with pytest.raises(ConversionError, match=r"output cannot be written: .*nothing was written\.$") as error:
+        convert(tmp_path / "model.safetensors", swin.hps, swin.vocab, output)
+    assert "\n" not in str(error.value)
+    assert [file.name for file in (tmp_path / "deep").rglob("*")] == (["output", before] if before else [])
+    assert before is None or (output / before).read_text() == "of an earlier conversion"
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(swin, tmp_path, monkeypatch):
+    safetensors.torch.save_file(swin.checkpoint, tmp_path / "model.safetensors")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConversionError, match=r"file/output cannot be written: Not a directory"):
+        convert(tmp_path / "model.safetensors", swin.hps, swin.vocab, tmp_path / "file" / "output")
+
+    def read_only(*args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", read_only)
+    with pytest.raises(ConversionError, match="cannot be written: Read-only file system"):
+        convert(tmp_path / "model.safetensors", swin.hps, swin.vocab, tmp_path / "output")
+
+
+def test_a_second_conversion_replaces_the_first_and_its_shards(swin, converted, tmp_path):
+    safetensors.torch.save_file(swin.checkpoint, tmp_path / "model.safetensors")
+    convert(tmp_path / "model.safetensors", swin.hps, swin.vocab, tmp_path / "output", max_shard_size="100KB")
+    (tmp_path / "output" / "notes.txt").write_text("mine")
+    convert(tmp_path / "model.safetensors", swin.hps, swin.vocab, tmp_path / "output")
+    names = {file.name for file in (tmp_path / "output").iterdir()}
+    assert names == {file.name for file in converted(SWIN).iterdir()} | {"notes.txt"}
+    assert (tmp_path / "output").stat().st_mode == converted(SWIN).stat().st_mode
 
 
 def test_checkpoint_of_another_model_is_refused(swin, tmp_path):

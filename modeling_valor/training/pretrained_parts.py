@@ -23,6 +23,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import logging
 
 from ..configuration_valor import ValorConfig, config_fields, load_part_config
+from ..conversion.files import read_torch_file
 from ..conversion.sizes import video_swin_sizes
 from ..conversion.tensors import new_name
 from ..feature_extraction_valor import ValorFeatureExtractor
@@ -274,7 +275,7 @@ def _is_video_swin_file(checkpoint: str) -> bool:
 
 def _video_swin_file(path: str) -> dict[str, Tensor]:
     """Tensors of Video Swin in a file of its authors, of a classifier or of the backbone alone."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_torch_file(path)
     content = content.get("state_dict", content)
     backbone = {
         key.removeprefix("backbone."): tensor for key, tensor in content.items() if key.startswith("backbone.")
