@@ -182,9 +182,18 @@ def test_broken_files_are_named_in_the_results(checkpoint, tmp_path, capsys):
     rows = [{"file_name": name, "captions": ["a bar"]} for name in ("whole.mp4", "broken.mp4")]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     where = ["--dataset", str(tmp_path), "--model", checkpoint, "--output", str(tmp_path / "out")]
-    assert main(["evaluate", "--task", "captioning", *where, "--metrics", "BLEU-1", "--max-new-tokens", "3"]) == 0
+    command = ["evaluate", "--task", "captioning", *where, "--metrics", "BLEU-1", "--max-new-tokens", "3"]
+    assert main([*command, "--max-failures", "0.5"]) == 0
     text = capsys.readouterr().out
     assert "N = 1 clips" in text and "in no figure: 1." in text and "- broken: " in text
+    shutil.rmtree(tmp_path / "out")
+    assert main(command) == 1
+    printed = capsys.readouterr()
+    assert printed.out == text and list((tmp_path / "out").rglob("results.json"))
+    line = printed.err.strip().splitlines()[-1]
+    assert (
+        line.startswith("valor evaluate: 1 of 2 clips could not be read, more than the 5% that") and "broken" in line
+    )
 
 
 def test_what_cannot_be_measured_is_said_in_a_sentence(world, checkpoint, tmp_path, capsys):

@@ -49,12 +49,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--no-cache", action="store_true", help="keep no features and predictions, and use none")
     parser.add_argument("--model-card", help="README.md whose metadata gets the figures, too")
     parser.add_argument("--report", help="HTML page to write: table, charts, and examples to look at and to listen to")
+    parser.add_argument(
+        "--max-failures",
+        type=float,
+        default=0.05,
+        help="share of clips that may be unreadable (default: 0.05); above it the results are written and the exit status is 1",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON, without a progress bar")
     args = parser.parse_args(argv)
 
     import torch
     from accelerate import PartialState
 
+    from ..data.failures import FailureLog
     from ..evaluation import outputs
     from ..evaluation.recipes import TASKS as TASK_NAMES
     from ..evaluation.recipes import recipe_for
@@ -81,6 +88,7 @@ def main(argv: Sequence[str]) -> int:
         limit=args.limit,
     )
     output = Path(args.output)
+    log = FailureLog(args.max_failures, noun="clips")
 
     def check() -> None:
         """What would only be noticed after all the work."""
@@ -121,6 +129,8 @@ def main(argv: Sequence[str]) -> int:
         files.append(Path(args.model_card))
     if not args.json:
         print("Written: " + ", ".join(map(str, files)))
+    log.total = len(report.samples)
+    log.update(log.total, report.evaluation.failures)
     return 0
 
 
