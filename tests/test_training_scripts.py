@@ -76,26 +76,31 @@ def losses(output: Path) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
+KILLED_IN_STEP_4 = """
+import os, signal, sys
+from modeling_valor.cli.main import main
+from modeling_valor.training import ValorTrainer
+
+step = ValorTrainer.training_step
+
+def training_step(self, *arguments):
+    if self.state.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+
+ValorTrainer.training_step = training_step
+main(["train", "pretraining", *sys.argv[1:]])
+"""
+"""Between two checkpoints."""
+
+
 def test_a_run_that_was_killed_resumes_to_the_losses_of_one_that_was_not(tmp_path, world, checkpoint):
     script, options = EXAMPLES / "run_pretraining.py", recipe(tmp_path, world, checkpoint)
     run(script, options, "--output_dir", tmp_path / "whole")
-    program = [
-        sys.executable,
-        str(script),
-        str(options),
-        "--output_dir",
-        str(tmp_path / "killed"),
-        "--disable_tqdm",
-        "1",
-    ]
-    process = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    for seen, _ in enumerate(line for line in process.stdout if "'loss'" in line):
-        if seen == 2:  # in step 3, between two checkpoints
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    process.wait()
-    assert process.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "trainer_state.json").exists()
+    program = [sys.executable, "-c", KILLED_IN_STEP_4, str(options), "--output_dir", str(tmp_path / "killed")]
+    killed = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    assert not (tmp_path / "killed" / "trainer_state.json").exists()
     # As if killed once more, in the middle of writing a checkpoint
     torn = tmp_path / "killed" / "checkpoint-4"
     shutil.rmtree(torn, ignore_errors=True)

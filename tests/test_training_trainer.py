@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -237,6 +238,15 @@ def test_a_training_without_one_finite_step_is_an_error_however_short(tmp_path, 
         trainer.train()
 
 
+@pytest.mark.parametrize(("scale", "taken"), [(None, False), (65536.0, True), (1.0, False)])
+def test_a_gradient_that_overflows_in_float16_is_the_loss_scaler_s_as_long_as_it_can_scale_down(
+    tmp_path, processor, scale, taken
+):
+    trainer = make_trainer(tmp_path, processor, max_steps=1)
+    trainer.accelerator.scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
+    assert trainer.scaler_takes_care() is taken
+
+
 # --- Resuming ---------------------------------------------------------------------------------------------------------
 
 
@@ -417,3 +427,8 @@ def test_adapters_are_trained_saved_resumed_and_measured(tmp_path, processor, ch
     assert_same_weights(weights(resumed), after, rtol=0, atol=0)
     with pytest.raises(ValueError, match="ValorForRetrieval cannot be trained for captioning"):
         make_trainer(tmp_path, processor, ("captioning",), model=adapted())
+    of_a_task = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="FEATURE_EXTRACTION")
+    with pytest.raises(ValueError, match=r"PeftModelForFeatureExtraction .* leave `task_type` out"):
+        make_trainer(
+            tmp_path, processor, model=peft.get_peft_model(ValorForRetrieval(small_config(processor)), of_a_task)
+        )

@@ -49,7 +49,8 @@ class ValorTrainer(Trainer):
     gradient is not finite are left out, and end the training when they do not cease; SIGTERM and Ctrl-C save a checkpoint.
 
     Args:
-        model: a head whose task is that of all sources, or [`~training.ValorForMultitask`]; or a PEFT model of one.
+        model: a head whose task is that of all sources, or [`~training.ValorForMultitask`]; or a PEFT model of one, without
+            a `task_type`.
         args: with `max_steps`, the number of steps; without it, `num_train_epochs` times those of the mixture.
         train_dataset: the mixture. An epoch is as many batches as its sources have `epochs` or `steps` for.
         evaluations: name -> what measures the model; their figures are logged as `eval_{name}_{figure}`, of which
@@ -66,6 +67,11 @@ class ValorTrainer(Trainer):
     ):
         tasks = {source.options.task for source in train_dataset.sources} if train_dataset is not None else set()
         base = unwrap_peft_model(model)
+        if type(model).__name__.startswith("PeftModelFor"):
+            raise ValueError(
+                f"{type(model).__name__} gives VALOR inputs that it does not take: leave `task_type` out of the "
+                "configuration of the adapters."
+            )
         self.model_class = type(base)
         self.is_multitask = isinstance(base, ValorForMultitask)
         if not self.is_multitask and any(not isinstance(base, HEADS[task]) for task in tasks):
@@ -374,7 +380,10 @@ class ValorTrainer(Trainer):
         if resume_from_checkpoint:
             first_step = global_step(resume_from_checkpoint)
             self.say_resume(f"Resuming at step {first_step} of {self.args.max_steps}", resume_from_checkpoint)
-        self.nonfinite = NonfiniteSteps(min(self.args.max_nonfinite_steps, self.args.max_steps - first_step))
+        # DeepSpeed has taken the step already when its gradient can be looked at
+        tolerated = 1 if self.is_deepspeed_enabled else self.args.max_nonfinite_steps
+        self.nonfinite = NonfiniteSteps(max(1, min(tolerated, self.args.max_steps - first_step)))
+        self.ending = 0
         notice = (
             f"the training stops after this step and saves it in {self.args.output_dir}, from where the same command goes "
             "on. Ctrl-C again stops at once."
@@ -398,7 +407,7 @@ class ValorTrainer(Trainer):
         """
         folder = self.args.output_dir
         steps = global_step(folder)
-        if steps < self.args.max_steps:
+        if steps < self.args.max_steps or not Path(folder, TRAINING_RUN_NAME).exists():
             return False
         self.say_resume(f"The training has ended at step {steps} of {self.args.max_steps}: nothing is trained", folder)
         if unwrap_peft_model(self.model) is not self.model:
