@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,11 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 from transformers.pipelines.base import build_pipeline_init_args
 from transformers.utils import ModelOutput, add_end_docstrings, logging
-from transformers.video_utils import VideoMetadata
 
+from .feature_extraction_valor import is_waveform
+from .media import media_source
 from .processing_valor import MASKS
+from .video_processing_valor import has_metadata
 
 
 logger = logging.get_logger(__name__)
@@ -344,16 +345,12 @@ def _is_dict_of_parts(sample: Any) -> bool:
 
 
 def _is_waveform(sample: Any) -> bool:
-    """Whether a sample is `(waveform, rate)`, `{"array": ..., "sampling_rate": ...}` or a decoder of sound."""
-    if isinstance(sample, dict):
-        return sample.get("array") is not None
-    if isinstance(sample, tuple) and len(sample) == 2:
-        return isinstance(sample[0], (np.ndarray, torch.Tensor, list)) and isinstance(sample[1], Number)
-    return hasattr(sample, "get_all_samples") and getattr(sample, "_hf_encoded", None) is None
+    """Whether a sample is sound that says its rate; here a list is a list of samples."""
+    return not isinstance(sample, list) and media_source(sample) is None and is_waveform(sample)
 
 
 def _is_frames_with_metadata(sample: Any) -> bool:
-    return isinstance(sample, tuple) and len(sample) == 2 and isinstance(sample[1], (dict, VideoMetadata))
+    return not isinstance(sample, list) and has_metadata(sample)
 
 
 def _parts(sample: Any) -> dict:

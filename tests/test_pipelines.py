@@ -238,6 +238,8 @@ def test_waveforms_are_samples_of_sound(captioner, clips):
     expected = captioner({"audio": {"array": waveform, "sampling_rate": rate}})
     assert expected[0]["modalities"] == "a"
     assert captioner({"array": waveform, "sampling_rate": rate}) == expected
+    assert captioner((waveform, rate)) == captioner((rate, waveform)) == expected
+    assert captioner([(waveform[None], rate), (waveform[:, None], rate)]) == [expected] * 2
 
 
 def test_results_say_how_little_of_a_long_file_was_used(captioner, clips, tmp_path):
