@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--max-new-tokens", type=int, help="longest caption or answer in tokens")
     parser.add_argument("--metrics", help="metrics of captioning, such as BLEU-4,CIDEr (default: all)")
     parser.add_argument("--dual-softmax", action="store_true", default=None, help="retrieval with that, too")
-    parser.add_argument("--limit", type=int, help="only so many samples, the first ones")
+    parser.add_argument("--limit", type=int, help="only so many clips, the first ones")
     parser.add_argument("--batch-size", type=int, default=16, help="clips at a time (default: 16)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: 0, this one)")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU of this process, if there is one)")
@@ -48,7 +48,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", default="evaluations", help="folder for results and caches (default: evaluations)")
     parser.add_argument("--no-cache", action="store_true", help="keep no features and predictions, and use none")
     parser.add_argument("--model-card", help="README.md whose metadata gets the figures, too")
-    parser.add_argument("--report", help="HTML page to write: table, charts, and examples to look at and to listen to")
+    parser.add_argument(
+        "--report",
+        help="HTML page to write: table, charts, examples to look at and to listen to; replaces an earlier one",
+    )
     parser.add_argument(
         "--max-failures",
         type=float,

@@ -26,8 +26,6 @@ NUM_FRAMES, FRAME_HEIGHT, FRAME_GAP = 4, 96, 4
 SECONDS, FRAME_RATE, PLAYER_HEIGHT = 10, 5, 144
 SOUND_RATE, SOUND_BITS = 22050, 32_000
 
-_AT_ONCE = 2**26  # bytes of frames in memory
-
 
 class ClipMedia:
     """Media of clips, each read once.
@@ -104,7 +102,7 @@ def _player_frames(source: MediaSource) -> tuple[list[np.ndarray], float]:
         return number
 
     frames = []
-    for frame in iterate_frames(source, count, max_bytes=_AT_ONCE):
+    for frame in iterate_frames(source, count):
         frames.append(_resize(frame))
         if len(frames) >= SECONDS * rate:
             break
