@@ -69,7 +69,7 @@ def figures(world, checkpoint):
     captions = evaluate_captioning(model, processor, samples, num_beams=3, metrics=["BLEU-1", "CIDEr"], **written)
     return {
         "retrieval": evaluate_retrieval(model, processor, samples, **options).metrics,
-        "captioning": captions.metrics,
+        "captioning": {name: 100 * value for name, value in captions.metrics.items()},
         "qa": evaluate_question_answering(model, processor, samples, **written).metrics,
     }
 

@@ -11,7 +11,7 @@ from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.data.samples import Sample, SampleStream
 from modeling_valor.training import ValorForMultitask, ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.arguments import ModelArguments
-from modeling_valor.training.data import on_paper_scale
+from modeling_valor.training.data import scaled
 from modeling_valor.training.initialization import initialize_model
 from modeling_valor.training.model_card import MeasuredTask, model_card, write_model_card
 from modeling_valor.training.overview import describe_training, describe_weights
@@ -119,8 +119,8 @@ def test_a_stream_trains_for_max_steps(tmp_path):
 
 def test_captioning_metrics_are_logged_as_the_paper_prints_them():
     evaluation = {"CIDEr": 0.5, "R@1": 50.0}
-    assert on_paper_scale("captioning", lambda model: {"CIDEr": 0.5})(None) == {"CIDEr": 50.0}
-    assert on_paper_scale("retrieval", lambda model: evaluation)(None) == evaluation
+    assert scaled("captioning", lambda model: {"CIDEr": 0.5})(None) == {"CIDEr": 50.0}
+    assert scaled("retrieval", lambda model: evaluation)(None) == evaluation
 
 
 def test_the_card_of_a_model_is_valid_and_never_written_over_somebody_elses(tmp_path):

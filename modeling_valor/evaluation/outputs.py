@@ -24,7 +24,7 @@ from ..data.files import appearing, writing_to
 from .inference import reverse
 from .paper import PAPER_FIGURES
 from .rankings import ranking_records
-from .recipes import TASKS
+from .recipes import TASKS, scale
 from .runner import Report
 from .work import key_of
 
@@ -42,11 +42,6 @@ _INVISIBLE = re.compile(
 )
 
 _RETRIEVAL_COLUMNS = ("R@1", "R@5", "R@10", "MedianR", "MeanR")
-
-
-def scale(task: str) -> int:
-    """What figures are multiplied by to be read as the paper's: captioning metrics are fractions."""
-    return 100 if task == "captioning" else 1
 
 
 def visible(text: str) -> str:

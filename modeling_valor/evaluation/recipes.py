@@ -2,7 +2,7 @@
 """What `valor evaluate` does on a dataset unless it is told otherwise: the paper's settings of each benchmark."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,16 @@ def _of_benchmark(recipe: Recipe) -> Recipe:
         max_length=max_length or TEXT_LENGTH,
         num_beams=settings.num_beams,
     )
+
+
+def scale(task: str) -> int:
+    """What metrics are multiplied by to be those of the paper's tables: captioning metrics are computed as fractions."""
+    return 100 if task == "captioning" else 1
+
+
+def on_paper_scale(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of `evaluation.inference` as the paper's tables, logs, cards and JSON have them; see [`scale`]."""
+    return {name: scale(task) * value for name, value in metrics.items()}
 
 
 def main_figures(recipe: Recipe) -> Sequence[str]:

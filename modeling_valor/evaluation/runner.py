@@ -22,7 +22,7 @@ from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
 from ..processing_valor import ValorProcessor
 from .clips import merge_rows
 from .inference import Evaluation, evaluate_captioning, evaluate_question_answering, evaluate_retrieval
-from .recipes import Recipe
+from .recipes import Recipe, on_paper_scale
 from .work import TensorCache, TextCache, from_main, key_of
 
 
@@ -77,13 +77,13 @@ class Report:
             "checkpoint_version": self.checkpoint.version,
             "modalities": self.recipe.modalities,
             "counts": self.evaluation.counts,
-            "metrics": self.evaluation.metrics,
+            "metrics": on_paper_scale(self.recipe.task, self.evaluation.metrics),
             "settings": dataclasses.asdict(self.recipe),
             "failures": [dataclasses.asdict(failure) for failure in self.evaluation.failures],
             "beside": {
                 other.recipe.modalities: {
                     "counts": other.evaluation.counts,
-                    "metrics": other.evaluation.metrics,
+                    "metrics": on_paper_scale(self.recipe.task, other.evaluation.metrics),
                     "failures": [dataclasses.asdict(failure) for failure in other.evaluation.failures],
                 }
                 for other in self.beside

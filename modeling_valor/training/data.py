@@ -18,7 +18,7 @@ from ..data.samples import Sample, each_sample
 from ..data.splits import file_of, files_of, first_samples, hold_out
 from ..evaluation.captioning import CAPTION_METRICS
 from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
-from ..evaluation.outputs import scale
+from ..evaluation.recipes import on_paper_scale
 from ..processing_valor import ValorProcessor
 from .arguments import DataArguments, ValorTrainingArguments
 from .trainer import Evaluation
@@ -285,6 +285,6 @@ def build_evaluation(
     return evaluate
 
 
-def on_paper_scale(task: str, evaluation: Evaluation) -> Evaluation:
+def scaled(task: str, evaluation: Evaluation) -> Evaluation:
     """The same with its metrics as the paper prints them: recalls and accuracies in percent, captioning times 100."""
-    return lambda model: {name: scale(task) * value for name, value in evaluation(model).items()}
+    return lambda model: on_paper_scale(task, evaluation(model))

@@ -25,7 +25,7 @@ from ..modeling_valor import ValorPreTrainedModel
 from ..processing_valor import ValorProcessor
 from ..recipes import find_recipe
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
-from .data import EVALUATIONS, build_evaluation, build_source, on_paper_scale, read_data
+from .data import EVALUATIONS, build_evaluation, build_source, read_data, scaled
 from .initialization import build_model, initialize_model
 from .model_card import MeasuredTask, model_card, public_name
 from .multitask import HEADS
@@ -111,7 +111,7 @@ def run(
         for name in ("alignment_groups", "captioning_groups"):
             model.config.check_groups(getattr(source, name) or [], name)
     evaluations = {
-        name: on_paper_scale(entry["task"], build_evaluation(entry, processor, samples))
+        name: scaled(entry["task"], build_evaluation(entry, processor, samples))
         for name, (entry, samples) in measured.items()
     }
     sampling = {"num_samples": num_sampled_captions, "max_new_tokens": data_args.max_new_tokens}

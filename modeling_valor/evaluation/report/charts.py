@@ -10,8 +10,9 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from ..inference import reverse
-from ..outputs import direction_name, scale, visible
+from ..outputs import direction_name, visible
 from ..rankings import rankings
+from ..recipes import scale
 from ..runner import Report
 from .examples import MODALITIES
 from .media import image_address
