@@ -6,12 +6,11 @@ import math
 import os
 import warnings
 import wave
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from .media_audio import read_samples
 from .media_container import (
@@ -22,7 +21,21 @@ from .media_container import (
     readable_streams,
     survey,
 )
-from .media_limits import MediaError, MediaLimits, NoVideoError, reason
+from .media_images import (
+    MAX_IMAGE_PIXELS,
+    VideoFrames,
+    animation,
+    animation_pictures,
+    check_memory,
+    damage_of_image,
+    open_image,
+    read_folder,
+    read_image,
+    read_image_frames,
+    stack_pictures,
+    too_large,
+)
+from .media_limits import MediaError, MediaLimits, NoVideoError
 from .media_sources import (
     LocalFile,
     MediaSource,
@@ -60,30 +73,6 @@ __all__ = [
     "segment_indices",
     "source_name",
 ]
-
-MAX_IMAGE_PIXELS = 2**28
-"""The largest image that is decoded; the photographs of large cameras have up to 180 million pixels."""
-
-_IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-
-
-@dataclass
-class VideoFrames:
-    """The chosen frames of one video, image or folder of frames.
-
-    `frames` is uint8 RGB of shape (F, 3, H, W), upright. `timestamps` are the frames' times in seconds from the first
-    frame. `indices` are frame numbers out of `num_available` where the rate is constant; otherwise steps of a grid that
-    cuts the video into as many equal time steps as it has frames. `duration` is in seconds, `backend` names the reader,
-    and `decoded` says how many frames it decoded to get these, where it can tell.
-    """
-
-    frames: torch.Tensor
-    timestamps: list[float]
-    indices: list[int]
-    num_available: int
-    duration: float
-    backend: str
-    decoded: int | None = None
 
 
 @dataclass
@@ -138,144 +127,6 @@ def segment_indices(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Images
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def read_image(source: MediaSource) -> torch.Tensor:
-    """A still image as uint8 RGB (3, H, W), upright by its EXIF orientation; the first frame of an animated one.
-
-    Transparency is dropped, as `PIL.Image.convert("RGB")` does.
-
-    Raises:
-        MediaError: not an image, a truncated one, or one of more than `MAX_IMAGE_PIXELS` or the limit of memory, which
-            is not decoded.
-    """
-    with open_source(source) as path:
-        name = path.name
-        image = None if os.path.isdir(path) else _open_image(path, name)
-        if image is None:
-            empty = os.path.isfile(path) and os.path.getsize(path) == 0
-            raise MediaError(f"{name} is {'empty' if empty else 'not an image that can be read'}.")
-        with image, _damage_of_image(name):
-            return _image_tensor(image)
-
-
-def _open_image(path: LocalFile, name: str) -> Image.Image | None:
-    """The image at `path`, its header read; None for a file of another kind."""
-    try:
-        with path.budget.charged(), _damage_of_image(name):
-            image = Image.open(path, formats=_IMAGE_FORMATS)
-    except Image.UnidentifiedImageError:
-        return None
-    try:
-        if image.width * image.height > MAX_IMAGE_PIXELS:
-            raise MediaError(_too_large(name, image.width, image.height, MAX_IMAGE_PIXELS))
-        _check_memory(path, image.width, image.height)
-    except MediaError:
-        image.close()
-        raise
-    return image
-
-
-def _check_memory(path: LocalFile, width: int, height: int, count: int = 1) -> None:
-    what = f"a picture of {width} x {height}" if count == 1 else f"{count} pictures of {width} x {height}"
-    path.budget.check_memory(3 * width * height * count, what)
-
-
-@contextlib.contextmanager
-def _damage_of_image(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (Image.UnidentifiedImageError, MediaError):
-        raise
-    except Exception as error:  # PIL raises whatever a broken file leads it to
-        raise MediaError(f"{name} cannot be read as an image: {reason(error)}.") from error
-
-
-def _too_large(name: str, width: int, height: int, limit: int) -> str:
-    return f"{name} measures {width} x {height}, more than the limit of {limit} pixels."
-
-
-def _image_tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(ImageOps.exif_transpose(image).convert("RGB"))).permute(2, 0, 1)
-
-
-def _read_image_frames(path: LocalFile, image: Image.Image, choose: Callable[[int], list[int]]) -> VideoFrames:
-    """A still image as one frame; an animation as a video, sampled by frame number."""
-    available, step = _animation(path, image)
-    indices = choose(available) if available > 1 else [0]
-    wanted = list(dict.fromkeys(indices))
-    _check_memory(path, image.width, image.height, len(wanted))
-    return VideoFrames(
-        frames=_stack(zip(wanted, _pictures(path, image, wanted), strict=True), indices),
-        timestamps=[index * step for index in indices],
-        indices=indices,
-        num_available=available,
-        duration=available * step if available > 1 else 0.0,
-        backend="pillow",
-        decoded=len(wanted),
-    )
-
-
-def _stack(pictures: Iterable[tuple[int, torch.Tensor]], indices: Sequence[int]) -> torch.Tensor:
-    """Numbered pictures (3, H, W) of one size as frames (F, 3, H, W), without holding all of them a second time."""
-    frames = None
-    for number, picture in pictures:
-        if frames is None:
-            frames = picture.new_empty(len(indices), *picture.shape)
-        frames[[row for row, index in enumerate(indices) if index == number]] = picture
-    return frames
-
-
-def _animation(path: LocalFile, image: Image.Image) -> tuple[int, float]:
-    """Number of frames of an animation (GIF, WebP, PNG) and the time between them in seconds; 1 for a still image."""
-    with path.budget.charged():
-        # Of the other formats, further pictures are pages, previews or the other eye's.
-        available = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG") else 1
-    return available, image.info.get("duration", 0) / 1000 or 0.1
-
-
-def _pictures(path: LocalFile, image: Image.Image, indices: Iterable[int]) -> Iterator[torch.Tensor]:
-    """Frames of an animation, by ascending numbers."""
-    for index in indices:
-        with path.budget.charged():
-            while image.tell() < index:
-                image.seek(image.tell() + 1)  # each is drawn over the one before
-                path.budget.check_time()
-        yield _image_tensor(image)
-
-
-def _read_folder(folder: LocalFile, choose: Callable[[int], list[int]]) -> VideoFrames:
-    """Frames out of a folder of extracted ones, a second apart; only the chosen files are opened."""
-    files = list_frame_files(folder)
-    indices = choose(len(files))
-    wanted = list(dict.fromkeys(indices))
-
-    def pictures() -> Iterator[tuple[int, torch.Tensor]]:
-        shape = None
-        for index in wanted:
-            path = str(files[index])
-            picture = read_image(LocalFile(path, path, folder.budget.limits))
-            if shape is None:
-                shape = picture.shape
-                _check_memory(folder, shape[2], shape[1], len(wanted))
-            if picture.shape != shape:
-                raise MediaError(f"{folder.name} holds frames of different sizes.")
-            yield index, picture
-
-    return VideoFrames(
-        frames=_stack(pictures(), indices),
-        timestamps=[float(index) for index in indices],
-        indices=indices,
-        num_available=len(files),
-        duration=float(len(files)),
-        backend="pillow",
-        decoded=len(wanted),
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Video
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -321,11 +172,11 @@ def read_frames(
     with open_source(source) as path:
         name = path.name
         if os.path.isdir(path):
-            return _read_folder(path, choose)
-        image = _open_image(path, name)
+            return read_folder(path, choose)
+        image = open_image(path, name)
         if image is not None:
-            with image, _damage_of_image(name):
-                return _read_image_frames(path, image, choose)
+            with image, damage_of_image(name):
+                return read_image_frames(path, image, choose)
         with _video_track(path, name, head=num_frames + 32, thorough=backend not in (None, "pyav")) as track:
             indices = choose(track.num_frames)
             moments = _moments(track, indices, num_frames)
@@ -333,10 +184,10 @@ def read_frames(
             size = 3 * stream.width * stream.height * len(moments)
             if size <= path.budget.limits.read_bytes // 2:  # as they are held twice for a moment
                 reading, reader = read_with_backends(track, list(moments.values()), backend)
-                frames = _stack(zip(moments, reading.frames, strict=True), indices)
+                frames = stack_pictures(zip(moments, reading.frames, strict=True), indices)
             else:
                 if shrink is None:
-                    _check_memory(path, stream.width, stream.height, len(moments))
+                    check_memory(path, stream.width, stream.height, len(moments))
                 (frames, reading), reader = _read_one_by_one(track, moments, indices, shrink), "pyav"
     if reading.damage or track.truncated:
         _warn(name, f"is damaged ({reading.damage})" if reading.damage else "ends early")
@@ -367,7 +218,7 @@ def _read_one_by_one(
                 reading.times.append(time)
                 yield index, picture if shrink is None else shrink(picture)
 
-        frames = _stack(pictures(), indices)
+        frames = stack_pictures(pictures(), indices)
         reading.damage, reading.decoded = cursor.damage, cursor.decoded
     return frames, reading
 
@@ -396,11 +247,11 @@ def iterate_frames(source: MediaSource, count: Callable[[int, float], int]) -> I
             for index in choose(len(files), float(len(files))):
                 yield read_image(files[index])
             return
-        image = _open_image(path, name)
+        image = open_image(path, name)
         if image is not None:
-            with image, _damage_of_image(name):
-                available, step = _animation(path, image)
-                yield from _pictures(path, image, choose(available, available * step))
+            with image, damage_of_image(name):
+                available, step = animation(path, image)
+                yield from animation_pictures(path, image, choose(available, available * step))
             return
         with _video_track(path, name, head=96) as track:
             indices = choose(track.num_frames, track.duration)
@@ -419,7 +270,7 @@ def _video_track(path: str, name: str, head: int, thorough: bool = False) -> Ite
         if stream is None:
             raise NoVideoError(f"{name} has no video track{', only sound' if container.streams.audio else ''}.")
         if stream.width * stream.height > MAX_VIDEO_PIXELS:
-            raise MediaError(_too_large(name, stream.width, stream.height, MAX_VIDEO_PIXELS))
+            raise MediaError(too_large(name, stream.width, stream.height, MAX_VIDEO_PIXELS))
         track = survey(container, stream, path, name, head, thorough)
         if track is None:
             raise MediaError(f"{name} has a track of video, but nothing is in it.")
@@ -539,7 +390,7 @@ def _read_wave(file: wave.Wave_read, parts: Sequence[tuple[float, float]], as_li
 def _survey_audio(path: str, name: str) -> tuple[Track, AudioInfo] | None:
     if os.path.isdir(path):
         return None
-    if (image := _open_image(path, name)) is not None:
+    if (image := open_image(path, name)) is not None:
         image.close()
         return None
     with open_container(path, name) as container:
