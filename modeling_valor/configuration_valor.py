@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import SubConfigSpec
 
+from .configuration_checks import check_values
 from .tokenization_valor import TASK_PROMPTS, encode_prompts, load_tokenizer, special_token_ids, translate_prompts
 
 
@@ -79,6 +80,7 @@ class ValorTextConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """The hidden size must be a multiple of the number of attention heads."""
+        check_values(self)
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
@@ -128,6 +130,7 @@ class ValorVideoSwinConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Stages must agree in number, and each width must be a multiple of the stage's heads."""
+        check_values(self)
         if len(self.depths) != len(self.num_heads):
             raise ValueError(
                 f"`depths` ({self.depths}) and `num_heads` ({self.num_heads}) must have one entry per stage."
@@ -168,6 +171,7 @@ class ValorAudioConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Heads must divide the width, and a spectrogram must hold at least one patch."""
+        check_values(self)
         if self.hidden_size % self.num_attention_heads != 0:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of `num_attention_heads` "
@@ -328,6 +332,13 @@ class ValorConfig(PreTrainedConfig):
             )
         return config
 
+    def validate_values(self):
+        """Sizes, rates and deviations must be numbers that a model can have, also those of encoders of transformers."""
+        check_values(self)
+        check_values(self.vision_config, "vision_config.")
+        if self.text_encoder_config is not None:
+            check_values(self.text_encoder_config, "text_encoder_config.")
+
     def validate_vision(self):
         """The vision encoder must encode images, each by itself and whole, or be the Video Swin of this package."""
         vision = self.vision_config
@@ -337,7 +348,7 @@ class ValorConfig(PreTrainedConfig):
                 "tokens of every single frame: an encoder of images, such as 'clip_vision_model', 'siglip_vision_model', "
                 "'vit', 'dinov2' or 'convnext', or 'valor_video_swin' is accepted."
             )
-        if getattr(vision, "mask_ratio", 0):
+        if vision.model_type == "vit_mae" and vision.mask_ratio > 0:
             raise ValueError(
                 f"The vision encoder {vision.model_type!r} would hide {vision.mask_ratio:.0%} of each frame at random: set "
                 "its `mask_ratio` to 0."
@@ -442,8 +453,8 @@ def vision_fields(
         found = config_fields(getattr(config, "vision_config", config))
     if found["model_type"] == "clip_vision_model" and "image_size" in given:
         found["image_size"] = given["image_size"]  # its positions are resized
-    if "mask_ratio" in found:
-        found["mask_ratio"] = 0.0  # of the pretraining of masked autoencoders
+    if found["model_type"] == "vit_mae":
+        found["mask_ratio"] = 0.0  # all patches are seen, unlike in its pretraining
     same = given.get("model_type", found["model_type"]) == found["model_type"]
     return {**given, **found} if same else found
 

@@ -16,6 +16,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 from transformers.processing_utils import AudioKwargs
 from transformers.utils import TensorType, logging
 
+from .configuration_checks import PROCESSOR_RANGES, check_ranges
 from .media import (
     MediaError,
     MediaLimits,
@@ -90,6 +91,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         self.std = std
         self.max_whole_seconds = max_whole_seconds
         self.media_limits = MediaLimits.checked(media_limits)
+        check_ranges(self, PROCESSOR_RANGES)
 
     def __call__(
         self,

@@ -26,6 +26,7 @@ from transformers.utils import logging
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
+from .configuration_checks import PROCESSOR_RANGES, check_ranges
 from .media import (
     MediaError,
     MediaLimits,
@@ -112,6 +113,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
 
     def __init__(self, **kwargs: Unpack[ValorVideoProcessorKwargs]):
         super().__init__(**kwargs)
+        check_ranges(self, PROCESSOR_RANGES)
         self.media_limits = MediaLimits.checked(self.media_limits)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[ValorVideoProcessorKwargs]) -> BatchFeature:
@@ -139,6 +141,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
             TypeError: an argument of another name.
         """
         validate_typed_dict(self.valid_kwargs, kwargs)
+        check_ranges(kwargs, PROCESSOR_RANGES)
         if isinstance(kwargs.get("generator"), int):
             kwargs["generator"] = torch.Generator().manual_seed(kwargs["generator"])
         return_tensors = kwargs.pop("return_tensors", None)
