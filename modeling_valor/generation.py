@@ -203,6 +203,9 @@ class ValorGenerationMixin(GenerationMixin):
         prepared, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
         if requested_option("length_penalty", kwargs, generation_config, self.generation_config) is None:
             prepared.length_penalty = 0.0  # sums of log-probabilities, where transformers would fill in means
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(prepared, name) is None:
+                setattr(prepared, name, getattr(self.config.get_text_config(decoder=True), name))
         return prepared, model_kwargs
 
     def prepare_inputs_for_generation(

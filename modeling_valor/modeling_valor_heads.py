@@ -1,17 +1,22 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """VALOR at work: pretraining, retrieval, captioning and question answering (sections 4.2 and 4.3)."""
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.loading_report import LoadStateDictInfo
 
 from .alignment import mean_of_groups, mean_over_ranks
 from .captioning import (
@@ -26,6 +31,15 @@ from .configuration_valor import CAPTIONING_GROUPS, ValorConfig
 from .generation import GROUP_OF_MODALITIES, ValorGenerationMixin
 from .modeling_valor import ValorModel, ValorOutput, ValorPreTrainedModel
 from .modeling_valor_text import ValorConditions
+
+
+LM_HEAD_KEYS = [
+    f"lm_head.{name}" for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "decoder.bias")
+]
+"""Parameters of [`ValorLMHead`], without its matrix, which is the word embedding."""
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+"""Arguments of `from_pretrained` that say where and how files are fetched."""
 
 
 @dataclass
@@ -64,105 +78,8 @@ class ValorLMHead(nn.Module):
         return self.decoder(self.norm(self.activation_fn(self.dense(hidden_states))))
 
 
-class ValorForRetrieval(ValorPreTrainedModel):
-    """
-    VALOR for text-to-video, text-to-audio and text-to-audiovisual retrieval (section 4.3).
-
-    A decoder that comes with the checkpoint is kept, but not used.
-    """
-
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
-
-    def __init__(self, config: ValorConfig):
-        super().__init__(config)
-        self.valor = ValorModel(config)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.valor.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding):
-        self.valor.set_input_embeddings(value)
-
-    def get_text_embeds(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_text_embeds`]."""
-        return self.valor.get_text_embeds(*args, **kwargs)
-
-    def get_video_embeds(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_video_embeds`]."""
-        return self.valor.get_video_embeds(*args, **kwargs)
-
-    def get_audio_embeds(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_audio_embeds`]."""
-        return self.valor.get_audio_embeds(*args, **kwargs)
-
-    def get_text_features(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_text_features`]."""
-        return self.valor.get_text_features(*args, **kwargs)
-
-    def get_video_features(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_video_features`]."""
-        return self.valor.get_video_features(*args, **kwargs)
-
-    def get_audio_features(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_audio_features`]."""
-        return self.valor.get_audio_features(*args, **kwargs)
-
-    def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """See [`ValorModel.embed_texts`]."""
-        return self.valor.embed_texts(texts)
-
-    def embed_media(self, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """See [`ValorModel.embed_media`]."""
-        return self.valor.embed_media(media)
-
-    def score(
-        self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
-    ) -> torch.FloatTensor:
-        """See [`ValorModel.score`]."""
-        return self.valor.score(texts, media, group)
-
-    def compute_similarity(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.compute_similarity`]."""
-        return self.valor.compute_similarity(*args, **kwargs)
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
-        alignment_groups: Sequence[str] | None = None,
-        return_loss: bool | None = True,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> ValorOutput:
-        r"""
-        As [`ValorModel.forward`]; the loss is the mean over the groups asked for (section 4.3: the one of the task).
-
-        There is no loss where the inputs are not pairs: for one modality alone, or for more texts than videos.
-        """
-        inputs = {"text": input_ids, "video": pixel_values_videos, "audio": input_features}
-        sizes = {name: len(value) for name, value in inputs.items() if value is not None}
-        groups = self.config.select_groups("alignment_groups", alignment_groups, list(sizes))
-        return_loss = return_loss and bool(groups) and len(set(sizes.values())) == 1
-        return self.valor(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values_videos=pixel_values_videos,
-            frame_mask=frame_mask,
-            input_features=input_features,
-            audio_mask=audio_mask,
-            alignment_groups=alignment_groups,
-            return_loss=return_loss,
-            **kwargs,
-        )
-
-
 class ValorDecoderModel(ValorPreTrainedModel):
-    """What captioning, question answering and pretraining share: the decoder with its head."""
+    """What all heads share: the decoder with its prediction head, and how it decodes. A checkpoint of one serves all."""
 
     _tied_weights_keys = {"lm_head.decoder.weight": "valor.text_model.embeddings.word_embeddings.weight"}
 
@@ -170,7 +87,26 @@ class ValorDecoderModel(ValorPreTrainedModel):
         super().__init__(config)
         self.valor = ValorModel(config)
         self.lm_head = ValorLMHead(config)
+        if not self.can_generate():
+            # That of the checkpoint, kept for the heads that can and are made of this one or of what it saves
+            self.generation_config: GenerationConfig | None = None
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *args, **kwargs):
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if not cls.can_generate() and pretrained_model_name_or_path is not None:
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            with suppress(OSError):  # there is none in the checkpoint
+                model.generation_config = GenerationConfig.from_pretrained(
+                    pretrained_model_name_or_path, **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+                )
+        return loaded
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if not self.can_generate() and self.generation_config is not None and is_main_process:
+            self.generation_config.save_pretrained(save_directory)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.valor.get_input_embeddings()
@@ -325,6 +261,98 @@ class ValorDecoderModel(ValorPreTrainedModel):
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
             captioning_losses=losses,
+        )
+
+
+class ValorForRetrieval(ValorDecoderModel):
+    """
+    VALOR for text-to-video, text-to-audio and text-to-audiovisual retrieval (section 4.3).
+
+    A decoder head that comes with the checkpoint is kept and saved, but not used. Of a checkpoint without one nothing is
+    missed, and what stands in its place is not saved, so that nobody takes it for a captioner's.
+    """
+
+    _keys_to_ignore_on_load_missing = LM_HEAD_KEYS
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: LoadStateDictInfo) -> None:
+        if not loading_info.missing_keys.isdisjoint(LM_HEAD_KEYS):
+            self._keys_to_ignore_on_save.update(LM_HEAD_KEYS)
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+
+    def get_text_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_text_embeds`]."""
+        return self.valor.get_text_embeds(*args, **kwargs)
+
+    def get_video_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_video_embeds`]."""
+        return self.valor.get_video_embeds(*args, **kwargs)
+
+    def get_audio_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_audio_embeds`]."""
+        return self.valor.get_audio_embeds(*args, **kwargs)
+
+    def get_text_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_text_features`]."""
+        return self.valor.get_text_features(*args, **kwargs)
+
+    def get_video_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_video_features`]."""
+        return self.valor.get_video_features(*args, **kwargs)
+
+    def get_audio_features(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.get_audio_features`]."""
+        return self.valor.get_audio_features(*args, **kwargs)
+
+    def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See [`ValorModel.embed_texts`]."""
+        return self.valor.embed_texts(texts)
+
+    def embed_media(self, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See [`ValorModel.embed_media`]."""
+        return self.valor.embed_media(media)
+
+    def score(
+        self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
+    ) -> torch.FloatTensor:
+        """See [`ValorModel.score`]."""
+        return self.valor.score(texts, media, group)
+
+    def compute_similarity(self, *args, **kwargs) -> torch.FloatTensor:
+        """See [`ValorModel.compute_similarity`]."""
+        return self.valor.compute_similarity(*args, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.FloatTensor | None = None,
+        frame_mask: torch.BoolTensor | None = None,
+        input_features: torch.FloatTensor | None = None,
+        audio_mask: torch.BoolTensor | None = None,
+        alignment_groups: Sequence[str] | None = None,
+        return_loss: bool | None = True,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ValorOutput:
+        r"""
+        As [`ValorModel.forward`]; the loss is the mean over the groups asked for (section 4.3: the one of the task).
+
+        There is no loss where the inputs are not pairs: for one modality alone, or for more texts than videos.
+        """
+        inputs = {"text": input_ids, "video": pixel_values_videos, "audio": input_features}
+        sizes = {name: len(value) for name, value in inputs.items() if value is not None}
+        groups = self.config.select_groups("alignment_groups", alignment_groups, list(sizes))
+        return_loss = return_loss and bool(groups) and len(set(sizes.values())) == 1
+        return self.valor(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values_videos=pixel_values_videos,
+            frame_mask=frame_mask,
+            input_features=input_features,
+            audio_mask=audio_mask,
+            alignment_groups=alignment_groups,
+            return_loss=return_loss,
+            **kwargs,
         )
 
 
@@ -587,10 +615,37 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
         )
 
 
+def as_head(model: ValorPreTrainedModel, head_class: type[ValorDecoderModel]) -> ValorDecoderModel:
+    """
+    The model as a `head_class`, such as `ValorForCaptioning` for a `ValorForPreTraining`.
+
+    It is made of the model's own `valor` and `lm_head`: nothing is copied or moved, so it follows every later change of
+    the weights. Takes some milliseconds, as the head's own modules are made on the meta device.
+
+    Raises:
+        ValueError: the model has no `lm_head`.
+    """
+    if isinstance(model, head_class) and type(model).forward is head_class.forward:  # not a `ValorForMultitask`
+        return model
+    if not hasattr(model, "lm_head") or not model._keys_to_ignore_on_save.isdisjoint(LM_HEAD_KEYS):
+        raise ValueError(
+            f"{type(model).__name__} has no decoder head, so it cannot write text. Load the checkpoint as "
+            f"{head_class.__name__} or ValorForPreTraining."
+        )
+    with torch.device("meta"), no_init_weights():
+        head = head_class(model.config)
+    head.valor, head.lm_head = model.valor, model.lm_head
+    if model.generation_config is not None:
+        head.generation_config = model.generation_config
+    head.training = model.training
+    return head
+
+
 __all__ = [
     "ValorForCaptioning",
     "ValorForPreTraining",
     "ValorForPreTrainingOutput",
     "ValorForQuestionAnswering",
     "ValorForRetrieval",
+    "as_head",
 ]

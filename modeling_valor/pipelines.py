@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset
-from transformers import Pipeline
+from transformers import Pipeline, PreTrainedModel
 from transformers.pipelines.base import build_pipeline_init_args
 from transformers.utils import ModelOutput, add_end_docstrings, logging
 
 from .feature_extraction_valor import is_waveform
 from .media import media_source
+from .modeling_valor import ValorPreTrainedModel
+from .modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
 from .processing_valor import MASKS
 from .video_processing_valor import has_metadata
 
@@ -37,14 +39,16 @@ class AudiovisualPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    model_names: list[str] = []
-    """Classes of models that the pipeline is made for."""
+    head_class: type[ValorDecoderModel]
+    """The class of models that write the texts."""
     text_key = "generated_text"
     """Key of the text in the results."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.check_model_type(self.model_names)
+    def __init__(self, model: PreTrainedModel, *args, **kwargs):
+        # Any other head of the same checkpoint, such as `ValorForPreTraining`, has all that it takes
+        super().__init__(
+            as_head(model, self.head_class) if isinstance(model, ValorPreTrainedModel) else model, *args, **kwargs
+        )
 
     def _sanitize_parameters(
         self,
@@ -225,7 +229,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
     ```
     """
 
-    model_names = ["ValorForCaptioning", "ValorForPreTraining"]
+    head_class = ValorForCaptioning
 
     def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
         """
@@ -269,7 +273,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
     ```
     """
 
-    model_names = ["ValorForQuestionAnswering"]
+    head_class = ValorForQuestionAnswering
     text_key = "answer"
 
     def __call__(

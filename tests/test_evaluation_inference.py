@@ -300,9 +300,9 @@ def test_a_head_shares_the_modules_of_the_model_that_is_trained(model):
     assert with_head(head, ValorForCaptioning) is head
 
 
-def test_retrieval_models_cannot_write(processor, samples):
+def test_models_without_a_decoder_head_cannot_write(processor, samples):
     with pytest.raises(ValueError, match="no decoder head"):
-        evaluate_captioning(tiny_model(ValorForRetrieval), processor, samples)
+        evaluate_captioning(tiny_model(ValorModel), processor, samples)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from test_processing_valor import write_clip
 
-from modeling_valor import ValorForPreTraining, ValorForRetrieval, ValorProcessor
+from modeling_valor import ValorForPreTraining, ValorModel, ValorProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.failures import Failure
@@ -197,7 +197,7 @@ def test_broken_files_are_named_in_the_results(checkpoint, tmp_path, capsys):
 
 
 def test_what_cannot_be_measured_is_said_in_a_sentence(world, checkpoint, tmp_path, capsys):
-    ValorForRetrieval.from_pretrained(checkpoint).save_pretrained(tmp_path / "retrieval")
+    ValorModel.from_pretrained(checkpoint).save_pretrained(tmp_path / "retrieval")
     ValorProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / "retrieval")
     assert main(arguments("captioning", world, str(tmp_path / "retrieval"), tmp_path)) == 1
     assert "no decoder head" in capsys.readouterr().err

@@ -7,10 +7,16 @@ import pytest
 import torch
 from media_files import write_video, write_wav
 from test_processing_valor import render_clips
-from transformers import pipeline
+from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorProcessor
+from modeling_valor import (
+    ValorForCaptioning,
+    ValorForPreTraining,
+    ValorForQuestionAnswering,
+    ValorForRetrieval,
+    ValorProcessor,
+)
 
 
 TASKS = {"audiovisual-captioning": "generated_text", "audiovisual-question-answering": "answer"}
@@ -301,6 +307,22 @@ def test_pipeline_is_built_from_objects(folder, captioner, clips):
 def test_half_precision_model_gets_half_precision_inputs(folder, clips):
     built = pipeline("audiovisual-captioning", model=folder, dtype=torch.bfloat16, device="cpu", max_new_tokens=2)
     assert isinstance(built(clips["both"])[0]["generated_text"], str)
+
+
+@pytest.mark.parametrize("cls", [ValorForPreTraining, ValorForRetrieval, ValorForQuestionAnswering])
+def test_any_head_of_a_checkpoint_makes_a_pipeline(folder, captioner, answerer, clips, cls):
+    built = [
+        pipeline(task, model=cls.from_pretrained(folder), processor=captioner.processor, max_new_tokens=4)
+        for task in TASKS
+    ]
+    assert built[0](clips["both"]) == captioner(clips["both"], max_new_tokens=4)
+    assert built[1](clips["both"], question=QUESTION) == answerer(clips["both"], question=QUESTION)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_without_a_head_is_refused_by_pipelines(folder, captioner, task):
+    with pytest.raises(ValueError, match="ValorModel has no decoder head"):
+        pipeline(task, model=AutoModel.from_pretrained(folder), processor=captioner.processor)
 
 
 def test_real_video_is_captioned(captioner, shared):

@@ -14,15 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
-from transformers.initialization import no_init_weights
 
 from ..configuration_valor import ALIGNMENT_GROUPS
 from ..data.failures import Failure
 from ..data.samples import Question, Sample
 from ..data.text import clean_caption, clean_question
 from ..modeling_valor import ValorModel
-from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
+from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
 from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
 from .answers import answer_accuracy
@@ -83,30 +81,9 @@ def base_model(model: nn.Module) -> ValorModel:
     return model if isinstance(model, ValorModel) else model.valor
 
 
-def with_head(model: nn.Module, head_class: type[PreTrainedModel]) -> PreTrainedModel:
-    """
-    The model as a `head_class`, such as `ValorForCaptioning` for a `ValorForPreTraining` that is being trained.
-
-    It is made of the model's own `valor` and `lm_head`: nothing is copied or moved, so it follows every later change of
-    the weights. Takes some milliseconds, as the head's own modules are made on the meta device.
-
-    Raises:
-        ValueError: the model has no `lm_head`.
-    """
-    model = unwrapped(model)
-    if isinstance(model, head_class) and type(model).forward is head_class.forward:  # not a `ValorForMultitask`
-        return model
-    if not hasattr(model, "lm_head"):
-        raise ValueError(
-            f"{type(model).__name__} has no decoder head, so it cannot write text. Load the checkpoint as "
-            f"{head_class.__name__} or ValorForPreTraining."
-        )
-    with torch.device("meta"), no_init_weights():
-        head = head_class(model.config)
-    head.valor, head.lm_head = model.valor, model.lm_head
-    if getattr(model, "generation_config", None) is not None:
-        head.generation_config = model.generation_config
-    return head
+def with_head(model: nn.Module, head_class: type[ValorDecoderModel]) -> ValorDecoderModel:
+    """The model, or what wraps it for training, as a `head_class`; see [`as_head`]."""
+    return as_head(unwrapped(model), head_class)
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def load_checkpoint(
         raise ValueError(f"The checkpoint {name} cannot be loaded: {error}") from error
     if any(key.startswith("lm_head.") for key in info["missing_keys"]):
         raise ValueError(
-            f"{name} has no decoder head (lm_head), so it cannot write text: it was saved from a model for retrieval. "
+            f"{name} has no decoder head (lm_head), so it cannot write text: it was saved without one. "
             "Measure retrieval, or give a checkpoint of pretraining, captioning or question answering."
         )
     processor = ValorProcessor.from_pretrained(name)

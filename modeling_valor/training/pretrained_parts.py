@@ -29,6 +29,7 @@ from ..conversion.tensors import new_name
 from ..feature_extraction_valor import ValorFeatureExtractor
 from ..modeling_valor import ValorModel, ValorPreTrainedModel
 from ..modeling_valor_audio import resize_position_embedding
+from ..modeling_valor_heads import ValorForRetrieval
 from ..processing_valor import ValorProcessor
 from ..tokenization_valor import TASK_PROMPTS, load_tokenizer, translate_prompts
 from ..video_processing_valor import ValorVideoProcessor
@@ -151,7 +152,8 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
         ValueError: the checkpoint is not a BERT, or has another size.
     """
     bert, missing = _load(AutoModelForMaskedLM, checkpoint, load_part_config(checkpoint, "bert"), optional="cls.")
-    if missing and hasattr(model, "lm_head"):
+    has_head = hasattr(model, "lm_head") and not isinstance(model, ValorForRetrieval)  # which only keeps one
+    if missing and has_head:
         logger.warning(f"{checkpoint} has no head that predicts words: the model's starts from random values.")
     text_encoder = model.valor.text_encoder
     tensors = {}
@@ -164,8 +166,7 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
         for prefix, new_prefix in BERT_HEAD_NAMES.items():
             if key.startswith(prefix) and not missing:
                 tensors[key.replace(prefix, new_prefix)] = tensor
-    own = model.state_dict().keys()
-    tensors = {key: tensor for key, tensor in tensors.items() if key.startswith("valor.") or key in own}
+    tensors = {key: tensor for key, tensor in tensors.items() if has_head or key.startswith("valor.")}
     _copy(model, tensors, checkpoint)
     return set(tensors)
 
