@@ -169,7 +169,14 @@ def test_the_settings_in_force_are_said_and_no_local_path_is(report, samples, tm
         text = re.sub(r"\s+", " ", Page(page).text)
         assert "frames of each video2" in text and "5.12 s clips of each sound1" in text
         assert "checkpointmine (c0ffee)" in text and re.search(r"date\d{4}-\d\d-\d\d", text) and "torch 2" in text
-        assert "Clips that could not be read: 1" in text and "broken: broken.mp4" in text
+        assert "Could not be read: 1" in text and "broken: broken.mp4" in text
+
+
+def test_clips_that_some_modalities_lack_are_named(report, samples):
+    silent = Sample("silent", torch.zeros(2, 3, 32, 32, dtype=torch.uint8), None, ("nothing",))
+    page = Page(html_page(report("captioning", [samples[1], silent], modalities="av,a")))
+    (line,) = (line for line in page.text.splitlines() if line.startswith("silent: "))
+    assert line.endswith("(sound alone)") and "Could not be read: 1" in page.text
 
 
 def report_of(metrics, task="captioning", **others):

@@ -74,6 +74,7 @@ def html_page(report: Report) -> str:
     sections = build_sections(report)
     media = _media_of(report, sections)
     columns, rows = figure_table(report)
+    failures = list(_failures(report))
     return environment.get_template("page.html.jinja").render(
         marker=Markup(MARKER),
         style=style,
@@ -86,8 +87,8 @@ def html_page(report: Report) -> str:
         rows=rows,
         cells=cells,
         notes=notes(report),
-        failures=list(_failures(report))[:_FAILURES],
-        num_failures=len(report.evaluation.failures),
+        failures=failures[:_FAILURES],
+        num_failures=len(failures),
         charts=list(build_charts(report)),
         sections=sections,
         places=media.places,
@@ -138,11 +139,13 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _failures(report: Report) -> Iterator[str]:
-    """A line for each clip that could not be read; of paths the last part."""
+    """A line for each clip that could not be read, with any of the modalities; of paths the last part."""
     samples = {sample.id: sample for sample in report.samples}
-    for failure in report.evaluation.failures:
-        line, sample = named_reason(failure), samples.get(failure.id)
-        yield line if sample is None else without_folders(line, sample)
+    for part in (report, *report.beside):
+        with_what = f" ({MODALITIES[part.recipe.modalities]})" if report.beside else ""
+        for failure in part.evaluation.failures:
+            line, sample = named_reason(failure), samples.get(failure.id)
+            yield (line if sample is None else without_folders(line, sample)) + with_what
 
 
 def _media_of(report: Report, sections: list[Section]) -> ClipMedia:
