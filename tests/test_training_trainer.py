@@ -32,7 +32,10 @@ def messages(monkeypatch):
     texts = []
     handler = logging.Handler()
     handler.emit = lambda record: texts.append(record.getMessage())
-    loggers = [logging.getLogger(name) for name in ("transformers.trainer", "modeling_valor.training.trainer")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("transformers.trainer", "transformers.trainer_utils", "modeling_valor.training.trainer")
+    ]
     for logger in loggers:
         logger.addHandler(handler)
     yield texts

@@ -86,6 +86,9 @@ class ValorTrainer(Trainer):
             if args.max_steps <= 0:
                 steps = math.ceil(self.epoch_batches / args.gradient_accumulation_steps)
                 args.max_steps = max(1, round(args.num_train_epochs * steps))
+            for name in ("logging_steps", "eval_steps", "save_steps"):
+                if (share := getattr(args, name)) is not None and share < 1:
+                    setattr(args, name, math.ceil(share * args.max_steps))  # as the state of a checkpoint has it
             self.run_record = describe_run(model, args, train_dataset.sources)
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset={}, **kwargs)
         self.evaluations = evaluations or {}
