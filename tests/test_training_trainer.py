@@ -292,8 +292,8 @@ def test_the_same_run_resumes_without_differences_and_without_a_false_alarm(tmp_
     ("tasks", "samples", "config", "message"),
     [
         (("pretraining",), 8, {}, r"another task \(retrieval\) than this one \(pretraining\)"),
-        (("retrieval",), 6, {}, r"another data \(8 samples, digest \w+\) than this one \(6 samples"),
-        (("retrieval",), small_samples(8, seed=1), {}, r"another data \(8 samples, digest \w+\) than this one \(8"),
+        (("retrieval",), 6, {}, r"another dataset \(8 samples, digest \w+\) than this one \(6 samples"),
+        (("retrieval",), small_samples(8, seed=1), {}, r"another dataset \(8 samples, digest \w+\) than this one \(8"),
         (("retrieval",), 8, {"projection_dim": 8}, r"another model \(ValorForRetrieval, parameters \w+\) than"),
     ],
 )
@@ -312,7 +312,9 @@ def test_a_finished_run_that_is_started_again_trains_nothing(finished, tmp_path,
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-3}
     trainer = make_trainer(folder, processor, **options)
     assert trainer.load_finished()
-    assert messages[-1].startswith("The training has ended at step 4 of 4: nothing is trained, from")
+    end = f"{folder} has the end of this training, step 4: nothing is left to train. All settings are the same."
+    assert messages[-1] == end
+    assert trainer.state.global_step == 4 and trainer.state.epoch == 1  # what is measured now is of this step
     assert_same_weights(weights(trainer), expected, rtol=0, atol=0)
     # Its last checkpoint has no step left, and no zeros for results
     resumed = make_trainer(tmp_path, processor, **options)

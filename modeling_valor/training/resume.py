@@ -128,7 +128,7 @@ def check_same_run(folder: str | os.PathLike, run: Mapping[str, Any]) -> str:
         before = json.loads(Path(folder, TRAINING_RUN_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return f"Whether it is of this run cannot be checked: it has no readable {TRAINING_RUN_NAME}."
-    for part, names in (("tasks", "task"), ("model", "model"), ("data", "data")):
+    for part, names in (("tasks", "task"), ("model", "model"), ("data", "dataset")):
         if before.get(part) != run[part]:
             old, new = (_in_words(part, record.get(part)) for record in (before, run))
             raise ValueError(

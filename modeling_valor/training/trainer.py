@@ -16,8 +16,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, unwrap_peft_model
 from transformers.utils import logging
 
@@ -382,7 +383,8 @@ class ValorTrainer(Trainer):
         first_step = 0
         if resume_from_checkpoint:
             first_step = global_step(resume_from_checkpoint)
-            self.say_resume(f"Resuming at step {first_step} of {self.args.max_steps}", resume_from_checkpoint)
+            what = f"Resuming at step {first_step} of {self.args.max_steps}, from {os.fspath(resume_from_checkpoint)}."
+            self.say_resume(what, resume_from_checkpoint)
         # DeepSpeed has taken the step already when its gradient can be looked at
         tolerated = 1 if self.is_deepspeed_enabled else self.args.max_nonfinite_steps
         self.nonfinite = NonfiniteSteps(max(1, min(tolerated, self.args.max_steps - first_step)))
@@ -412,7 +414,8 @@ class ValorTrainer(Trainer):
         steps = global_step(folder)
         if steps < self.args.max_steps or not Path(folder, TRAINING_RUN_NAME).exists():
             return False
-        self.say_resume(f"The training has ended at step {steps} of {self.args.max_steps}: nothing is trained", folder)
+        self.say_resume(f"{folder} has the end of this training, step {steps}: nothing is left to train.", folder)
+        self.state = TrainerState.load_from_json(os.path.join(folder, TRAINER_STATE_NAME))
         if unwrap_peft_model(self.model) is not self.model:
             self._load_from_checkpoint(folder)
         else:
@@ -425,7 +428,7 @@ class ValorTrainer(Trainer):
         """One line on a run that goes on, after checking that it is the same one."""
         differences = check_same_run(folder, self.run_record)
         if self.is_world_process_zero():
-            logger.warning(f"{what}, from {os.fspath(folder)}. {differences}")
+            logger.warning(f"{what} {differences}")
 
 
 def complete_state(optimizer: torch.optim.Optimizer) -> None:
