@@ -39,10 +39,7 @@ _KINDS = {"video": "video", "audio": "sound"}
 BEYOND_THE_END = 2**48
 """A time stamp after any track's last, in any time base."""
 
-_SMALL, _LARGE = (
-    2**26,
-    2**30,
-)  # bytes: all packets are passed of small files, and without an index of all but large ones
+_SMALL = 2**26  # bytes of a file of which all packets are passed
 
 
 class Entry(NamedTuple):
@@ -152,8 +149,8 @@ def survey(
     """Where a stream begins and ends, as its packets say; nothing is decoded. None for a stream without packets.
 
     What the container says of duration and frame count is often missing (Matroska, fragments) or untrue (truncation),
-    so all packets are passed. Of a large file that lists its key frames, the first `head` packets and those after its
-    last key frame are enough, unless the survey has to be `thorough`.
+    so all packets are passed. Of a file over 64 MiB that lists its key frames, the first `head` packets and those after
+    its last key frame are enough, unless the survey has to be `thorough`.
     """
     budget = budget_of(path, name)
     with budget.charged():
@@ -172,19 +169,18 @@ def _survey(
     family = container.format.name.split(",")[0]
     promised = (container.duration or 0) / 1e6 if family in _MEASURED else 0.0
     size = os.path.getsize(path)
-    complete = thorough or size <= _SMALL or (family not in INDEXED and size <= _LARGE)
-    first = last = _scan(container, stream, family, budget, None if complete else head)
-    if not complete and len(first.entries) == head:
+    limit = None if thorough or size <= _SMALL or family not in INDEXED else head
+    first = last = _scan(container, stream, family, budget, limit)
+    timing = _timing(stream, first.entries, family)
+    if len(first.entries) == limit:
         last = _scan_the_end(container, stream, family, budget)
-        if not last.entries or _falls_short(last.reach, promised):
+        if timing == "order" or not last.entries or _falls_short(last.reach, promised):
             with open_container(path, name) as again:
                 first = last = _scan(again, again.streams[stream.index], family, budget)
-    complete = first is last
-    entries = first.entries
+    complete, entries, tick = first is last, first.entries, float(stream.time_base)
     if not entries:
         return None
 
-    tick, timing = float(stream.time_base), _timing(stream, entries, family)
     stamps = [_stamp(entry, place, timing) for place, entry in enumerate(entries) if entry.is_shown]
     known = [stamp for stamp in stamps if stamp is not None]
     start = min(known, default=0)
@@ -323,14 +319,9 @@ def _scan_the_end(
     """The stream's packets from its last key frame on; none where the end cannot be reached."""
     try:
         container.seek(BEYOND_THE_END, stream=stream)
-        last = _scan(container, stream, family, budget)
-        if last.entries and family not in INDEXED:  # that was some last packet, not a key frame: take a few more
-            final = last.entries[0].pts or last.entries[0].dts or 0
-            container.seek(final - int(3.0 / stream.time_base), stream=stream)
-            last = _scan(container, stream, family, budget)
-        return last
     except av.FFmpegError:
         return _Scan([], 0.0, False)
+    return _scan(container, stream, family, budget)
 
 
 class Clock:

@@ -17,7 +17,7 @@ import torch
 from av.sidedata.sidedata import Type as SideDataType
 from transformers.utils import logging
 
-from .media_container import BEYOND_THE_END, INDEXED, MAX_VIDEO_PIXELS, Decoder, Track, open_container
+from .media_container import BEYOND_THE_END, MAX_VIDEO_PIXELS, Decoder, Track, open_container
 from .media_decord import decord
 from .media_limits import MediaError, reason
 
@@ -149,8 +149,6 @@ class Cursor(Decoder):
         here = (self.coming or self.shown or (self.track.start,))[0]
         if self.track.entries:
             return bisect_right(self.key_times, here) < bisect_right(self.key_times, moment)
-        if self.track.family not in INDEXED:
-            return moment - here > 5.0
         find = self.stream.index_entries.search_timestamp
         return find(int(here / self.time_base)) != find(int(moment / self.time_base))
 
@@ -175,7 +173,7 @@ class Cursor(Decoder):
                 return
 
     def _start_at_key_frame(self, moment: float) -> bool:
-        """Begins to decode at the next key frame, if it is one of the survey's and shown before a moment."""
+        """Begins to decode at the next key frame, if it is one of the survey's and something is shown by the moment."""
         packets = itertools.dropwhile(lambda packet: not packet.is_keyframe, self.packets())
         key = next(packets, None)
         if key is None or key.pts is None or key.pts * self.time_base > moment:
@@ -185,7 +183,7 @@ class Cursor(Decoder):
             return False
         is_first = bool(same) and same[0] is self.keys[0] and self.track.entries[0].is_key
         self._start(itertools.chain([key], packets), None if is_first else key.pts * self.time_base)
-        return True
+        return self.coming is not None and self.coming[0] <= moment
 
     def _start_anew(self) -> None:
         """Begins to decode at the beginning of the file, and seeks no more."""

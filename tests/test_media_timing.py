@@ -134,6 +134,25 @@ def test_every_backend_gives_what_decoding_in_order_gives(codec, kind, backend, 
         assert video.timestamps == pytest.approx([index / FPS for index in video.indices], abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("codec", "kind"),
+    [
+        ("h264", "mp4"),
+        ("h264_open", "mkv"),
+        ("h264_refresh", "mp4"),
+        ("h265_open", "mp4"),
+        ("h264", "avi"),
+        ("mpeg4", "avi"),
+    ],
+)
+def test_large_files_of_which_only_the_ends_are_surveyed_give_the_same(codec, kind, folder, monkeypatch):
+    path = write_film(folder / f"{codec}.{kind}", codec)
+    monkeypatch.setattr(media_container, "_SMALL", 0)
+    for wanted in COUNTS:
+        video = read_frames(path, wanted)
+        assert film_numbers(video) == video.indices == segment_indices(NUM_FRAMES, wanted)
+
+
 STEPS = [1] * 40 + [9] * 20 + [2] * 30 + [40] + [1] * 29
 
 
