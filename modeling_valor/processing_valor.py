@@ -2,6 +2,7 @@
 """Text, questions, videos and sound to the inputs of the VALOR models, and generated ids back to text."""
 
 import os
+import reprlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Annotated, Any, Literal
@@ -179,7 +180,8 @@ class ValorProcessor(ProcessorMixin):
         """Ids and masks of texts; padding has id 0, whatever the tokenizer's padding token is."""
         texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"`{name}` must be a string or a list of strings, got {texts!r}.")
+            got = " ".join(reprlib.repr(texts).split())
+            raise ValueError(f"`{name}` must be a string or a list of strings, got {got}.")
         encoded = self.tokenizer([clean_caption(text) for text in texts] if self.clean_text else texts, **kwargs)
         if any(encoding.overflowing for encoding in encoded.encodings or ()):
             logger.warning_once(

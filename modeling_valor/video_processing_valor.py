@@ -4,6 +4,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -217,15 +218,8 @@ class ValorVideoProcessor(BaseVideoProcessor):
             return _stack([images[index] for index in indices]), metadata
 
         frames = _as_frames(video, self._option("do_convert_rgb", kwargs), kwargs.get("input_data_format"))
-        if (
-            self._option("do_rescale", kwargs)
-            and frames.is_floating_point()
-            and (frames.max() <= 1 or frames.min() < 0)
-        ):
-            logger.warning_once(
-                "Frames of floats between 0 and 255 are expected, but these lie between "
-                f"{frames.min():.3g} and {frames.max():.3g}: if they are rescaled already, pass `do_rescale=False`."
-            )
+        if frames.is_floating_point():
+            _check_values(frames, self._option("do_rescale", kwargs))
         if _is_frame(video) or not self._option("do_sample_frames", kwargs):
             return frames, metadata or VideoMetadata(total_num_frames=len(frames))
         metadata, indices = self._sampled(metadata, len(frames), kwargs)
@@ -240,6 +234,8 @@ class ValorVideoProcessor(BaseVideoProcessor):
         """
         metadata = dataclasses.replace(metadata) if metadata else VideoMetadata(total_num_frames=available)
         total, numbers = metadata.total_num_frames or available, metadata.frames_indices
+        if metadata.fps and not (isinstance(metadata.fps, Real) and metadata.fps > 0):
+            raise ValueError(f"`fps` of a video's metadata must be a positive number, got {metadata.fps!r}.")
         fps = metadata.fps and metadata.fps * available / total
         choice = {name: kwargs.get(name) for name in ("num_frames", "fps", "sampling", "generator")}
         indices = self.sample_frames(VideoMetadata(total_num_frames=available, fps=fps), **choice).tolist()
@@ -439,7 +435,7 @@ def _as_frames(video: Any, do_convert_rgb: bool | None, data_format: str | Chann
         video = _stack([_as_tensor(frame) for frame in video])
         video = video[..., None] if video.ndim == 3 and data_format == ChannelDimension.LAST else video
         video = video[:, None] if video.ndim == 3 else video
-    if not isinstance(video, (np.ndarray, Tensor)) or video.ndim != 4 or len(video) == 0:
+    if not isinstance(video, (np.ndarray, Tensor)) or video.ndim != 4 or 0 in video.shape:
         shape = f" of shape {tuple(video.shape)}" if hasattr(video, "shape") else ""
         raise ValueError(
             f"A video cannot be made of {type(video).__name__}{shape}. Give a file, a folder of frames, an array or tensor "
@@ -448,6 +444,20 @@ def _as_frames(video: Any, do_convert_rgb: bool | None, data_format: str | Chann
     video = _as_tensor(video)
     data_format = data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
     return video.permute(0, 3, 1, 2) if data_format == ChannelDimension.LAST else video
+
+
+def _check_values(frames: Tensor, do_rescale: bool) -> None:
+    """Refuses frames of floats that are not finite, and says once where they seem to be rescaled already."""
+    lowest, highest = frames.aminmax()
+    if not (lowest.isfinite() and highest.isfinite()):
+        raise ValueError(
+            "The frames of a video hold NaN or infinite values. Repair them, or pass `None` in their place."
+        )
+    if do_rescale and (highest <= 1 or lowest < 0):
+        logger.warning_once(
+            f"Frames of floats between 0 and 255 are expected, but these lie between {lowest:.3g} and {highest:.3g}: if "
+            "they are rescaled already, pass `do_rescale=False`."
+        )
 
 
 def _as_tensor(array: np.ndarray | Tensor) -> Tensor:

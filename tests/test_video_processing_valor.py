@@ -433,6 +433,11 @@ def test_limits_of_media_are_the_processors_or_the_calls(video, processor, tmp_p
         np.zeros((2, 2, 2, 2, 2, 2)),
         [noise(1)[0], noise(1, 20, 20)[0]],
         [noise(2), "a", 5],
+        noise(2)[:, :0],
+        np.full((2, 20, 20, 3), np.nan),
+        np.full((2, 20, 20, 3), np.inf, dtype=np.float32),
+        (noise(2), {"fps": "fast"}),
+        (noise(2), {"fps": -1}),
     ],
 )
 def test_what_is_no_video_is_refused(video, processor):
