@@ -23,6 +23,7 @@ _PUBLIC_NAMES = {
     "AudiovisualCaptioningPipeline": "pipelines",
     "AudiovisualQuestionAnsweringPipeline": "pipelines",
     "MediaError": "media",
+    "MediaLimits": "media",
     "ValorAudioModel": "modeling_valor_audio",
     "ValorFeatureExtractor": "feature_extraction_valor",
     "ValorForCaptioning": "modeling_valor_heads",
