@@ -152,7 +152,7 @@ def read_frames(
         backend (`str`, *optional*):
             "pyav" (the default), "torchcodec" or "decord". The latter two read a file only where their frames are
             known to be those of a decoder that never seeks (closed groups of pictures in mp4, mov, mkv or webm);
-            otherwise, and where they are absent or fail, PyAV reads it, which is said once.
+            otherwise, and where they are absent or fail, PyAV reads it, which is said once. torchcodec conceals damage.
         shrink (`Callable`, *optional*):
             Makes a picture (3, H, W) smaller. It is applied to the pictures of a video that would together need more
             memory than the limit (`MediaLimits.read_bytes`), one by one as they are decoded; without it, such a video is
