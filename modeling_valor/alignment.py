@@ -248,7 +248,7 @@ def gather_samples(
         ValueError: a modality is there on some ranks only. Such ranks would wait for each other; they can pass embeddings
             whose mask is False everywhere.
     """
-    if not _is_distributed():
+    if not is_distributed():
         return tuple(embeds), tuple(masks)
     device = next((part.device for part in embeds if part is not None), torch.device("cpu"))
     given = _all_gather(torch.tensor([part is not None for part in embeds], device=device))
@@ -275,7 +275,7 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
     that is W times the gradient of a single process, and the mean that DistributedDataParallel takes over the ranks makes
     it equal; parameters used after gathering have the full gradient on every rank, which the mean keeps.
     """
-    if not _is_distributed():
+    if not is_distributed():
         return tensor
     shapes = torch.stack(_all_gather(torch.tensor(tensor.shape, device=tensor.device)))
     largest = shapes.amax(dim=0).tolist()
@@ -287,14 +287,15 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:
     """The mean of a tensor over all ranks, without gradients; itself where training is not distributed."""
-    if not _is_distributed():
+    if not is_distributed():
         return tensor
     total = tensor.detach().clone()
     dist.all_reduce(total)
     return total / dist.get_world_size()
 
 
-def _is_distributed() -> bool:
+def is_distributed() -> bool:
+    """Whether several processes train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

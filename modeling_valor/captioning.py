@@ -42,13 +42,12 @@ def mask_tokens(
         chosen[again] = candidates[again] & (draw(candidates[again].shape) < mask_probability)
 
     labels = input_ids.masked_fill(~chosen, IGNORE_INDEX)
-    fate = draw(input_ids.shape)
-    # Ids up to [MASK] are special or unused in BERT vocabularies
-    random_words = torch.randint(
-        mask_token_id + 1, vocab_size, input_ids.shape, generator=generator, device=input_ids.device
-    )
-    masked = torch.where(chosen & (fate < 0.8), mask_token_id, input_ids)
-    return torch.where(chosen & (fate >= 0.8) & (fate < 0.9), random_words, masked), labels
+    replacement = draw(input_ids.shape)
+    # Ids up to [MASK] are special or unused in BERT vocabularies; in some others it is the last, behind the words
+    first, end = (mask_token_id + 1, vocab_size) if mask_token_id + 1 < vocab_size else (0, mask_token_id)
+    random_words = torch.randint(first, end, input_ids.shape, generator=generator, device=input_ids.device)
+    masked = torch.where(chosen & (replacement < 0.8), mask_token_id, input_ids)
+    return torch.where(chosen & (replacement >= 0.8) & (replacement < 0.9), random_words, masked), labels
 
 
 def next_word_labels(input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.LongTensor:

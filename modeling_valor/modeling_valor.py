@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
 )
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
 from .alignment import (
@@ -23,6 +24,7 @@ from .alignment import (
     contrastive_loss,
     gather_samples,
     grouped_similarity,
+    is_distributed,
     mean_of_groups,
 )
 from .configuration_valor import ValorConfig
@@ -36,6 +38,9 @@ from .modeling_valor_vision import (
     supported_attention,
     vision_hidden_size,
 )
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -130,6 +135,21 @@ class ValorPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    def __init__(self, config: ValorConfig, *inputs, **kwargs):
+        config.validate()  # `from_pretrained` overrides fields after the configuration was validated
+        super().__init__(config, *inputs, **kwargs)
+
+    def _activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, *args, **kwargs
+    ) -> None:
+        if is_distributed() and (activation_checkpointing_kwargs or {}).get("use_reentrant"):
+            logger.warning_once(
+                "`use_reentrant=True` does not work in distributed training, where some parameters take no part in a step: "
+                "gradient checkpointing is not reentrant here."
+            )
+            activation_checkpointing_kwargs = {**activation_checkpointing_kwargs, "use_reentrant": False}
+        super()._activation_checkpointing_enable(activation_checkpointing_kwargs, *args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
         """Of all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support what all are to use take sdpa."""

@@ -35,6 +35,13 @@ def test_masking_follows_the_80_10_10_rule():
     assert drawn.min() > MASK and drawn.max() < 30522 and drawn.max() > 29000
 
 
+def test_random_words_come_from_before_a_mask_that_is_the_last_of_the_vocabulary():
+    ids = torch.randint(4, 2999, (500, 12), generator=torch.Generator().manual_seed(1))
+    masked, labels = mask_tokens(ids, None, 2999, 3000, 0.6, torch.Generator().manual_seed(0))
+    drawn = masked[(labels != -100) & (masked != 2999) & (masked != ids)]
+    assert len(drawn) > 200 and drawn.max() < 2999 and drawn.float().mean().item() == pytest.approx(1500, rel=0.1)
+
+
 def test_every_text_has_a_masked_word_however_short():
     ids = torch.tensor([[CLS, SEP, 0, 0], [CLS, 2000, SEP, 0]]).repeat(500, 1)
     _, labels = mask_tokens(ids, ids != 0, MASK, 30522, 0.05)

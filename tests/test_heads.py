@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from tiny import tiny_batch, tiny_model
 from transformers import GenerationConfig
@@ -53,6 +54,20 @@ def test_retrieval_makes_no_decoder_head_up(checkpoint, tmp_path):
     assert "lm_head.dense.weight" in info["missing_keys"]
     with pytest.raises(ValueError, match="ValorForRetrieval has no decoder head"):
         as_head(model, ValorForCaptioning)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ({"mask_probability": 3.0}, "at most 1, got 3.0"),
+        ({"captioning_groups": ["t-x"]}, "`captioning_groups` holds 't-x'"),
+        ({"alignment_groups": ["t-v", "x"]}, "`alignment_groups` holds 'x'"),
+    ],
+)
+@pytest.mark.parametrize("cls", [ValorModel, ValorForCaptioning])
+def test_fields_that_from_pretrained_overrides_are_validated(checkpoint, cls, override, sentence):
+    with pytest.raises(StrictDataclassError, match=sentence):
+        cls.from_pretrained(checkpoint, **override)
 
 
 @pytest.mark.parametrize("cls", HEADS)

@@ -38,6 +38,7 @@ CASES = {
     "several answers": ValorForQuestionAnswering,
     "both tasks, no sound on one rank": ValorForPreTraining,
     "both tasks, no sound on any rank": ValorForPreTraining,
+    "reentrant checkpoints of both tasks": ValorForPreTraining,
     "chunks": ValorForRetrieval,
     "chunks of both tasks": ValorForPreTraining,
     "chunks of both tasks, no sound on one rank": ValorForPreTraining,
@@ -48,7 +49,10 @@ TRAINER_CASES = [("Trainer", "pretraining"), ("Trainer", "question_answering"), 
 
 def model_of(case):
     torch.manual_seed(0)
-    return CASES[case](tiny_config()).double().train()
+    model = CASES[case](tiny_config()).double().train()
+    if case.startswith("reentrant"):
+        model.activation_checkpointing_enable({"use_reentrant": True})
+    return model
 
 
 def joined_batch(case):
