@@ -70,7 +70,7 @@ def test_caption(home, question):
     assert [line["modalities"] for line in lines] == ["av", "v", "v", "a", "v"]
     assert all(line["text"] for line in lines)
     (long,) = [message for message in messages if "long.mp4" in message]
-    assert long.startswith("valor caption: of the 360 seconds of films/long.mp4 only 8 frames were used")
+    assert long.startswith("valor caption: of the 356 seconds of films/long.mp4 only 8 frames were used")
     for name, message in zip(UNREADABLE, [message for message in messages if message != long], strict=True):
         assert message.startswith("valor caption: ") and name in message
 
