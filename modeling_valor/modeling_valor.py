@@ -127,9 +127,8 @@ class ValorPreTrainedModel(PreTrainedModel):
     base_model_prefix = "valor"
     input_modalities = ("text", "video", "audio")
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = (
-        False  # losses are means over the batch: gradient accumulation has to divide them by its steps
-    )
+    # Losses are means over the batch, which gradient accumulation has to divide by its steps
+    accepts_loss_kwargs = False
     _no_split_modules = ["ValorTextEmbeddings", "ValorTextLayer", "ValorConditionEmbeddings"]
     _supports_flash_attn = True
     _supports_sdpa = True
