@@ -15,9 +15,9 @@ from transformers.processing_utils import AudioKwargs, ProcessingKwargs, Process
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
-from .data.text import clean_caption
 from .feature_extraction_valor import is_waveform
 from .media import MediaError, MediaLimits, NoVideoError, media_source, open_source, source_name
+from .text_cleaning import clean_caption
 from .tokenization_valor import load_tokenizer
 from .video_processing_valor import ValorVideoProcessorKwargs, has_metadata
 

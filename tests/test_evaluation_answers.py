@@ -6,8 +6,8 @@ import string
 
 import pytest
 
-from modeling_valor.data.text import clean_answer
 from modeling_valor.evaluation import answer_accuracy, normalize_answer
+from modeling_valor.text_cleaning import clean_answer
 
 
 @pytest.mark.parametrize(

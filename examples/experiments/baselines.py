@@ -19,9 +19,9 @@ from real_data import class_figures, read_labels
 from modeling_valor import ValorFeatureExtractor
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
-from modeling_valor.data.text import clean_caption
 from modeling_valor.evaluation import caption_metrics, retrieval_metrics
 from modeling_valor.media import read_image
+from modeling_valor.text_cleaning import clean_caption
 
 
 PIXELS = 16

@@ -18,9 +18,9 @@ import torch
 from modeling_valor import ValorProcessor
 from modeling_valor.data.files import appearing
 from modeling_valor.data.readers import load_samples
-from modeling_valor.data.text import clean_caption
 from modeling_valor.evaluation.inference import embed, score
 from modeling_valor.evaluation.loader import MediaOptions
+from modeling_valor.text_cleaning import clean_caption
 
 
 SETS = {"esc10": "esc10_vorbis", "animals": "animals", "cifar10": "cifar10", "flickr": "flickr1k", "pairs": "av_pairs"}

@@ -20,11 +20,11 @@ from safetensors import safe_open
 from ..media import MediaError
 from ..media_container import reason
 from ..processing_valor import MASKS, ValorProcessor
+from ..text_cleaning import clean_answer, clean_caption, clean_question
 from .failures import Failure, attempt, describe
 from .files import appearing, warn_once
 from .fingerprints import IncomparableError, file_state, fingerprint, is_unchanged
 from .samples import Sample, UnreadableFile
-from .text import clean_answer, clean_caption, clean_question
 
 
 TASKS = ("pretraining", "retrieval", "captioning", "question_answering")

@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ..data.text import clean_answer
+from ..text_cleaning import clean_answer
 
 
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
@@ -54,7 +54,7 @@ def answer_accuracy(
     VQAv2's soft accuracy, made for ten: min(1, equal answers / 3), averaged over leaving each answer out in turn.
     Both sides are always normalised; VQAv2's program skips that where all answers of a question are the same.
 
-    The form in which training reads an answer (`data.text.clean_answer`) counts as that answer: a model that was trained
+    The form in which training reads an answer (`text_cleaning.clean_answer`) counts as that answer: a model that was trained
     on "t-shirt" writes "tshirt", which VQAv2's program would not take for it.
 
     A type is a string, or a sequence from the general to the particular: ("Audio", "Counting") counts for "Audio" and

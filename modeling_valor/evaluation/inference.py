@@ -18,11 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from ..configuration_valor import ALIGNMENT_GROUPS
 from ..data.failures import Failure
 from ..data.samples import Question, Sample
-from ..data.text import clean_caption, clean_question
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
 from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
+from ..text_cleaning import clean_caption, clean_question
 from .answers import answer_accuracy
 from .captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
 from .clips import Clips, clip_keys, merge_rows

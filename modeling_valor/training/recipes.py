@@ -20,10 +20,10 @@ from transformers.utils import logging
 
 from ..data.mixture import Mixture, Source
 from ..data.samples import Sample, each_sample
-from ..data.text import clean_caption
 from ..modeling_valor import ValorPreTrainedModel
 from ..processing_valor import ValorProcessor
 from ..recipes import find_recipe
+from ..text_cleaning import clean_caption
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
 from .data import EVALUATIONS, build_evaluation, build_source, read_data, scaled
 from .initialization import build_model, initialize_model

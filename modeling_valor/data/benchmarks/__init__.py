@@ -29,7 +29,7 @@ def load_benchmark(
     """One split of a benchmark: a sample for each clip, in the order of the annotations.
 
     Clips whose media are not there are left out with one warning, as public videos vanish; so are clips without any text.
-    Texts are as annotated, not cleaned (`modeling_valor.data.text`).
+    Texts are as annotated, not cleaned (`modeling_valor.text_cleaning`).
 
     Args:
         name: one of `BENCHMARKS`.

@@ -5,7 +5,7 @@ import string
 
 import pytest
 
-from modeling_valor.data.text import clean_answer, clean_caption, clean_question
+from modeling_valor.text_cleaning import clean_answer, clean_caption, clean_question
 
 
 @pytest.mark.parametrize(
