@@ -12,9 +12,9 @@ from modeling_valor.data.failures import Failure, FailureLog, TooManyFailures
 from modeling_valor.data.loading import LoadingOptions, cache_folder, load_sample
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source
 from modeling_valor.data.samples import Sample, SampleStream, each_sample
-from modeling_valor.data.world.render import write_clip
-from modeling_valor.data.world.scenes import sample_scene
 from modeling_valor.media import MediaError
+from modeling_valor.world.render import write_clip
+from modeling_valor.world.scenes import sample_scene
 
 
 @pytest.fixture(scope="module")

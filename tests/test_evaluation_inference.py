@@ -25,7 +25,6 @@ from modeling_valor import (
     ValorProcessor,
 )
 from modeling_valor.data.samples import Sample
-from modeling_valor.data.world import write_world
 from modeling_valor.evaluation import caption_metrics, retrieval_metrics
 from modeling_valor.evaluation.inference import (
     embed,
@@ -38,6 +37,7 @@ from modeling_valor.evaluation.inference import (
 from modeling_valor.evaluation.loader import MediaOptions
 from modeling_valor.evaluation.work import TensorCache, TextCache, work_through
 from modeling_valor.text_cleaning import clean_caption, clean_question
+from modeling_valor.world import write_world
 
 
 @pytest.fixture(scope="module")

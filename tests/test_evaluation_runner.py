@@ -19,7 +19,6 @@ from modeling_valor.cli.main import main
 from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.failures import Failure
 from modeling_valor.data.readers import load_samples
-from modeling_valor.data.world import write_world
 from modeling_valor.evaluation import (
     Evaluation,
     evaluate_captioning,
@@ -32,6 +31,7 @@ from modeling_valor.evaluation.paper import PAPER_FIGURES
 from modeling_valor.evaluation.recipes import recipe_for
 from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate, version_of
 from modeling_valor.text_cleaning import clean_caption
+from modeling_valor.world import write_world
 
 
 TASKS = ("retrieval", "captioning", "qa")

@@ -15,9 +15,9 @@ from huggingface_hub import ModelCard
 from training_world import write_checkpoint
 
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
-from modeling_valor.data.world import write_world
 from modeling_valor.training.recipes import parse_arguments
 from modeling_valor.training.recipes import run as train
+from modeling_valor.world import write_world
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

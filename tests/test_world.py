@@ -14,7 +14,7 @@ from PIL import Image
 
 from modeling_valor.cli.world import main
 from modeling_valor.data.readers import read_folder
-from modeling_valor.data.world import (
+from modeling_valor.world import (
     SPLITS,
     Act,
     Scene,
@@ -32,10 +32,10 @@ from modeling_valor.data.world import (
     write_portraits,
     write_world,
 )
-from modeling_valor.data.world import render as render_module
-from modeling_valor.data.world.drawing import FRAME_RATE, FRAME_SIZE, RGB
-from modeling_valor.data.world.language import PATTERN_WORDS, PLACE_WORDS, SIZE_WORDS, SOUND_WORDS
-from modeling_valor.data.world.scenes import COLORS, EVENTS, HALVES, SHAPES, SOUNDS, TIMES
+from modeling_valor.world import render as render_module
+from modeling_valor.world.drawing import FRAME_RATE, FRAME_SIZE, RGB
+from modeling_valor.world.language import PATTERN_WORDS, PLACE_WORDS, SIZE_WORDS, SOUND_WORDS
+from modeling_valor.world.scenes import COLORS, EVENTS, HALVES, SHAPES, SOUNDS, TIMES
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from ..data.world import LESSONS, SPLITS, write_portraits, write_world
+from ..world import LESSONS, SPLITS, write_portraits, write_world
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..files import appearing, mapping
+from ..data.files import appearing, mapping
 from .drawing import draw_still
 from .language import describe_still, questions_on_still
 from .render import METADATA

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 from tqdm.auto import tqdm
 
-from ..files import appearing, mapping, sole_writer
+from ..data.files import appearing, mapping, sole_writer
 from .drawing import FRAME_RATE, FRAME_SIZE, render_frames
 from .language import LESSONS, describe, questions
 from .scenes import Scene, sample_scene
