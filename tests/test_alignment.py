@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import PARITY_GROUPS, PARITY_SETS
 from torch.nn import functional as F
 
+from helpers.parity import PARITY_GROUPS, PARITY_SETS
 from modeling_valor import alignment
 from modeling_valor.alignment import (
     GROUPS,

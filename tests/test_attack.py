@@ -4,9 +4,10 @@
 import os
 import signal
 
-import fuzzer
 import pytest
-from mutations import KINDS
+
+from helpers import fuzzer
+from helpers.mutations import KINDS
 
 
 SEED = 2304

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_world import write_checkpoint
 
+from helpers.training_world import write_checkpoint
 from modeling_valor.cli import train as command
 from modeling_valor.cli.main import main
 from modeling_valor.recipes import recipe_names

@@ -8,9 +8,9 @@ import resource
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from tiny import tiny_config
 from transformers import AutoConfig
 
+from helpers.tiny import tiny_config
 from modeling_valor import ValorConfig, ValorFeatureExtractor, ValorForRetrieval, ValorModel, ValorVideoProcessor
 
 

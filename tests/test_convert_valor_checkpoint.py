@@ -10,9 +10,9 @@ import zipfile
 import pytest
 import safetensors.torch
 import torch
-from conftest import PARITY_SETS
 from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
 
+from helpers.parity import PARITY_SETS
 from modeling_valor import (
     ValorConfig,
     ValorForCaptioning,

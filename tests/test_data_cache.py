@@ -13,8 +13,8 @@ import safetensors
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from training_world import small_processor, small_samples
 
+from helpers.training_world import small_processor, small_samples
 from modeling_valor.data import files as files_module
 from modeling_valor.data.files import WriteError, appearing, writing_to
 from modeling_valor.data.loading import LoadingOptions, cache_folder, load_media

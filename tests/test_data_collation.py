@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import pytest
 import torch
-from training_world import small_config, small_processor, small_samples
 
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor.captioning import IGNORE_INDEX
 from modeling_valor.data.collation import ValorCollator
 from modeling_valor.data.loading import LoadingOptions, load_sample

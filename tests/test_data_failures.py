@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 from PIL import Image
-from training_world import small_config, small_processor, small_samples
 
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor.data.extract import extract
 from modeling_valor.data.failures import Failure, FailureLog, TooManyFailures
 from modeling_valor.data.loading import LoadingOptions

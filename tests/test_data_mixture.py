@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_world import small_config, small_processor, small_samples
 
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor.data.failures import Failure, FailureLog, TooManyFailures
 from modeling_valor.data.loading import LoadingOptions, cache_folder, load_sample
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source

@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from media_files import seconds_at_most
 
+from helpers.media_files import seconds_at_most
 from modeling_valor.data.samples import Question, UnreadableFile
 from modeling_valor.data.shards import ShardStream, expand_shards, is_shard_pattern
 from modeling_valor.media import MediaError, read_image

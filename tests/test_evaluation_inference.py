@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from evaluation_world import OPTIONS, evaluate_all, read_world
 from safetensors.torch import load_file, save_file
-from test_processing_valor import write_clip
-from tiny import tiny_model
 
+from helpers.evaluation_world import OPTIONS, evaluate_all, read_world
+from helpers.media_files import write_clip
+from helpers.tiny import tiny_model
 from modeling_valor import (
     ValorForCaptioning,
     ValorForPreTraining,
@@ -470,9 +470,9 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
 
 def test_two_processes_give_the_figures_of_one(checkpoint, world, samples, tmp_path):
     """Five samples in batches of two: three batches for two processes."""
-    program = [sys.executable, str(Path(__file__).parent / "evaluation_world.py")]
+    program = [sys.executable, "-m", "helpers.evaluation_world"]
     arguments = ["2", str(tmp_path / "rendezvous"), checkpoint, str(world), str(tmp_path)]
-    started = [subprocess.Popen([*program, str(rank), *arguments]) for rank in range(2)]
+    started = [subprocess.Popen([*program, str(rank), *arguments], cwd=Path(__file__).parent) for rank in range(2)]
     assert [process.wait(timeout=300) for process in started] == [0, 0]
     expected = json.loads(json.dumps(evaluate_all(checkpoint, samples)))
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))

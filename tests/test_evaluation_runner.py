@@ -12,8 +12,8 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from PIL import Image
-from test_processing_valor import write_clip
 
+from helpers.media_files import write_clip
 from modeling_valor import ValorForPreTraining, ValorModel, ValorProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data.benchmarks import BENCHMARKS

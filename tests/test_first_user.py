@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_files import write_video, write_wav
 from PIL import Image
 
 import valor_cli
+from helpers.media_files import write_video, write_wav
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,10 +3,10 @@
 
 import pytest
 import torch
-from conftest import PARITY_SETS
-from tiny import CLS, MASK, MIXED, PROMPT, SEP, alone, tiny_batch, tiny_config, tiny_model
 from transformers import LogitsProcessor, LogitsProcessorList, set_seed
 
+from helpers.parity import PARITY_SETS
+from helpers.tiny import CLS, MASK, MIXED, PROMPT, SEP, alone, tiny_batch, tiny_config, tiny_model
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering
 
 

@@ -5,7 +5,6 @@ import inspect
 
 import pytest
 import torch
-from tiny import CLS, MASK, PROMPT, SEP, tiny_batch, tiny_config, tiny_model
 from transformers import (
     CompileConfig,
     DynamicCache,
@@ -19,6 +18,7 @@ from transformers import (
     set_seed,
 )
 
+from helpers.tiny import CLS, MASK, PROMPT, SEP, tiny_batch, tiny_config, tiny_model
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering
 from modeling_valor.data.vocabulary import train_tokenizer
 from modeling_valor.generation import UNSUPPORTED_OPTIONS

@@ -5,9 +5,9 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
-from tiny import tiny_batch, tiny_model
 from transformers import GenerationConfig
 
+from helpers.tiny import tiny_batch, tiny_model
 from modeling_valor import (
     ValorForCaptioning,
     ValorForPreTraining,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import fixture_json
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -17,6 +16,7 @@ from transformers import (
     GenerationConfig,
 )
 
+from helpers.parity import fixture_json
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorProcessor
 from modeling_valor.convert_valor_checkpoint import config_from_checkpoint, convert_state_dict, save_configs
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from media_files import (
+from PIL import Image
+
+from helpers.media_files import (
     BACKENDS,
     FPS,
     RATE,
@@ -22,8 +24,6 @@ from media_files import (
     write_video,
     write_wav,
 )
-from PIL import Image
-
 from modeling_valor import media, media_container
 from modeling_valor.media import (
     MediaError,

@@ -7,9 +7,9 @@ import types
 
 import numpy as np
 import pytest
-from media_files import picture, seconds_at_most
 from PIL import Image
 
+from helpers.media_files import picture, seconds_at_most
 from modeling_valor import media_limits
 from modeling_valor.media import (
     MediaError,

@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from media_files import RATE, tone, write_sound, write_wav
 
+from helpers.media_files import RATE, tone, write_sound, write_wav
 from modeling_valor import media, media_container
 from modeling_valor.media import MediaError, audio_info, open_source, read_audio
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from av.video.frame import PictureType
-from media_files import (
+
+from helpers.media_files import (
     BACKENDS,
     FPS,
     RATE,
@@ -24,7 +25,6 @@ from media_files import (
     write_sound,
     write_video,
 )
-
 from modeling_valor import media_container, media_video
 from modeling_valor.media import (
     MediaError,

@@ -11,7 +11,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from media_files import (
+from PIL import Image
+
+from helpers.media_files import (
     BACKENDS,
     FPS,
     RATE,
@@ -22,8 +24,6 @@ from media_files import (
     write_video,
     write_wav,
 )
-from PIL import Image
-
 from modeling_valor import media_decord, media_video
 from modeling_valor.media import (
     MediaError,

@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 import torch
-from tiny import MASK, MIXED, PROMPT, SEP, alone, tiny_batch, tiny_config, tiny_model
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
+from helpers.tiny import MASK, MIXED, PROMPT, SEP, SWIN, alone, tiny_batch, tiny_config, tiny_model
 from modeling_valor import (
     ValorForCaptioning,
     ValorForPreTraining,
@@ -20,15 +20,6 @@ from modeling_valor import (
 
 
 GROUPS = ["t-v", "t-a", "t-av", "v-a", "a-tv", "v-ta"]
-SWIN = {
-    "model_type": "valor_video_swin",
-    "embed_dim": 8,
-    "depths": [1, 2],
-    "num_heads": [2, 4],
-    "window_size": [2, 2, 2],
-    "image_size": 16,
-}
-
 BERT = {"model_type": "bert", "vocab_size": 200, "hidden_size": 24, "num_hidden_layers": 1}
 BERT |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 20}
 

@@ -3,8 +3,8 @@
 
 import pytest
 import torch
-from conftest import PARITY_GROUPS, PARITY_SETS
 
+from helpers.parity import PARITY_GROUPS, PARITY_SETS
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.convert_valor_checkpoint import convert_state_dict
 

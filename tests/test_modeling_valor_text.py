@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from tiny import CLS, MIXED, PROMPT, alone, tiny_batch, tiny_config, tiny_model
 from torch.nn import functional as F
 
+from helpers.tiny import CLS, MIXED, PROMPT, alone, tiny_batch, tiny_config, tiny_model
 from modeling_valor import ValorForCaptioning
 from modeling_valor.modeling_valor_text import ConditionCache, ValorConditions
 

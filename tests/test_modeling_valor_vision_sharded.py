@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import torch
-from test_model_options import SWIN
 from torch import distributed
 
+from helpers.tiny import SWIN
 from modeling_valor import ValorVideoSwinConfig, ValorVideoSwinModel
 from modeling_valor.modeling_valor_vision import encode_frames
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from media_files import write_video, write_wav
-from test_processing_valor import render_clips
 from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
+from helpers.media_files import render_clips, write_video, write_wav
 from modeling_valor import (
     ValorForCaptioning,
     ValorForPreTraining,

@@ -2,61 +2,23 @@
 import functools
 import http.server
 import logging
-import math
 import threading
 import zipfile
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
-from media_files import torchcodec_works
 from PIL import Image
 from transformers import AutoProcessor, BertTokenizer, CLIPTokenizer
 
+from helpers.media_files import render_clips, torchcodec_works
 from modeling_valor import ValorFeatureExtractor, ValorProcessor, ValorVideoProcessor, processing_valor
 from modeling_valor.media import MediaError
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
-
-
-def write_clip(path, seconds: float = 1.0, hertz: float | None = 440.0, brightness: int | None = 0, rate: int = 16000):
-    """A clip with a moving bar (none where `brightness` is None) and a tone (none where `hertz` is None)."""
-    with av.open(str(path), "w") as container:
-        streams = []
-        if brightness is not None:
-            video = container.add_stream("mpeg4", rate=10, options={"qscale": "2"})
-            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-            frames = []
-            for index in range(int(seconds * 10)):
-                picture = np.full((48, 64, 3), brightness, dtype=np.uint8)
-                picture[:, (6 * index) % 56 : (6 * index) % 56 + 8] = 255
-                frames.append(av.VideoFrame.from_ndarray(picture, format="rgb24"))
-            streams.append((video, frames))
-        if hertz is not None:
-            audio = container.add_stream("aac", rate=rate, layout="mono")
-            times = np.arange(int(seconds * rate)) / rate
-            samples = (0.4 * np.sin(2 * math.pi * hertz * times)).astype(np.float32)
-            frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-            frame.sample_rate = rate
-            streams.append((audio, [frame]))
-        for stream, frames in streams:
-            for frame in [*frames, None]:
-                container.mux(stream.encode(frame))
-    return path
-
-
-def render_clips(folder: Path) -> dict[str, str]:
-    """Four small files: frames and sound, frames only, sound only, and another one with both."""
-    return {
-        "both": str(write_clip(folder / "both.mp4")),
-        "silent": str(write_clip(folder / "silent.mp4", hertz=None, brightness=90)),
-        "sound": str(write_clip(folder / "sound.m4a", brightness=None, hertz=880)),
-        "other": str(write_clip(folder / "other.mp4", seconds=7, hertz=220, brightness=40)),
-    }
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training_world import small_processor, small_samples, write_checkpoint
 
+from helpers.training_world import small_processor, small_samples, write_checkpoint
 from modeling_valor import ValorConfig, ValorForRetrieval
 from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.loading import LoadingOptions

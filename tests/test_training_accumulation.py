@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import pytest
-from training_step import assert_step_is_that_of_hand, train
 
+from helpers.training_step import assert_step_is_that_of_hand, train
 from modeling_valor.training.multitask import HEADS
 
 

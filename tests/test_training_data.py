@@ -8,8 +8,8 @@ import tarfile
 import pytest
 from datasets import Dataset as HubDataset
 from datasets import DatasetDict
-from training_world import small_config, small_processor, small_samples
 
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor import ValorForRetrieval
 from modeling_valor.data.failures import TooManyFailures
 from modeling_valor.data.loading import LoadingOptions

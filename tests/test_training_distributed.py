@@ -15,11 +15,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from tiny import CLS, MASK, tiny_batch, tiny_config
 from torch.nn.parallel import DistributedDataParallel
-from training_step import assert_step_is_that_of_hand, train
-from training_world import small_config, small_processor, small_samples
 
+from helpers.tiny import CLS, MASK, tiny_batch, tiny_config
+from helpers.training_step import assert_step_is_that_of_hand, train
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.captioning import IGNORE_INDEX
 from modeling_valor.data.loading import LoadingOptions

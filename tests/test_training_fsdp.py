@@ -19,8 +19,8 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
-from training_world import small_samples, write_checkpoint
 
+from helpers.training_world import small_samples, write_checkpoint
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.evaluation.inference import evaluate_captioning, evaluate_retrieval

@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import pytest
 import torch
-from tiny import MIXED, tiny_batch, tiny_config
 
+from helpers.tiny import MIXED, tiny_batch, tiny_config
 from modeling_valor import ValorForPreTraining, ValorForRetrieval
 from modeling_valor.captioning import mask_tokens
 from modeling_valor.training import gradient_cached_step

@@ -4,8 +4,8 @@
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from training_world import small_config, small_processor, small_samples
 
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.data.samples import Sample, SampleStream

@@ -5,8 +5,6 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
-from tiny import tiny_config
-from training_world import WORDS, small_processor, write_checkpoint
 from transformers import (
     ASTConfig,
     ASTForAudioClassification,
@@ -27,6 +25,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from helpers.tiny import tiny_config
+from helpers.training_world import WORDS, small_processor, write_checkpoint
 from modeling_valor import ValorConfig, ValorForPreTraining, ValorForRetrieval, ValorProcessor
 from modeling_valor.tokenization_valor import (
     BERT_BASE_UNCASED_PROMPTS,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from training_world import write_checkpoint
 
+from helpers.training_world import write_checkpoint
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.training.recipes import parse_arguments
 from modeling_valor.training.recipes import run as train

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import pytest
 import torch
-from tiny import PROMPT, tiny_batch, tiny_model
-from training_world import small_config, small_processor, small_samples
 
+from helpers.tiny import PROMPT, tiny_batch, tiny_model
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor import ValorForCaptioning
 from modeling_valor.captioning import step_queries
 from modeling_valor.data.loading import LoadingOptions

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_world import small_config, small_processor, small_samples
 from transformers import TrainerCallback
 
+from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor import ValorForRetrieval
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """
-transformers' own common tests, run against the classes of this package (`common/upstream.py` fetches them).
+transformers' own common tests, run against the classes of this package (`helpers/common/upstream.py` fetches them).
 
 What is overridden or skipped here, upstream's own models override or skip as well; each place names one that does.
 Whatever else is skipped, upstream's tests skip by themselves (no accelerator, no mixture of experts, ...).
@@ -13,7 +13,11 @@ from unittest import mock
 
 import pytest
 import torch
-from common.testers import (
+from parameterized import parameterized
+from torch import nn
+from transformers import BertTokenizer, PreTrainedModel
+
+from helpers.common.testers import (
     AudioModelTester,
     FeatureExtractionTester,
     TextModelTester,
@@ -23,7 +27,7 @@ from common.testers import (
     VideoProcessorTester,
     VideoSwinModelTester,
 )
-from common.upstream import (
+from helpers.common.upstream import (
     TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION,
     ConfigTester,
     GenerationTesterMixin,
@@ -33,11 +37,7 @@ from common.upstream import (
     VideoProcessingTestMixin,
     _test_eager_matches_sdpa_inference,
 )
-from conftest import FIXTURES
-from parameterized import parameterized
-from torch import nn
-from transformers import BertTokenizer, PreTrainedModel
-
+from helpers.parity import FIXTURES
 from modeling_valor import (
     ValorAudioConfig,
     ValorAudioModel,

@@ -9,12 +9,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from media_files import torchcodec_works
 from PIL import Image
 from transformers import AutoVideoProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.video_utils import VideoMetadata
 
+from helpers.media_files import torchcodec_works
 from modeling_valor import video_processing_valor
 from modeling_valor.media import MediaError, NoVideoError, read_frames
 from modeling_valor.video_processing_valor import ValorVideoProcessor

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-from media_files import write_video, write_wav
 from PIL import Image
-from tiny import tiny_model
 
 from modeling_valor import ValorFeatureExtractor, ValorForRetrieval, ValorVideoProcessor
+
+from .media_files import write_video, write_wav
+from .tiny import tiny_model
 
 
 KINDS = (

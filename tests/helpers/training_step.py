@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CLS, MASK, tiny_batch, tiny_config
-from training_world import small_config, small_processor, small_samples
 from transformers import Trainer, TrainingArguments
 
 from modeling_valor.captioning import IGNORE_INDEX
@@ -14,6 +12,9 @@ from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.multitask import HEADS
+
+from .tiny import CLS, MASK, tiny_batch, tiny_config
+from .training_world import small_config, small_processor, small_samples
 
 
 STEP = {"max_steps": 1, "learning_rate": 1.0, "lr_scheduler_type": "constant", "optim": "sgd", "max_grad_norm": 0.0}

@@ -2,7 +2,7 @@
 """
 Reads damaged files, any number of them, and reports what is no answer and no clear error.
 
-    python tests/fuzzer.py --count 20000 --seed 1 --jobs 2
+    python -m tests.helpers.fuzzer --count 20000 --seed 1 --jobs 2
 
 A case is a number: with its seed it gives the same file every time. Cases run in processes of their own, so that a crash
 or an endless loop is a fault of its case and not the end of the run. `--only N` runs one case here and keeps its file.
@@ -28,13 +28,14 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from mutations import KINDS, mutate, write_originals
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from modeling_valor import MediaError, ValorFeatureExtractor, ValorForRetrieval, ValorVideoProcessor
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import each_sample
+
+from .mutations import KINDS, mutate, write_originals
 
 
 MOST_MEMORY = 2 * 1024**3

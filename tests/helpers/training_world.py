@@ -4,11 +4,12 @@
 from pathlib import Path
 
 import numpy as np
-from tiny import tiny_config
 
 from modeling_valor import ValorConfig, ValorFeatureExtractor, ValorProcessor, ValorVideoProcessor
 from modeling_valor.data.samples import Question, Sample
 from modeling_valor.data.vocabulary import train_tokenizer
+
+from .tiny import tiny_config
 
 
 WORDS = [

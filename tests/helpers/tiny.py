@@ -9,6 +9,15 @@ from modeling_valor import ValorConfig
 CLS, SEP, MASK = 101, 102, 103
 PROMPT = [CLS, 110, 111, SEP]
 
+SWIN = {
+    "model_type": "valor_video_swin",
+    "embed_dim": 8,
+    "depths": [1, 2],
+    "num_heads": [2, 4],
+    "window_size": [2, 2, 2],
+    "image_size": 16,
+}
+
 
 def tiny_config(**kwargs) -> ValorConfig:
     """A VALOR of 100,000 parameters without dropout: 16 x 16 pixels, 16 x 32 spectrograms, 200 words."""
