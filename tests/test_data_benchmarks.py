@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from modeling_valor.configuration_valor import CAPTIONING_GROUPS
-from modeling_valor.data import benchmarks
-from modeling_valor.data.benchmarks import BENCHMARKS, load_benchmark
+from modeling_valor.data.readers import benchmarks
+from modeling_valor.data.readers.benchmarks import BENCHMARKS, load_benchmark
 from modeling_valor.data.samples import Question, Sample
 
 

@@ -7,8 +7,8 @@ from modeling_valor.captioning import IGNORE_INDEX
 from modeling_valor.data.collation import ValorCollator
 from modeling_valor.data.loading import LoadingOptions, load_sample
 from modeling_valor.data.samples import Question, Sample
-from modeling_valor.data.vocabulary import train_tokenizer
 from modeling_valor.media import MediaError
+from modeling_valor.training.vocabulary import train_tokenizer
 from modeling_valor.world import describe, sample_scene
 
 

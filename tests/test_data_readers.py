@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_valor.data.columns import samples_from_dataset, stream_from_dataset
 from modeling_valor.data.readers import load_samples, read_folder, read_valor_2023
-from modeling_valor.data.records import RecordError, SampleTable, captions_of, questions_of
+from modeling_valor.data.readers.hub_datasets import samples_from_dataset, stream_from_dataset
+from modeling_valor.data.readers.records import RecordError, SampleTable, captions_of, questions_of
 from modeling_valor.data.samples import Question, Sample, SampleStream
 from modeling_valor.media import MediaError, read_frames, read_image
 from modeling_valor.media_sources import media_kind
@@ -495,10 +495,10 @@ def test_a_string_says_what_it_names(layout, tmp_path_factory, monkeypatch):
 
 
 def test_a_benchmark_goes_by_its_name(monkeypatch):
-    from modeling_valor.data import benchmarks
+    from modeling_valor.data import readers
 
-    name = next(iter(benchmarks.BENCHMARKS))
-    monkeypatch.setattr(benchmarks, "load_benchmark", lambda *args, **kwargs: (args, kwargs))
+    name = next(iter(readers.BENCHMARKS))
+    monkeypatch.setattr(readers, "load_benchmark", lambda *args, **kwargs: (args, kwargs))
     assert load_samples(name, "test", media="m", annotations="a") == (
         (name, "test"),
         {"media": "m", "annotations": "a"},

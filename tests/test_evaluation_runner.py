@@ -16,9 +16,9 @@ from PIL import Image
 from helpers.media_files import write_clip
 from modeling_valor import ValorForPreTraining, ValorModel, ValorProcessor
 from modeling_valor.cli.main import main
-from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.failures import Failure
 from modeling_valor.data.readers import load_samples
+from modeling_valor.data.readers.benchmarks import BENCHMARKS
 from modeling_valor.evaluation import (
     Evaluation,
     evaluate_captioning,

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from modeling_valor.cli.main import main
-from modeling_valor.data.benchmarks import BENCHMARKS
+from modeling_valor.data.readers.benchmarks import BENCHMARKS
 from modeling_valor.evaluation import (
     PAPER_STATISTICS,
     audio_concept_density,

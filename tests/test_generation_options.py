@@ -20,8 +20,8 @@ from transformers import (
 
 from helpers.tiny import CLS, MASK, PROMPT, SEP, tiny_batch, tiny_config, tiny_model
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering
-from modeling_valor.data.vocabulary import train_tokenizer
 from modeling_valor.generation import UNSUPPORTED_OPTIONS
+from modeling_valor.training.vocabulary import train_tokenizer
 
 
 STEPS = 4

@@ -9,9 +9,9 @@ import yaml
 
 from helpers.training_world import small_processor, small_samples, write_checkpoint
 from modeling_valor import ValorConfig, ValorForRetrieval
-from modeling_valor.data.benchmarks import BENCHMARKS
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
+from modeling_valor.data.readers.benchmarks import BENCHMARKS
 from modeling_valor.evaluation.paper import PAPER_FIGURES
 from modeling_valor.recipes import find_recipe, recipe_names
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments

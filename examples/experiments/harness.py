@@ -36,12 +36,12 @@ from modeling_valor import ValorConfig, ValorProcessor
 from modeling_valor.data.files import appearing
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
-from modeling_valor.data.vocabulary import train_tokenizer
 from modeling_valor.evaluation import caption_metrics, evaluate_captioning
 from modeling_valor.recipes import find_recipe
 from modeling_valor.text_cleaning import clean_caption, clean_question
 from modeling_valor.training.multitask import ValorForMultitask
 from modeling_valor.training.recipes import ModelArguments, build_evaluation, build_model, parse_arguments, run
+from modeling_valor.training.vocabulary import train_tokenizer
 from modeling_valor.world import write_portraits, write_world
 
 

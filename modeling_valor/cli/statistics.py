@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _captions_of(source: str, annotations: str | None) -> tuple[str, list[str], list[str]]:
     """Title, splits (of benchmarks) and captions of a source."""
-    from ..data.benchmarks import BENCHMARKS
     from ..data.readers import load_samples
+    from ..data.readers.benchmarks import BENCHMARKS
     from ..data.samples import each_sample
     from ..evaluation.statistics import read_captions
 
@@ -103,7 +103,7 @@ def _captions_of(source: str, annotations: str | None) -> tuple[str, list[str], 
 
 def _captions_of_benchmark(name: str, annotations: str | None) -> tuple[list[str], list[str]]:
     """The splits whose annotations are there, and their captions."""
-    from ..data.benchmarks import BENCHMARKS, load_benchmark
+    from ..data.readers.benchmarks import BENCHMARKS, load_benchmark
 
     benchmark = BENCHMARKS[name]
     if annotations is None:

@@ -5,7 +5,7 @@ import copy
 from collections.abc import Sequence
 from itertools import islice
 
-from .records import KEYS, SampleTable
+from .readers.records import KEYS, SampleTable
 from .samples import Sample, SampleStream, each_sample
 
 

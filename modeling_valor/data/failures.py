@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from ..media import MediaError
 from ..media_container import reason
-from .records import RecordError
-from .text_files import printable
+from .readers.records import RecordError
+from .readers.text_files import printable
 
 
 MAX_FAILURES = 0.05

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..media import MediaError
-from .text_files import printable
+from .readers.text_files import printable
 
 
 @dataclass(frozen=True)

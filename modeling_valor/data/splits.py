@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .records import SampleTable
+from .readers.records import SampleTable
 from .samples import Sample, SampleStream
 
 

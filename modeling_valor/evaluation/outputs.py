@@ -18,9 +18,9 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from torch import Tensor
 from yaml import YAMLError
 
-from ..data.benchmarks import BENCHMARKS
 from ..data.failures import Failure
 from ..data.files import appearing, writing_to
+from ..data.readers.benchmarks import BENCHMARKS
 from .inference import reverse
 from .paper import PAPER_FIGURES
 from .rankings import ranking_records

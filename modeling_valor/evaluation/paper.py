@@ -90,4 +90,4 @@ PAPER_FIGURES: dict[tuple[str, str], list[PaperRow]] = {
     ("question_answering", "music_avqa"): _rows("Table 5", "accuracy", base=(76.6,), large=(78.9,)),
     ("question_answering", "vqav2"): _rows("Table 7, test-std", "accuracy", large=(78.62,)),
 }
-"""(task, benchmark) -> rows; names as in `data.benchmarks.BENCHMARKS`."""
+"""(task, benchmark) -> rows; names as in `data.readers.benchmarks.BENCHMARKS`."""

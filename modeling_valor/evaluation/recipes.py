@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.benchmarks import BENCHMARKS
+from ..data.readers.benchmarks import BENCHMARKS
 from .captioning import CAPTION_METRICS, check_caption_metrics
 from .inference import GROUP_OF, TEXT_LENGTH, check_groups
 

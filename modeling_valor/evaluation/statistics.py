@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-from ..data.text_files import read_json, read_objects, read_table
+from ..data.readers.text_files import read_json, read_objects, read_table
 
 
 _CAPTION_FIELD = re.compile(r"captions?(_\d+)?|desc|sentences?")
@@ -23,7 +23,7 @@ PAPER_STATISTICS = {
     "AudioCaps": {"LenCap": 8.8, "ACD": 17.3},
     "VALOR-32K": {"LenCap": 19.8, "ACD": 9.1},
 }
-"""Table 1's figures of the benchmarks with captions, by their titles there (`data.benchmarks`)."""
+"""Table 1's figures of the benchmarks with captions, by their titles there (`data.readers.benchmarks`)."""
 
 
 def caption_length(captions: Iterable[str]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from modeling_valor import ValorConfig, ValorFeatureExtractor, ValorProcessor, ValorVideoProcessor
 from modeling_valor.data.samples import Question, Sample
-from modeling_valor.data.vocabulary import train_tokenizer
+from modeling_valor.training.vocabulary import train_tokenizer
 
 from .tiny import tiny_config
 

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...data.benchmarks import BENCHMARKS
+from ...data.readers.benchmarks import BENCHMARKS
 from ..outputs import cells, check_writable, figure_table, named_reason, notes, visible, write_text
 from ..runner import Report, versions
 from .charts import build_charts

@@ -4,15 +4,26 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
-from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
+from datasets import (
+    Audio,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    IterableDataset,
+    Video,
+)
 
-from ..media_limits import reason
-from ..media_sources import media_source
+from ...media_limits import reason
+from ...media_sources import media_source
+from ..samples import Sample, SampleStream, unreadable_sample
+from ..splits import split_names
 from .records import KEYS, RecordError, captions_of, look_up, name_columns, questions_of, rename_columns
-from .samples import Sample, SampleStream, unreadable_sample
 from .text_files import printable
 
 
@@ -225,3 +236,32 @@ class _Stream(SampleStream):
             yield unreadable_sample(
                 printable(f"the dataset's rows after {name} ({type(error).__name__}: {reason(error)})")
             )
+
+
+def read_saved_dataset(path: Path, split: str | None, **options: Any) -> Sequence[Sample]:
+    """The samples of a folder that `datasets.Dataset.save_to_disk` wrote."""
+    dataset = datasets.load_from_disk(str(path))
+    if isinstance(dataset, DatasetDict):
+        chosen = next((name for name in split_names(split or "") if name in dataset), None)
+        if chosen is None:
+            raise ValueError(f"{path} has the splits {', '.join(dataset)}: choose one of them, not {split!r}.")
+        dataset = dataset[chosen]
+    return samples_from_dataset(dataset, **options)
+
+
+def read_hub_dataset(name: str, split: str | None, **options: Any) -> Sequence[Sample] | SampleStream:
+    """The samples of a dataset on the Hub; `options` are those of `load_dataset`, `columns` and `shuffle_buffer`."""
+    if split is None:
+        raise ValueError(f"{name} is read from the Hub by splits: say which, such as 'train'.")
+    ours = {key: options.pop(key) for key in ("columns", "shuffle_buffer") if key in options}
+    first, *others = split_names(split)
+    try:
+        dataset = datasets.load_dataset(name, split=first, **options)
+    except ValueError as error:  # whose sentence names the splits that there are
+        other = next((other for other in others if f"'{other}'" in str(error)), None)
+        if other is None:
+            raise
+        dataset = datasets.load_dataset(name, split=other, **options)
+    if options.get("streaming"):
+        return stream_from_dataset(dataset, **ours)
+    return samples_from_dataset(dataset, **ours)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from ...samples import Question
 from ..records import short
-from ..samples import Question
 from ..text_files import parse_json, read_json, read_lines
 from .rows import Row, read_ids, read_rows, without_suffix
 

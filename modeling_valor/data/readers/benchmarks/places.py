@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
-from ...media_sources import media_kind
+from ....media_sources import media_kind
 
 
 CONTAINERS = (

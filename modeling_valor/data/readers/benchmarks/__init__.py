@@ -8,7 +8,7 @@ import os
 
 from transformers.utils import logging
 
-from ..samples import Sample
+from ...samples import Sample
 from .formats import Entry
 from .places import MediaFolder, find_annotations
 from .table import BENCHMARKS, Benchmark, Settings

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from helpers.media_files import seconds_at_most
+from modeling_valor.data.readers.webdataset import ShardStream, expand_shards, is_shard_pattern
 from modeling_valor.data.samples import Question, UnreadableFile
-from modeling_valor.data.shards import ShardStream, expand_shards, is_shard_pattern
 from modeling_valor.media import MediaError, read_image
 
 

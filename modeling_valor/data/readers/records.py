@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
-from .samples import Question, Sample
+from ..samples import Question, Sample
 from .text_files import BYTE_ORDER_MARK, parse_json
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..media import download
-from ..media_container import reason
-from ..media_sources import MEDIA_SUFFIXES
+from ...media import download
+from ...media_container import reason
+from ...media_sources import MEDIA_SUFFIXES
+from ..samples import Sample, SampleStream, unreadable_sample
+from ..splits import SPLIT_NAMES, split_names
 from .records import captions_of, name_columns, questions_of, rename_columns
-from .samples import Sample, SampleStream, unreadable_sample
-from .splits import SPLIT_NAMES, split_names
 from .text_files import parse_json, printable
 
 

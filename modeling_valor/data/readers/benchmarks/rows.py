@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from ...media_sources import media_kind
+from ....media_sources import media_kind
 from ..records import short
 from ..text_files import BYTE_ORDER_MARK, read_json, read_lines, read_objects, read_table
 

@@ -1,0 +1,111 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Datasets of any kind, by one string, to samples: benchmarks, tar shards, folders, the 2023 layout, the Hub."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..samples import Sample, SampleStream
+from ..splits import SPLIT_NAMES
+from .benchmarks import BENCHMARKS, load_benchmark
+from .folders import METADATA_FILES, folders_with_metadata, numbered_rows, read_folder, split_folders
+from .layout_2023 import read_valor_2023
+from .webdataset import ShardStream, is_shard_pattern, shards_in_folder, splits_in_name
+
+
+__all__ = ["METADATA_FILES", "has_splits", "load_samples", "read_folder", "read_valor_2023"]
+
+
+def load_samples(
+    dataset: str | os.PathLike,
+    split: str | None = None,
+    media: str | None = None,
+    annotations: str | None = None,
+    **options: Any,
+) -> Sequence[Sample] | SampleStream:
+    """Samples by one string, as scripts, recipes and `valor` commands take it.
+
+    Args:
+        dataset: one of
+            - the name of a benchmark (`benchmarks.BENCHMARKS`), with its `media` and `annotations`;
+            - tar shards: a file, a glob or a brace pattern such as "shards/{000..123}.tar", several of them with "::"
+              between, local or at http(s) or hf addresses (`webdataset.ShardStream`); or a folder of them, in which splits
+              are subfolders or names of files (`webdataset.shards_in_folder`);
+            - a folder with metadata.jsonl or metadata.csv, or such a file (`read_folder`);
+            - a folder of the 2023 layout, with txt_mapper.json (`read_valor_2023`);
+            - a folder that `datasets.Dataset.save_to_disk` wrote;
+            - the name of a dataset on the Hub, "owner/name" (`datasets.load_dataset`).
+        split: which part; for folders and shards that have no parts it may be left out.
+        media, annotations: where these are, for benchmarks and the 2023 layout.
+        options: more arguments of the reader. For a dataset on the Hub, those of `load_dataset`, of which
+            `streaming=True` gives a stream, and `columns` and `shuffle_buffer` (`hub_datasets.samples_from_dataset`).
+            Folders and shards take `columns`, too.
+
+    Raises:
+        ValueError: the string is none of these, or the reader's own errors.
+    """
+    name = os.fspath(dataset)
+    options = {key: value for key, value in options.items() if key != "columns" or value is not None}
+    if name in BENCHMARKS:
+        if "columns" in options:
+            raise ValueError(
+                f"{name} is a benchmark, whose files have no columns to choose from: leave out `columns`."
+            )
+        return load_benchmark(name, split, annotations=annotations, media=media, **options)
+    options |= {key: value for key, value in (("media", media), ("annotations", annotations)) if value is not None}
+    if is_shard_pattern(name):
+        return ShardStream(name, **options)
+    path = Path(name)
+    folders = split_folders(path, split)
+    if path.is_file() and path.suffix in (".jsonl", ".csv"):
+        return read_folder(path.parent, split, annotations=path, **options)
+    if any((folder / file).is_file() for folder in folders for file in METADATA_FILES) or folders_with_metadata(path):
+        return read_folder(path, split, **options)
+    if any(path.glob("txt_mapper*.json")) or any(path.glob("*_id.json")) or any(path.glob("*_id.txt")):
+        if split is None:
+            raise ValueError(f"{name} has the 2023 layout: say which split, the name of a list {{split}}_id.json.")
+        if "columns" in options:
+            raise ValueError(f"{name} has the 2023 layout, which has no columns to choose from: leave out `columns`.")
+        return read_valor_2023(path, split, **options)
+    if any((folder / file).is_file() for folder in folders for file in ("dataset_info.json", "dataset_dict.json")):
+        from .hub_datasets import read_saved_dataset
+
+        return read_saved_dataset(path, split, **options)
+    for folder in filter(Path.is_dir, folders):
+        if shards := shards_in_folder(folder, split if folder == path else None):
+            return ShardStream(shards, **options)
+    if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        from .hub_datasets import read_hub_dataset
+
+        return read_hub_dataset(name, split, **options)
+    what = "is a folder without any of these" if path.is_dir() else "is none of these"
+    raise ValueError(
+        f"{name!r} {what}. Accepted are a benchmark ({', '.join(BENCHMARKS)}), a folder with {' or '.join(METADATA_FILES)}, "
+        "a folder of the 2023 layout with txt_mapper.json and lists of ids, a folder of datasets.save_to_disk, tar shards "
+        'such as "shards/{000..123}.tar" or a folder of them, and the name of a dataset on the Hub, "owner/name".'
+    )
+
+
+def has_splits(dataset: str | os.PathLike, annotations: str | None = None) -> bool:
+    """Whether `load_samples` gives other samples for another split, or all of them for each.
+
+    A world that `valor world` rendered is of one split: it has no parts.
+    """
+    path = Path(dataset)
+    if os.fspath(dataset) in BENCHMARKS:
+        return True
+    if is_shard_pattern(os.fspath(dataset)):
+        return False
+    if any((path / name / file).is_file() for name in SPLIT_NAMES for file in METADATA_FILES):
+        return True
+    if any(shards_in_folder(path / name) for name in SPLIT_NAMES if (path / name).is_dir()):
+        return True
+    candidates = [annotations or path, *(path / name for name in METADATA_FILES)]
+    files = [file for file in map(Path, candidates) if file.is_file()]
+    if not files and path.is_dir() and (shards := shards_in_folder(path)):
+        return any(map(splits_in_name, shards))
+    if not files:  # the 2023 layout, a name on the Hub; of saved datasets, those that are several
+        return not (path / "dataset_info.json").is_file()
+    return any(row.get("split") is not None for _, row in numbered_rows(files[0]))

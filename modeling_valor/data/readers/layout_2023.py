@@ -1,0 +1,160 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Datasets in the layout of the 2023 training code to samples. Nothing is decoded here."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...media_sources import media_kind
+from ..samples import Sample
+from .folders import is_outside, warn_about_outside
+from .records import RecordError, SampleTable, captions_of, questions_of, short
+from .text_files import read_json, read_lines
+
+
+def read_valor_2023(
+    directory: str | os.PathLike,
+    split: str,
+    *,
+    ids: str | None = None,
+    texts: str | Sequence[str] | None = None,
+    annotations: str | None = None,
+    media: str | None = None,
+    sound: str | None = None,
+) -> Sequence[Sample]:
+    """The samples of a dataset in the layout of the 2023 training code, such as
+
+        msrvtt/
+          standardsplit_train_id.json   ["video0", "video1", ...], or a text file of a name per line
+          txt_mapper.json               {"video0": "a man sings" or ["a man sings", ...]; for question answering
+                                         [{"question": "who sings?", "answer": "man"}, ...]}
+          caption_annotation.json       [{"video_id": "video0", "caption": "a man sings"}, ...]
+          frames_fps4/video0/           frames, in the order of their names' numbers; or raw_videos/video0.mp4
+          audio_22050hz/video0.wav      where a file is absent, the clip has no sound
+
+    Args:
+        split: of several lists of names, the one called `{split}_id.json`, or else the only one that ends so.
+        ids: the list of names, where that does not find it. This and all further names are relative to `directory`.
+        texts: one or more text files (default: `txt_mapper.json`, or the only file called `txt_mapper*.json`).
+        annotations: a file of reference captions, which then replace those of `texts`.
+        media: the folder with the clips: folders of frames, raw videos or images, called by their ids (default: the only
+            subfolder called `frames*`, or else `raw_video*`, `video*` or `image*`).
+        sound: the folder of sound files (default: the only subfolder called `audio*`). Without one, raw videos bring
+            their own sound.
+
+    A name of a clip that leads out of the media's folder is followed, and one warning says so.
+
+    Raises:
+        ValueError: a file or folder is absent or ambiguous, a clip has no text, or a text is of another form.
+    """
+    directory = Path(directory)
+    ids = _one(directory, ids, [f"{split}_id.json", f"{split}_id.txt", f"*{split}_id.json", f"*{split}_id.txt"], "ids")
+    names = _read_ids(ids)
+    entries = _read_texts(directory, texts, annotations)
+    silent = [name for name in names if name not in entries]
+    if silent:
+        raise ValueError(
+            f"{len(silent)} of the {len(names)} clips of {ids} have no text, such as {', '.join(silent[:3])}: give the file "
+            "that has it as `texts` or `annotations`."
+        )
+    kinds = ("frames*", "raw_video*", "video*", "image*")
+    folder = _one(directory, media, kinds, "media", optional=sound is not None)
+    sounds = _one(directory, sound, ("audio*",), "sound", optional=True)
+    files, waves = _files_by_id(folder), _files_by_id(sounds)
+
+    def record(name: str) -> dict[str, Any]:
+        video = None if folder is None else str(folder / files.get(name, name))
+        if sounds is not None:
+            audio = str(sounds / waves[name]) if name in waves else None
+        else:
+            audio = video if video is not None and media_kind(video) == "video" else None
+        return {"id": name, "video": video, "audio": audio, "texts": entries[name]}
+
+    if folder is not None:
+        warn_about_outside(ids, folder, [name for name in names if name not in files and is_outside(name, folder)])
+    return SampleTable(map(record, names), _sample_of_2023)
+
+
+_REFERENCE_IDS = ("video_id", "image_id", "audio_id", "clip_id", "id")  # COCO's own "id" is the caption's
+
+
+def _one(
+    directory: Path, given: str | None, patterns: Sequence[str], what: str, optional: bool = False
+) -> Path | None:
+    """The file or folder that is given, or the only one that the first fitting pattern finds."""
+    if given is not None:
+        path = directory / given
+        if not path.exists():
+            raise ValueError(f"{path}, given as `{what}`, does not exist.")
+        return path
+    for pattern in patterns:
+        found = sorted(path for path in directory.glob(pattern) if path.is_dir() == pattern.endswith("*"))
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ValueError(f"{directory} has several {pattern}: choose one of {names} as `{what}`.")
+        if found:
+            return found[0]
+    if optional:
+        return None
+    raise ValueError(f"{directory} has no {' or '.join(patterns)}: say where it is with `{what}`.")
+
+
+def _read_ids(path: Path) -> list[str]:
+    names = read_json(path) if path.suffix == ".json" else [line.strip() for _, line in read_lines(path)]
+    if not isinstance(names, list) or not names or not all(isinstance(name, (str, int)) for name in names):
+        raise ValueError(f"{path} must be a list of the clips' names, and not empty.")
+    return [str(name) for name in names]
+
+
+def _read_texts(
+    directory: Path, texts: str | Sequence[str] | None, annotations: str | None
+) -> dict[str, dict[str, list]]:
+    """Captions and questions by id, out of all text files together."""
+    if texts is None:
+        patterns = ("txt_mapper.json", "txt_mapper*.json")
+        found = [_one(directory, None, patterns, "texts", optional=annotations is not None)]
+    else:
+        found = [_one(directory, name, (), "texts") for name in ([texts] if isinstance(texts, str) else texts)]
+    entries: dict[str, dict[str, list]] = {}
+    for path in filter(None, found):
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must be an object of the clips' names and their texts.")
+        for name, value in content.items():
+            entry = entries.setdefault(name, {"captions": [], "qa": []})
+            for item in value if isinstance(value, list) else [value]:
+                entry["qa" if isinstance(item, dict) else "captions"].append(item)
+            try:
+                _sample_of_2023({"id": name, "video": None, "audio": None, "texts": entry})
+            except RecordError as error:
+                raise ValueError(f"{path}, {name!r}: {error}") from error
+    if annotations is not None:
+        path = _one(directory, annotations, (), "annotations")
+        content = read_json(path)
+        references: dict[str, list[str]] = {}
+        rows = content.get("annotations", []) if isinstance(content, dict) else content
+        if not isinstance(rows, list):
+            raise ValueError(f"{path} must be a list of objects with video_id and caption, got {short(rows)}.")
+        for row in rows:
+            row = row if isinstance(row, dict) else {}
+            name = next((row[key] for key in _REFERENCE_IDS if key in row), None)
+            if name is None or not isinstance(row.get("caption"), str):
+                raise ValueError(f"{path}: each row needs video_id and caption, got {short(row)}.")
+            references.setdefault(str(name), []).append(row["caption"])
+        for name, captions in references.items():
+            entries.setdefault(name, {"captions": [], "qa": []})["captions"] = captions
+    return entries
+
+
+def _files_by_id(folder: Path | None) -> dict[str, str]:
+    """The names in a folder of media by their ids: themselves, and without their suffix."""
+    if folder is None:
+        return {}
+    names = os.listdir(folder)
+    return {Path(name).stem: name for name in names if media_kind(name)} | {name: name for name in names}
+
+
+def _sample_of_2023(record: dict[str, Any]) -> Sample:
+    texts = record["texts"]
+    return Sample(record["id"], record["video"], record["audio"], captions_of(texts), questions_of(texts))
