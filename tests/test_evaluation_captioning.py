@@ -130,6 +130,14 @@ def test_bleu_of_two_words_by_hand():
     assert scores == pytest.approx({"BLEU-1": 0.18393972, "BLEU-2": 0.0}, abs=1e-6)
 
 
+def test_the_shorter_of_two_equally_close_references_sets_the_length():
+    # as in pycocoevalcap; the longer one would cost e^(1 - 4/3)
+    scores = caption_metrics(
+        ["a dog barks"], [["a dog barks at cats loudly", "a dog barks loudly", "a dog"]], ["BLEU-1"]
+    )
+    assert scores == pytest.approx({"BLEU-1": 1.0}, abs=1e-6)
+
+
 def test_rouge_l_by_hand():
     # the longest common subsequence is "a barks": precision 2/3, recall 2/4
     score = caption_metrics(["a dog barks"], [["a big cat barks"]], ["ROUGE-L"])["ROUGE-L"]

@@ -106,6 +106,12 @@ def test_ranks_by_hand():
     assert metrics == pytest.approx({"R@1": 100 / 3, "R@5": 100, "R@10": 100, "MedianR": 2, "MeanR": 2})
 
 
+def test_the_median_of_an_even_number_of_ranks_is_between_the_middle_two():
+    similarity = torch.tensor([[0.9, 0.5, 0.3, 0.1]] * 4)
+    metrics = retrieval_metrics(similarity, [[0], [1], [3], [3]])
+    assert (metrics["MedianR"], metrics["MeanR"]) == (3, 2.75)
+
+
 def test_a_constant_matrix_retrieves_nothing():
     metrics = retrieval_metrics(torch.zeros(20, 20), [[item] for item in range(20)])
     assert metrics == {"R@1": 0, "R@5": 0, "R@10": 0, "MedianR": 20, "MeanR": 20}

@@ -57,9 +57,10 @@ def letters(captions, references):
     return [float(len(set(caption)) - len(caption)) / 8 for caption in captions]
 
 
-def make_trainer(folder, groups=None, **kwargs):
+def make_trainer(folder, groups=None, dropout=0.0, **kwargs):
     processor = small_processor()
     config = small_config(processor)
+    config.text_config.hidden_dropout_prob = dropout
     torch.manual_seed(0)
     model = ValorForCaptioning(config)
     for parameter in model.parameters():  # weights with which the groups differ
@@ -118,10 +119,52 @@ def test_the_loss_is_the_advantage_times_the_log_probability(tmp_path, groups, g
     torch.testing.assert_close(loss, torch.cat(losses).mean(), rtol=1e-4, atol=1e-5)
 
 
+def test_every_sample_is_compared_with_the_greedy_caption_and_the_captions_of_its_own_clip(tmp_path):
+    """Of captions given by hand: the first [SEP] is a word of them, what follows it none, and one has none."""
+    trainer = make_trainer(tmp_path)
+    model, batch = trainer.model.eval(), first_batch(trainer)
+    texts = ["blue", "a blue star moves up", "horn and bell", "drum beats", "red", "square rings while"]
+    greedy, sampled = (
+        trainer.processing_class.tokenizer(captions, padding=True, return_tensors="pt").input_ids
+        for captions in (["a red star", "drum"], texts)
+    )
+    sampled[1, -1] = sampled[0, 1]
+    rewarded = {**dict(zip(texts, (1, 5, 3, 2, 1, 3), strict=True)), "a blue star moves up blue": 6}
+    rewarded |= {"a red star": 3, "drum": 1}
+    scales = [len(own[0]) / 32 for own in batch["references"]]
+    assert scales[0] != scales[1]
+    trainer.write = lambda *_, do_sample=False, **__: sampled if do_sample else greedy
+    trainer.reward = lambda captions, references: [
+        rewarded[caption] * len(own[0]) / 32 for caption, own in zip(captions, references, strict=True)
+    ]
+    advantages = [1 - 3, 6 - 3, 3 - 3, 2 - 1, 1 - 1, 3 - 1]
+    losses = []
+    with torch.no_grad():
+        loss = trainer.compute_loss(model, dict(batch))
+        for row, sequence in enumerate(sampled):
+            own = {n: batch[n][row // 3 : row // 3 + 1] for n in ("pixel_values_videos", "input_features")}
+            losses.append(-advantages[row] * scales[row // 3] * log_probability(model, sequence, own, "t-av"))
+    torch.testing.assert_close(loss, torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("groups", [["t-av", "t-v"], []])
 def test_several_groups_are_refused(tmp_path, groups):
     with pytest.raises(ValueError, match="one modality group, but the source 'a' has"):
         make_trainer(tmp_path, groups)
+
+
+def test_captions_are_written_without_dropout_and_scored_with_it(tmp_path):
+    trainer = make_trainer(tmp_path, dropout=0.5)
+    model, batch, written = trainer.model.train(), first_batch(trainer), []
+    write = trainer.write
+    trainer.write = lambda *args, **kwargs: written.append(write(*args, **kwargs)) or written[-1]
+    trainer.log_probabilities = lambda model, *args, own=trainer.log_probabilities: (
+        written.append(model.training) or own(model, *args)
+    )
+    trainer.compute_loss(model, dict(batch))
+    media = {name: batch[name] for name in ("pixel_values_videos", "input_features")}
+    greedy = model.eval().generate(**media, captioning_groups=["t-av"], max_new_tokens=5, num_beams=1)
+    assert torch.equal(written[0], greedy) and written[2] is True
 
 
 def test_training_raises_the_probability_of_what_is_rewarded(tmp_path):

@@ -19,6 +19,7 @@ from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source
 from modeling_valor.training import HEADS, TrainingDiverged, ValorForMultitask, ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.interruption import StopRequest
+from modeling_valor.training.resume import global_step, last_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,39 @@ def test_the_logged_loss_of_a_source_is_the_mean_over_its_batches(tmp_path, proc
         assert history(trainer, f"loss/{source}") == [pytest.approx(sum(values) / len(values), abs=1e-5)]
     every = [value for values in losses.values() for value in values]
     assert history(trainer, "loss") == [pytest.approx(sum(every) / 8, abs=1e-5)]
+
+
+NEW_LAYERS = [
+    "valor.logit_scale",
+    "valor.text_projection.weight",
+    "valor.video_condition.position_embedding.weight",
+    "valor.audio_token_weight.fc1.weight",
+    "valor.text_model.layers.0.cross_attention.audiovisual.q_proj.weight",
+]
+VISION = ["valor.vision_model.embeddings.patch_embedding.weight", "valor.vision_model.encoder.layers.0.mlp.fc1.bias"]
+OTHERS = [
+    "valor.text_model.embeddings.word_embeddings.weight",
+    "valor.text_model.layers.0.self_attention.q_proj.bias",
+    "valor.audio_model.layers.0.mlp.fc1.weight",
+    "lm_head.dense.weight",
+]
+
+
+def test_each_part_learns_at_its_own_rate(tmp_path, processor):
+    """A step of SGD, with weight decay, changes a parameter in proportion to its rate."""
+    options = {"tasks": ("pretraining",), "max_steps": 1, "optim": "sgd", "lr_scheduler_type": "constant"}
+    options |= {"learning_rate": 0.5, "weight_decay": 0.1, "max_grad_norm": 0.0}
+    changes = []
+    for rates in ({}, {"vision_learning_rate": 0.25, "new_layers_learning_rate": 0.125}):
+        trainer = make_trainer(tmp_path, processor, **options, **rates)
+        before = weights(trainer)
+        trainer.train()
+        changes.append({name: value - before[name] for name, value in weights(trainer).items()})
+    same, own = changes
+    for factor, names in ((1.0, OTHERS), (0.5, VISION), (0.25, NEW_LAYERS)):
+        for name in names:
+            assert same[name].abs().max() > 1e-5, name
+            torch.testing.assert_close(own[name], factor * same[name], rtol=1e-3, atol=1e-6, msg=name)
 
 
 # --- Epochs -----------------------------------------------------------------------------------------------------------
@@ -322,6 +356,22 @@ def test_a_finished_run_that_is_started_again_trains_nothing(finished, tmp_path,
     assert not history(resumed, "train_loss")[1:]
     assert not make_trainer(folder, processor, **{**options, "max_steps": 5}).load_finished()
     assert not make_trainer(tmp_path / "new", processor, **options).load_finished()
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path):
+    assert last_checkpoint(tmp_path) is None
+    for name, state in (
+        ("checkpoint-9", '{"global_step": 9}'),
+        ("checkpoint-10", '{"global_step": 10}'),
+        ("checkpoint-11", '{"global_st'),
+        ("checkpoint-12", None),
+        ("checkpoint-13-copy", '{"global_step": 13}'),
+    ):
+        (tmp_path / name).mkdir()
+        if state is not None:
+            (tmp_path / name / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert [global_step(tmp_path / f"checkpoint-{number}") for number in (10, 11, 12)] == [10, 0, 0]
 
 
 # --- Signals ----------------------------------------------------------------------------------------------------------
