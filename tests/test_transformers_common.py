@@ -292,6 +292,10 @@ class ValorProcessorTest(ProcessorTesterMixin, unittest.TestCase):
     def _setup_feature_extractor(cls):
         return ValorFeatureExtractor()
 
+    @unittest.skip("`media_limits` of the processor are those of both its parts, and a call may have others")
+    def test_init_arguments_not_in_processor_kwargs(self):
+        pass
+
 
 class ValorVideoProcessorTest(VideoProcessingTestMixin, unittest.TestCase):
     fast_video_processing_class = ValorVideoProcessor
@@ -303,6 +307,12 @@ class ValorVideoProcessorTest(VideoProcessingTestMixin, unittest.TestCase):
     @property
     def video_processor_dict(self):
         return self.video_processor_tester.prepare_video_processor_dict()
+
+    @unittest.skip(
+        "a video of fewer frames than are asked for repeats its last one, as in 2023; this test wants an error"
+    )
+    def test_call_sample_frames(self):
+        pass
 
     def test_video_processor_from_dict_with_kwargs(self):
         # As in SmolVLMVideoProcessingTest: one number is a square
