@@ -1,9 +1,11 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What `import modeling_valor` does and does not do."""
 
-import runpy
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -71,16 +73,34 @@ def test_pipelines_are_registered():
         assert task in PIPELINE_REGISTRY.get_supported_tasks()
 
 
-def test_an_installed_package_has_the_recipes_and_the_modules_of_evaluate(tmp_path, monkeypatch):
-    """What a wheel takes, as setup.py says it."""
-    from setuptools import Distribution
-
-    monkeypatch.chdir(ROOT)
-    given = {}
-    monkeypatch.setattr("setuptools.setup", lambda **kwargs: given.update(kwargs))
-    runpy.run_path(str(ROOT / "setup.py"))
-    build = Distribution({name: given[name] for name in ("packages", "package_data")}).get_command_obj("build_py")
-    build.ensure_finalized()
-    files = {f"{folder}/{name}" for _, folder, _, names in build.data_files for name in names}
-    wanted = [*(ROOT / "modeling_valor").rglob("*.yaml"), *(ROOT / "modeling_valor").rglob("evaluate_modules/*/*.py")]
-    assert len(wanted) > 30 and {path.name for path in wanted} <= {Path(name).name for name in files}
+def test_distributions_hold_the_package_and_its_files_and_no_tests(tmp_path):
+    """The wheel, built from the unpacked sdist, has every file of the package; neither has tests."""
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "modeling_valor", source / "modeling_valor", ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "tests").mkdir()
+    for file in [*ROOT.glob("*.*"), ROOT / "LICENSE", ROOT / "tests" / "test_package.py"]:
+        if file.is_file():
+            shutil.copy(file, source / file.relative_to(ROOT))
+    build = "import sys, setuptools.build_meta as build; getattr(build, sys.argv[1])(sys.argv[2])"
+    subprocess.run([sys.executable, "-c", build, "build_sdist", tmp_path], cwd=source, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    assert sdist.name == f"modeling_valor-{modeling_valor.__version__}.tar.gz"
+    with tarfile.open(sdist) as archive:
+        assert not [name for name in archive.getnames() if "/tests" in name]
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    subprocess.run(
+        [sys.executable, "-c", build, "build_wheel", tmp_path], cwd=unpacked, check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        described = archive.read(metadata).decode()
+    expected = {
+        path.relative_to(source).as_posix() for path in (source / "modeling_valor").rglob("*") if path.is_file()
+    }
+    assert names == {"valor_cli.py", *expected}
+    assert {"modeling_valor/py.typed", "modeling_valor/recipes/valor_tiny.yaml"} <= names
+    extras = {line.split()[1] for line in described.splitlines() if line.startswith("Provides-Extra:")}
+    assert extras >= {"test", "dev", "torchcodec", "captions", "experiments"}
