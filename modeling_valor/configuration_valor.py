@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import SubConfigSpec
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_checks import check_values
 from .tokenization_valor import TASK_PROMPTS, encode_prompts, load_tokenizer, special_token_ids, translate_prompts
@@ -184,6 +185,12 @@ class ValorAudioConfig(PreTrainedConfig):
             )
 
 
+# Here, not in `__init__`, which does not travel with remote code; that of an installed package is kept
+for _part in (ValorTextConfig, ValorVideoSwinConfig, ValorAudioConfig):
+    if _part.model_type not in CONFIG_MAPPING:
+        AutoConfig.register(_part.model_type, _part)
+
+
 @strict
 class ValorConfig(PreTrainedConfig):
     r"""
@@ -267,6 +274,10 @@ class ValorConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.alignment_groups = list(self.alignment_groups)
         self.captioning_groups = list(self.captioning_groups)
+        # Tasks of an installed package need no code of the checkpoint, for which users would have to vouch
+        custom_pipelines = kwargs.pop("custom_pipelines", None) or {}
+        if any(task not in PIPELINE_REGISTRY.supported_tasks for task in custom_pipelines):
+            kwargs["custom_pipelines"] = custom_pipelines
         super().__post_init__(**kwargs)
 
     @classmethod

@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """VALOR: where text, frames and sound meet (Figure 5)."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,10 +135,27 @@ class ValorPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    default_auto_class = "AutoModel"
+    """The Auto class that knows the models of this class."""
 
     def __init__(self, config: ValorConfig, *inputs, **kwargs):
         config.validate()  # `from_pretrained` overrides fields after the configuration was validated
         super().__init__(config, *inputs, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str | type | None = None) -> None:
+        """
+        From now on `save_pretrained` and `push_to_hub` of this class save the code with the weights, so that users without
+        this package load them with `trust_remote_code=True`, each head by its own Auto class.
+        """
+        super().register_for_auto_class(auto_class or cls.default_auto_class)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        if self._auto_class is not None:
+            from .modeling_valor_heads import AUTO_MAP  # imports this module; being named here, it travels with it
+
+            self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, **kwargs)
 
     def _activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, *args, **kwargs

@@ -38,6 +38,15 @@ LM_HEAD_KEYS = [
 ]
 """Parameters of [`ValorLMHead`], without its matrix, which is the word embedding."""
 
+AUTO_MAP = {
+    "AutoConfig": "configuration_valor.ValorConfig",
+    "AutoModel": "modeling_valor.ValorModel",
+    "AutoModelForPreTraining": "modeling_valor_heads.ValorForPreTraining",
+    "AutoModelForMultimodalLM": "modeling_valor_heads.ValorForCaptioning",
+    "AutoModelForVisualQuestionAnswering": "modeling_valor_heads.ValorForQuestionAnswering",
+}
+"""Auto classes that load any checkpoint saved with its code, as `module.Class` of the files saved with it."""
+
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
 """Arguments of `from_pretrained` that say where and how files are fetched."""
 
@@ -359,6 +368,8 @@ class ValorForRetrieval(ValorDecoderModel):
 class ValorForPreTraining(ValorDecoderModel):
     """VALOR with both pretraining tasks, MGA and MGC (section 4.2). Its checkpoint serves every other class."""
 
+    default_auto_class = "AutoModelForPreTraining"
+
     @can_return_tuple
     def forward(
         self,
@@ -486,6 +497,8 @@ class ValorForPreTraining(ValorDecoderModel):
 class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
     """VALOR that describes videos, sounds or both (section 4.3)."""
 
+    default_auto_class = "AutoModelForMultimodalLM"
+
     @can_return_tuple
     def forward(
         self,
@@ -541,6 +554,8 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
 
 class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
     """VALOR that answers questions about videos and sounds in words of the whole vocabulary (section 4.3)."""
+
+    default_auto_class = "AutoModelForVisualQuestionAnswering"
 
     @can_return_tuple
     def forward(

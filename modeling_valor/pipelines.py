@@ -212,8 +212,13 @@ class AudiovisualPipeline(Pipeline):
         return records
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Saves the model and the processor, so that `pipeline(task, model=save_directory)` loads them again."""
-        self.model.save_pretrained(save_directory, **kwargs)
+        """
+        Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
+        without this package with `trust_remote_code=True`.
+        """
+        for part in (self.model, self.processor):
+            type(part).register_for_auto_class()
+        super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
 

@@ -15,11 +15,11 @@ from transformers.processing_utils import AudioKwargs, ProcessingKwargs, Process
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
-from .feature_extraction_valor import is_waveform
+from .feature_extraction_valor import ValorFeatureExtractor, is_waveform
 from .media import MediaError, MediaLimits, NoVideoError, media_source, open_source, source_name
 from .text_cleaning import clean_caption
 from .tokenization_valor import load_tokenizer
-from .video_processing_valor import ValorVideoProcessorKwargs, has_metadata
+from .video_processing_valor import ValorVideoProcessor, ValorVideoProcessorKwargs, has_metadata
 
 
 logger = logging.get_logger(__name__)
@@ -97,10 +97,32 @@ class ValorProcessor(ProcessorMixin):
         self.media_limits = MediaLimits.checked(media_limits)
 
     @classmethod
+    def register_for_auto_class(cls, auto_class: str | type = "AutoProcessor") -> None:
+        """From now on `save_pretrained` and `push_to_hub` save the code of the processor and of its parts as well."""
+        super().register_for_auto_class(auto_class)
+        ValorVideoProcessor.register_for_auto_class()
+        ValorFeatureExtractor.register_for_auto_class()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        super().save_pretrained(save_directory, **kwargs)
+        self.__dict__.pop("auto_map", None)  # concerns the files, as it does where they are loaded
+
+    @classmethod
     def _load_tokenizer_from_pretrained(
         cls, sub_processor_type: str, pretrained_model_name_or_path: str | os.PathLike, **kwargs
     ) -> PreTrainedTokenizerBase:
         return load_tokenizer(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, *args, **kwargs) -> list:
+        """The parts, of the classes that this module imports: each class loaded as remote code has modules of its own."""
+        own = {part_class.__name__: part_class for part_class in (ValorVideoProcessor, ValorFeatureExtractor)}
+        parts = super()._get_arguments_from_pretrained(*args, **kwargs)
+        classes = [own.get(type(part).__name__, type(part)) for part in parts]
+        return [
+            part if type(part) is part_class else part_class.from_dict(part.to_dict())
+            for part, part_class in zip(parts, classes, strict=True)
+        ]
 
     def __call__(
         self,

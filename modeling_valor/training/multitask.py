@@ -30,6 +30,8 @@ class ValorForMultitask(ValorForQuestionAnswering, ValorForCaptioning, ValorForP
     into any head, and those of any head into it.
     """
 
+    _auto_class = None  # its heads' code can be saved with weights, its own cannot
+
     def forward(
         self,
         task: Literal["pretraining", "retrieval", "captioning", "question_answering"] = "pretraining",
