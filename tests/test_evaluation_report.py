@@ -20,11 +20,11 @@ from modeling_valor import ValorForPreTraining, ValorProcessor
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
 from modeling_valor.evaluation import Evaluation
-from modeling_valor.evaluation.recipes import recipe_for
 from modeling_valor.evaluation.report import EXAMPLES, MARKER, html_page, write_html
 from modeling_valor.evaluation.report.charts import axis_ticks, grouped_bars, rank_histogram
 from modeling_valor.evaluation.report.media import FRAME_GAP, SECONDS, ClipMedia
 from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate
+from modeling_valor.evaluation.settings import recipe_for
 from modeling_valor.world import write_world
 
 

@@ -28,8 +28,8 @@ from modeling_valor.evaluation import (
 from modeling_valor.evaluation.loader import media_batches
 from modeling_valor.evaluation.outputs import eval_results, markdown, submission, update_model_card
 from modeling_valor.evaluation.paper import PAPER_FIGURES
-from modeling_valor.evaluation.recipes import recipe_for
 from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate, version_of
+from modeling_valor.evaluation.settings import recipe_for
 from modeling_valor.text_cleaning import clean_caption
 from modeling_valor.world import write_world
 

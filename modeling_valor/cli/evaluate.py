@@ -66,10 +66,10 @@ def main(argv: Sequence[str]) -> int:
 
     from ..data.failures import FailureLog
     from ..evaluation import outputs
-    from ..evaluation.recipes import TASKS as TASK_NAMES
-    from ..evaluation.recipes import recipe_for
     from ..evaluation.report import check_report_path, write_html
     from ..evaluation.runner import check_model, run
+    from ..evaluation.settings import TASKS as TASK_NAMES
+    from ..evaluation.settings import recipe_for
     from ..evaluation.work import from_main
 
     if args.device is not None:

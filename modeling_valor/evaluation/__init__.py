@@ -10,9 +10,15 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from .answers import answer_accuracy, normalize_answer
-from .captioning import CAPTION_METRICS, caption_metrics
-from .retrieval import retrieval_metrics, retrieval_metrics_in_blocks
+from .metrics import (
+    CAPTION_METRICS,
+    answer_accuracy,
+    caption_metrics,
+    normalize_answer,
+    retrieval_metrics,
+    retrieval_metrics_in_blocks,
+    tokenize,
+)
 from .statistics import (
     PAPER_STATISTICS,
     audio_concept_density,
@@ -21,7 +27,6 @@ from .statistics import (
     caption_statistics,
     read_captions,
 )
-from .tokenizer import tokenize
 
 
 EVALUATE_MODULES = Path(__file__).parent / "evaluate_modules"

@@ -23,11 +23,11 @@ from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorF
 from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_caption, clean_question
-from .answers import answer_accuracy
-from .captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
 from .clips import Clips, clip_keys, merge_rows
 from .loader import MediaBatch, MediaOptions, media_batches
-from .retrieval import retrieval_metrics_in_blocks
+from .metrics.answers import answer_accuracy
+from .metrics.captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
+from .metrics.retrieval import retrieval_metrics_in_blocks
 from .work import Result, ResultCache, failed, from_main, key_of, work_through
 
 

@@ -24,8 +24,8 @@ from ..data.readers.benchmarks import BENCHMARKS
 from .inference import reverse
 from .paper import PAPER_FIGURES
 from .rankings import ranking_records
-from .recipes import TASKS, scale
 from .runner import Report
+from .settings import TASKS, scale
 from .work import key_of
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .inference import Embeddings, Evaluation, reverse
-from .retrieval import query_ranks
+from .metrics.retrieval import query_ranks
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
 from ..processing_valor import ValorProcessor
 from .clips import merge_rows
 from .inference import Evaluation, evaluate_captioning, evaluate_question_answering, evaluate_retrieval
-from .recipes import Recipe, on_paper_scale
+from .settings import Recipe, on_paper_scale
 from .work import TensorCache, TextCache, from_main, key_of
 
 

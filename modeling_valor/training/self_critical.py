@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..captioning import step_queries
-from ..evaluation.captioning import CiderScorer
 from ..evaluation.inference import evaluating
+from ..evaluation.metrics.captioning import CiderScorer
 from ..generation import GROUP_OF_MODALITIES
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions

@@ -12,8 +12,8 @@ from PIL import Image
 from ..inference import reverse
 from ..outputs import direction_name, visible
 from ..rankings import rankings
-from ..recipes import scale
 from ..runner import Report
+from ..settings import scale
 from .examples import MODALITIES
 from .media import image_address
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import answer_accuracy
-from ..captioning import caption_metrics
+from ..metrics.answers import answer_accuracy
+from ..metrics.captioning import caption_metrics
 from ..outputs import direction_name
 from ..rankings import Ranking, name_of, rankings
 from ..runner import Report

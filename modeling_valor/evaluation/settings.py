@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.readers.benchmarks import BENCHMARKS
-from .captioning import CAPTION_METRICS, check_caption_metrics
 from .inference import GROUP_OF, TEXT_LENGTH, check_groups
+from .metrics.captioning import CAPTION_METRICS, check_caption_metrics
 
 
 TASKS = {"retrieval": "retrieval", "captioning": "captioning", "qa": "question_answering"}

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from modeling_valor.evaluation import CAPTION_METRICS, caption_metrics
-from modeling_valor.evaluation.captioning import _common_subsequence_length, _warn_once
+from modeling_valor.evaluation.metrics.captioning import _common_subsequence_length, _warn_once
 
 
 needs_java = pytest.mark.skipif(

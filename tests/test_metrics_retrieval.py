@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scipy.stats import rankdata
 
 from modeling_valor.evaluation import retrieval_metrics, retrieval_metrics_in_blocks
-from modeling_valor.evaluation.retrieval import query_ranks
+from modeling_valor.evaluation.metrics.retrieval import query_ranks
 
 
 def slow_metrics(similarity, positives):

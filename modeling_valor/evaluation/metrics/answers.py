@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ..text_cleaning import clean_answer
+from ...text_cleaning import clean_answer
 
 
 _NUMBER_WORDS = "zero one two three four five six seven eight nine ten"
