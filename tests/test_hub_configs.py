@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -145,12 +146,24 @@ def test_paper_facts_of_the_two_sizes():
         assert config.text_config.num_attention_heads == config.audio_config.num_attention_heads == 12
 
 
+@pytest.mark.parametrize(("options", "expected"), [({}, torch.float32), ({"dtype": torch.float16}, torch.float16)])
+def test_valor_tiny_is_stored_in_float16_and_computes_in_float32_by_default(options, expected):
+    folder = HUB_CONFIGS / "valor-tiny"
+    stored = load_file(folder / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    model = AutoModel.from_pretrained(folder, **options)
+    assert {parameter.dtype for parameter in model.parameters()} == {expected}
+    weight = stored["valor.text_projection.weight"]
+    torch.testing.assert_close(model.text_projection.weight.data, weight.to(expected), rtol=0, atol=0)
+
+
 def test_valor_tiny_is_small_and_tells_what_it_sees_and_hears():
     """Its weights load without gaps, and on two clips that it has never seen the world's grammar and sounds come through."""
     folder = HUB_CONFIGS / "valor-tiny"
-    assert (folder / "model.safetensors").stat().st_size < 40e6
+    assert (folder / "model.safetensors").stat().st_size < 20e6
     model, info = ValorForCaptioning.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert model.dtype == torch.float32
     assert 8e6 < model.num_parameters() < 20e6
     clips = sorted((HUB_CONFIGS.parent / "examples" / "media").glob("*.mp4"))
     processor = ValorProcessor.from_pretrained(folder)
