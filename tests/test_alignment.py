@@ -2,6 +2,7 @@
 
 import os
 import socket
+import textwrap
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 from helpers.parity import PARITY_GROUPS, PARITY_SETS
-from modeling_valor import alignment
+from modeling_valor import alignment_blocks
 from modeling_valor.alignment import (
     GROUPS,
     TokenSet,
@@ -151,26 +152,40 @@ def test_gradients_equal_finite_differences(options):
     assert torch.autograd.gradcheck(scores, leaves, fast_mode=True)
 
 
+@pytest.mark.parametrize("zero_padding", [False, True])
+def test_the_plain_form_in_the_docstring_is_what_is_computed(zero_padding):
+    names = {"torch": torch}
+    code = "\n".join(line for line in alignment_blocks.__doc__.splitlines() if line.startswith("    "))
+    exec(textwrap.dedent(code), names)
+    tokens = batch(zero_padding=zero_padding)
+    rows, columns = (
+        replace(part, mask=torch.ones(part.embeds.shape[:2], dtype=torch.bool) if part.mask is None else part.mask)
+        for part in (tokens["text"], tokens["video"])
+    )
+    expected = names["plain_scores"](rows, columns)
+    torch.testing.assert_close(fine_similarity([rows], [columns]), expected, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("block", [(1, 1), (7, 4), (12, 9), (11, 1000)])
 def test_blocks_of_any_size_give_the_same_scores_and_gradients(block, monkeypatch):
     tokens, leaves = leaves_of(batch(zero_padding=True))
     expected = grouped_similarity(**tokens, groups=GROUPS)
     expected_gradients = torch.autograd.grad(finite_sum(expected), leaves)
-    monkeypatch.setattr(alignment, "_CPU_BLOCK", block)
+    monkeypatch.setattr(alignment_blocks, "_CPU_BLOCK", block)
     similarity = grouped_similarity(**tokens, groups=GROUPS)
     torch.testing.assert_close(similarity, expected)
     torch.testing.assert_close(torch.autograd.grad(finite_sum(similarity), leaves), expected_gradients)
 
 
 def test_groups_share_token_similarities_in_blocks_of_bounded_size(monkeypatch):
-    sizes, similarities = [], alignment._Block.similarities
+    sizes, similarities = [], alignment_blocks._Block.similarities
 
     def counted(block):
         sizes.append(similarities(block).numel())
         return similarities(block)
 
-    monkeypatch.setattr(alignment._Block, "similarities", counted)
-    monkeypatch.setattr(alignment, "_CPU_BLOCK", (20, 15))
+    monkeypatch.setattr(alignment_blocks._Block, "similarities", counted)
+    monkeypatch.setattr(alignment_blocks, "_CPU_BLOCK", (20, 15))
     grouped_similarity(token_set(30, 5), token_set(40, 3), token_set(40, 2), ["t-v", "t-a", "t-av"])
     assert sum(sizes) == 30 * 5 * 40 * (3 + 2)
     assert max(sizes) == 20 * 15
@@ -181,14 +196,14 @@ def test_padding_at_the_end_is_left_out_of_the_products(monkeypatch, zero_paddin
     lengths = [2, 6, 4, 4, 6, 2, 3]
     mask = [[position < length for position in range(6)] for length in lengths]
     text, video = token_set(7, 6, mask=mask, zero_padding=zero_padding, seed=1), token_set(4, 3, seed=2)
-    sizes, similarities = [], alignment._Block.similarities
+    sizes, similarities = [], alignment_blocks._Block.similarities
     monkeypatch.setattr(
-        alignment._Block,
+        alignment_blocks._Block,
         "similarities",
         lambda block: sizes.append(block.left.shape[:2].numel()) or similarities(block),
     )
     # Blocks of two samples of 6 tokens, of three of 4 (or 5) and of the rest
-    monkeypatch.setattr(alignment, "_CPU_BLOCK", (15, 100))
+    monkeypatch.setattr(alignment_blocks, "_CPU_BLOCK", (15, 100))
     score = grouped_similarity(text, video, None, ["t-v"])["t-v"]
     assert sum(sizes) == tokens
     torch.testing.assert_close(score, reference_similarity([text], [video]))
