@@ -248,6 +248,34 @@ def test_a_cache_serves_one_version_of_a_checkpoint(world, checkpoint, tmp_path)
         assert [measure(number, tmp_path) for number in (0, 1, 0, 1)] == alone * 2
 
 
+SETTINGS_OF_RESULTS = [
+    *(("retrieval", setting) for setting in ({"num_frames": 1}, {"num_audio_clips": 2}, {"max_length": 4})),
+    *(("captioning", setting) for setting in ({"modalities": "v"}, {"max_new_tokens": 2}, {"num_beams": 3})),
+    *(("question_answering", setting) for setting in ({"max_length": 4}, {"max_new_tokens": 2})),
+]
+
+
+@pytest.mark.parametrize(("task", "setting"), SETTINGS_OF_RESULTS)
+def test_a_cache_serves_one_setting_of_what_results_depend_on(task, setting, world, checkpoint, tmp_path):
+    torch.manual_seed(0)
+    model, processor = (
+        ValorForPreTraining.from_pretrained(checkpoint).eval(),
+        ValorProcessor.from_pretrained(checkpoint),
+    )
+    torch.nn.init.normal_(model.lm_head.decoder.weight, std=0.1)
+    samples = load_samples(world, "test")[:3]
+
+    def measure(cache, **options):
+        options = {"num_frames": 2, "num_audio_clips": 1, "max_new_tokens": 4, "num_beams": 1, **options}
+        recipe = recipe_for(task, world, metrics=("BLEU-1",), **options)
+        evaluation = evaluate(recipe, Checkpoint("mine", "1", model, processor), samples, cache=cache).evaluation
+        return evaluation.similarity.get("t-av", torch.zeros(1)).tolist(), evaluation.predictions
+
+    alone = [measure(None), measure(None, **setting)]
+    assert alone[0] != alone[1]
+    assert [measure(tmp_path), measure(tmp_path, **setting), measure(tmp_path)] == [*alone, alone[0]]
+
+
 @pytest.mark.parametrize(
     "name", ["pytorch_model.bin", "model.safetensors", "model.pt", "config.json", "vocab.txt", "chat_template.jinja"]
 )
