@@ -35,7 +35,7 @@ from .media_images import (
     stack_pictures,
     too_large,
 )
-from .media_limits import MediaError, MediaLimits, NoVideoError
+from .media_limits import DamagedMediaWarning, MediaError, MediaLimits, NoVideoError
 from .media_sources import (
     LocalFile,
     MediaSource,
@@ -54,6 +54,7 @@ __all__ = [
     "MAX_VIDEO_PIXELS",
     "Audio",
     "AudioInfo",
+    "DamagedMediaWarning",
     "LocalFile",
     "MediaError",
     "MediaLimits",
@@ -145,7 +146,8 @@ def read_frames(
     For a constant frame rate the frames are those of `segment_indices`. A still image gives one frame; a folder of
     extracted frames and an animated image are sampled by number. Frames are upright by the video's rotation metadata.
     Only what lies between the key frame before a wanted frame and that frame is decoded, so the cost does not grow with
-    the length of the video. A video that can be read only in part is used as far as it goes, with one warning.
+    the length of the video. A video that can be read only in part is used as far as it goes, with one
+    [`DamagedMediaWarning`].
 
     Args:
         sampling (`str`): "center" or "random", the latter with `generator` or torch's own random numbers.
@@ -288,7 +290,7 @@ def _moments(track: Track, indices: list[int], num_wanted: int) -> dict[int, flo
 
 
 def _warn(name: str, what: str) -> None:
-    warnings.warn(f"{name} {what}; it is used as far as it goes.", stacklevel=3)
+    warnings.warn(f"{name} {what}; it is used as far as it goes.", DamagedMediaWarning, stacklevel=3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -307,7 +309,8 @@ def read_audio(
     Channels are averaged. Time counts from the first sample of the track, whenever the video starts. With `windows`,
     (begin, end) pairs in seconds, `waveform` is a list with one piece for each, and little more than these parts is
     read. Past the end there are no samples: a piece may be shorter than its window, or empty. An image or a folder of
-    frames has no audio track. A track that can be read only in part is used as far as it goes, with one warning.
+    frames has no audio track. A track that can be read only in part is used as far as it goes, with one
+    [`DamagedMediaWarning`].
 
     Args:
         max_seconds (`float`, *optional*): without `windows`, where to stop.

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What may be spent on a file, and the one exception type for what cannot be read."""
+"""What may be spent on a file, the one exception type for what cannot be read, and the warning for what is damaged."""
 
 import contextlib
 import dataclasses
@@ -15,6 +15,10 @@ class MediaError(ValueError):
 
 class NoVideoError(MediaError):
     """A sound file given as a video; `read_audio` may still read it."""
+
+
+class DamagedMediaWarning(UserWarning):
+    """A file that can be read only in part, and is used as far as it goes; the message names it and says why."""
 
 
 def reason(error: BaseException) -> str:

@@ -26,6 +26,7 @@ from helpers.media_files import (
 )
 from modeling_valor import media, media_container
 from modeling_valor.media import (
+    DamagedMediaWarning,
     MediaError,
     NoVideoError,
     audio_info,
@@ -296,7 +297,7 @@ def test_truncated_video_is_used_as_far_as_it_goes_with_one_warning(kind, folder
     content = Path(write_video(folder / f"whole.{kind}", count=90, **options)).read_bytes()
     path = folder / f"truncated.{kind}"
     path.write_bytes(content[: len(content) // 2])
-    with pytest.warns(UserWarning, match=f"truncated.{kind} .*as far as it goes") as warned:
+    with pytest.warns(DamagedMediaWarning, match=f"truncated.{kind} .*as far as it goes") as warned:
         video = read_frames(path, 6)
     assert len(warned) == 1
     assert 0.5 < video.duration < 3.0
@@ -310,7 +311,7 @@ def test_damaged_video_is_used_as_far_as_it_goes_with_one_warning(backend, folde
     content = Path(write_video(folder / "good.mp4", count=90, size=(320, 240), movflags="faststart")).read_bytes()
     path = folder / "damaged.mp4"
     path.write_bytes(damage(content, 0.4, 0.6, 300))
-    with pytest.warns(UserWarning, match=r"damaged\.mp4 is damaged .*as far as it goes") as warned:
+    with pytest.warns(DamagedMediaWarning, match=r"damaged\.mp4 is damaged .*as far as it goes") as warned:
         video = read_frames(path, 6, backend=backend)
     assert len(warned) == 1
     assert video.frames.shape == (6, 3, 240, 320)
@@ -327,7 +328,7 @@ def test_frames_of_enormous_size_are_refused(video, tmp_path, monkeypatch):
 def test_truncated_sound_is_used_as_far_as_it_goes_with_one_warning(folder):
     content = Path(write_wav(folder / "whole.wav", seconds=4)).read_bytes()
     (folder / "half.wav").write_bytes(content[: 44 + RATE * 4])
-    with pytest.warns(UserWarning, match=r"half\.wav .*as far as it goes") as warned:
+    with pytest.warns(DamagedMediaWarning, match=r"half\.wav .*as far as it goes") as warned:
         audio = read_audio(folder / "half.wav")
     assert len(warned) == 1
     assert np.allclose(audio.waveform.numpy(), tone(4)[: 2 * RATE], atol=1e-4)

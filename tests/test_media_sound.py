@@ -12,7 +12,7 @@ import torch
 
 from helpers.media_files import RATE, tone, write_sound, write_wav
 from modeling_valor import media, media_container
-from modeling_valor.media import MediaError, audio_info, open_source, read_audio
+from modeling_valor.media import DamagedMediaWarning, MediaError, audio_info, open_source, read_audio
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -141,7 +141,7 @@ def test_channels_in_an_order_of_their_own_are_read(folder):
 def test_a_wave_file_that_ends_in_half_a_frame_is_used_as_far_as_it_goes(folder, channels):
     whole = Path(write_wav(folder / "whole.wav", channels=channels)).read_bytes()
     (folder / "odd.wav").write_bytes(whole[:-1])
-    with pytest.warns(UserWarning, match=r"odd\.wav .*as far as it goes"):
+    with pytest.warns(DamagedMediaWarning, match=r"odd\.wav .*as far as it goes"):
         audio = read_audio(folder / "odd.wav")
     assert len(audio.waveform) == RATE - 1
     assert np.allclose(audio.waveform.numpy(), tone(1)[:-1], atol=1e-4)

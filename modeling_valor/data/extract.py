@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from ..feature_extraction_valor import MAX_SAMPLING_RATE, resample
 from ..media import (
+    DamagedMediaWarning,
     MediaError,
     NoVideoError,
     audio_info,
@@ -370,9 +371,7 @@ def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
             raise
         except Exception as error:
             failure = f"{job.id}: {describe(error)}"
-    damage = next(
-        (str(warning.message) for warning in caught if "used as far as it goes" in str(warning.message)), None
-    )
+    damage = next((str(warning.message) for warning in caught if warning.category is DamagedMediaWarning), None)
     return _Outcome(job.id, failure, damage)
 
 
