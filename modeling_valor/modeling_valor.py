@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import (
@@ -196,7 +197,7 @@ class ValorModel(ValorPreTrainedModel):
     The encoders of VALOR, the common space in which they are aligned, and the decoder's stack without its head.
 
     `score` compares texts with videos and sounds as the processor gives them. `get_text_embeds`, `get_video_embeds` and
-    `get_audio_embeds` embed each modality on its own; `compute_similarity` scores any two sets of embeddings; `forward`
+    `get_audio_embeds` embed each modality on its own, `get_text_features` and its like also give what the encoders return; `compute_similarity` scores any two sets of embeddings; `forward`
     does it all for a batch of matching samples.
     """
 
@@ -258,14 +259,18 @@ class ValorModel(ValorPreTrainedModel):
         """Text encoder: `last_hidden_state` of shape (batch_size, length, hidden_size), the prompt left out."""
         attention_mask = self.text_attention_mask(input_ids, attention_mask)
         prompt = self.prompt("retrieval_prompt_ids", input_ids.device)
+        length = input_ids.shape[1]
         if self.text_encoder is None:
-            return self.text_model(
+            outputs = self.text_model(
                 input_ids, attention_mask, prompt_input_ids=prompt, is_causal=False, use_cache=False, **kwargs
             )
+            if outputs.hidden_states is not None:
+                outputs.hidden_states = tuple(states[:, -length:] for states in outputs.hidden_states)
+            return outputs
         # CLIP's text encoder takes no prompt (as in 2023)
         if prompt is None or self.config.text_encoder_config.model_type == "clip_text_model":
             return self.text_encoder(input_ids, attention_mask, **kwargs)
-        length, prompt_length = input_ids.shape[1], prompt.shape[1]
+        prompt_length = prompt.shape[1]
         positions = torch.cat([torch.arange(length), torch.arange(prompt_length)]).to(input_ids.device)
         token_type_ids = (torch.arange(length + prompt_length, device=input_ids.device) >= length).long()
         outputs = self.text_encoder(
@@ -276,6 +281,8 @@ class ValorModel(ValorPreTrainedModel):
             **kwargs,
         )
         outputs.last_hidden_state = outputs.last_hidden_state[:, :length]
+        if outputs.hidden_states is not None:
+            outputs.hidden_states = tuple(states[:, :length] for states in outputs.hidden_states)
         return outputs
 
     def encode_video(
@@ -287,8 +294,7 @@ class ValorModel(ValorPreTrainedModel):
                 "`pixel_values_videos` must have the shape (batch_size, frames, channels, height, width), got "
                 f"{tuple(pixel_values_videos.shape)}. An image is a video of one frame."
             )
-        tokens, frames = encode_frames(self.vision_model, pixel_values_videos, frame_mask, **kwargs)
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=frames)
+        return encode_frames(self.vision_model, pixel_values_videos, frame_mask, **kwargs)
 
     def encoded_frame_mask(self, frame_mask: torch.BoolTensor | None) -> torch.BoolTensor | None:
         """Mask of the frames that `encode_video` returns; fewer than went in if the encoder has a temporal stride."""
@@ -308,20 +314,14 @@ class ValorModel(ValorPreTrainedModel):
             # As in `encode_frames`, a batch without any sound runs the encoder too, on one empty clip
             clips = input_features[audio_mask] if audio_mask.any() else torch.zeros_like(input_features[:1, 0])
             outputs = self.audio_model(clips, **kwargs)
-            encoded = []
-            for result in (outputs.last_hidden_state, outputs.pooler_output):
-                encoded.append(result.new_zeros(*audio_mask.shape, *result.shape[1:]))
-                if audio_mask.any():
-                    encoded[-1][audio_mask] = result
-                else:
-                    encoded[-1] = encoded[-1] + 0 * result.sum()
-            return BaseModelOutputWithPooling(last_hidden_state=encoded[0], pooler_output=encoded[1])
+            encoded = tree_map(lambda result: result.new_zeros(*audio_mask.shape, *result.shape[1:]), outputs)
+            if not audio_mask.any():
+                return tree_map(lambda target, result: target + 0 * result.sum(), encoded, outputs)
+            for target, result in zip(tree_leaves(encoded), tree_leaves(outputs), strict=True):
+                target[audio_mask] = result
+            return encoded
         outputs = self.audio_model(input_features.flatten(0, 1), **kwargs)
-        shape = input_features.shape[:2]
-        return BaseModelOutputWithPooling(
-            last_hidden_state=outputs.last_hidden_state.unflatten(0, shape),
-            pooler_output=outputs.pooler_output.unflatten(0, shape),
-        )
+        return tree_map(lambda result: result.unflatten(0, input_features.shape[:2]), outputs)
 
     # --- Conditions of the decoder ------------------------------------------------------------------------------------
 
@@ -416,6 +416,62 @@ class ValorModel(ValorPreTrainedModel):
                 pooled = (pooled * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         return l2_normalize(projection(pooled))
 
+    @can_return_tuple
+    def get_text_features(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        The text encoder's outputs, with text in the common space of section 4.2.
+
+        Args:
+            kwargs: `output_hidden_states`, `output_attentions` and other arguments of the encoder.
+
+        Returns:
+            `pooler_output`, L2-normalised, (batch_size, length, projection_dim), or (batch_size, projection_dim) with
+            coarse alignment; `last_hidden_state` and `hidden_states`, (batch_size, length, hidden_size), the prompt left
+            out; `attentions`, with the prompt.
+        """
+        outputs = self.encode_text(input_ids, attention_mask, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=self.project_text(outputs.last_hidden_state, input_ids),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @can_return_tuple
+    def get_video_features(
+        self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        The vision encoder's outputs, with videos, (batch_size, frames, channels, height, width), in the common space.
+
+        Returns:
+            `pooler_output`, L2-normalised, (batch_size, frames, projection_dim), or (batch_size, projection_dim) with
+            coarse alignment; `last_hidden_state`, (batch_size, frames, tokens, hidden_size). `hidden_states` and
+            `attentions` have the axes of the encoder's, those of an image encoder after (batch_size, frames).
+        """
+        outputs = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
+        frame_mask = self.encoded_frame_mask(frame_mask)
+        outputs.pooler_output = self.project_pooled(outputs.pooler_output, frame_mask, self.video_projection)
+        return outputs
+
+    @can_return_tuple
+    def get_audio_features(
+        self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        The audio encoder's outputs, with sounds, (batch_size, clips, mel_bins, time), in the common space.
+
+        Returns:
+            `pooler_output`, L2-normalised, (batch_size, clips, projection_dim), or (batch_size, projection_dim) with
+            coarse alignment; `last_hidden_state` and `hidden_states`, (batch_size, clips, tokens, hidden_size);
+            `attentions`, (batch_size, clips, heads, tokens, tokens).
+        """
+        outputs = self.encode_audio(input_features, audio_mask, **kwargs)
+        outputs.pooler_output = self.project_pooled(outputs.pooler_output, audio_mask, self.audio_projection)
+        return outputs
+
     def get_text_embeds(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
@@ -425,8 +481,7 @@ class ValorModel(ValorPreTrainedModel):
         Returns:
             L2-normalised, (batch_size, length, projection_dim); (batch_size, projection_dim) with coarse alignment.
         """
-        outputs = self.encode_text(input_ids, attention_mask, **kwargs)
-        return self.project_text(outputs.last_hidden_state, input_ids)
+        return self.get_text_features(input_ids, attention_mask, **kwargs, return_dict=True).pooler_output
 
     def get_video_embeds(
         self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
@@ -437,9 +492,7 @@ class ValorModel(ValorPreTrainedModel):
         Returns:
             L2-normalised, (batch_size, frames, projection_dim); (batch_size, projection_dim) with coarse alignment.
         """
-        outputs = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
-        frame_mask = self.encoded_frame_mask(frame_mask)
-        return self.project_pooled(outputs.pooler_output, frame_mask, self.video_projection)
+        return self.get_video_features(pixel_values_videos, frame_mask, **kwargs, return_dict=True).pooler_output
 
     def get_audio_embeds(
         self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
@@ -450,20 +503,7 @@ class ValorModel(ValorPreTrainedModel):
         Returns:
             L2-normalised, (batch_size, clips, projection_dim); (batch_size, projection_dim) with coarse alignment.
         """
-        outputs = self.encode_audio(input_features, audio_mask, **kwargs)
-        return self.project_pooled(outputs.pooler_output, audio_mask, self.audio_projection)
-
-    def get_text_features(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_text_embeds`]."""
-        return self.get_text_embeds(*args, **kwargs)
-
-    def get_video_features(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_video_embeds`]."""
-        return self.get_video_embeds(*args, **kwargs)
-
-    def get_audio_features(self, *args, **kwargs) -> torch.FloatTensor:
-        """See [`ValorModel.get_audio_embeds`]."""
-        return self.get_audio_embeds(*args, **kwargs)
+        return self.get_audio_features(input_features, audio_mask, **kwargs, return_dict=True).pooler_output
 
     def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """

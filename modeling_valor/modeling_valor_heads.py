@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.initialization import no_init_weights
-from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithCrossAttentions
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -300,15 +300,15 @@ class ValorForRetrieval(ValorDecoderModel):
         """See [`ValorModel.get_audio_embeds`]."""
         return self.valor.get_audio_embeds(*args, **kwargs)
 
-    def get_text_features(self, *args, **kwargs) -> torch.FloatTensor:
+    def get_text_features(self, *args, **kwargs) -> tuple | BaseModelOutputWithPooling:
         """See [`ValorModel.get_text_features`]."""
         return self.valor.get_text_features(*args, **kwargs)
 
-    def get_video_features(self, *args, **kwargs) -> torch.FloatTensor:
+    def get_video_features(self, *args, **kwargs) -> tuple | BaseModelOutputWithPooling:
         """See [`ValorModel.get_video_features`]."""
         return self.valor.get_video_features(*args, **kwargs)
 
-    def get_audio_features(self, *args, **kwargs) -> torch.FloatTensor:
+    def get_audio_features(self, *args, **kwargs) -> tuple | BaseModelOutputWithPooling:
         """See [`ValorModel.get_audio_features`]."""
         return self.valor.get_audio_features(*args, **kwargs)
 

@@ -5,6 +5,7 @@ import inspect
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
 from transformers import MODEL_MAPPING, AutoModel, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -169,9 +170,10 @@ def encoded_frame_mask(config: PreTrainedConfig, frame_mask: torch.Tensor) -> to
 
 def encode_images(
     vision_model: nn.Module, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> BaseModelOutputWithPooling:
     """
-    Tokens and global feature of each image, (N, 3, H, W) to (N, T, C) and (N, C), from any vision encoder.
+    Tokens and global feature of each image, (N, 3, H, W) to (N, T, C) and (N, C), from any vision encoder, and its
+    hidden states and attentions where they are asked for.
 
     Feature maps count as tokens in row-major order. The global feature is the class token where the encoder has one,
     else the mean over the tokens (section 4.2: "global average pooling or using CLS token feature").
@@ -180,7 +182,8 @@ def encode_images(
         size = vision_model.config.image_size
         trained_size = (size, size) if isinstance(size, int) else tuple(size)
         kwargs["interpolate_pos_encoding"] = trained_size != tuple(pixel_values.shape[2:])
-    tokens = vision_model(pixel_values.to(vision_model.dtype), **kwargs).last_hidden_state
+    outputs = vision_model(pixel_values.to(vision_model.dtype), **kwargs)
+    tokens = outputs.last_hidden_state
     if tokens.ndim == 4:
         tokens = tokens.flatten(2).transpose(1, 2)
     width = vision_hidden_size(vision_model.config)
@@ -189,19 +192,22 @@ def encode_images(
             f"The vision encoder {vision_model.config.model_type!r} returns {tuple(tokens.shape)} for {len(pixel_values)} "
             f"images, but (images, tokens, {width}) is needed: it cannot be used."
         )
-    return tokens, tokens[:, 0] if has_class_token(vision_model) else tokens.mean(dim=1)
+    return BaseModelOutputWithPooling(
+        last_hidden_state=tokens,
+        pooler_output=tokens[:, 0] if has_class_token(vision_model) else tokens.mean(dim=1),
+        hidden_states=getattr(outputs, "hidden_states", None),
+        attentions=getattr(outputs, "attentions", None),
+    )
 
 
 def encode_videos(
     vision_model: nn.Module, pixel_values_videos: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> BaseModelOutputWithPooling:
     """Tokens and global feature of each frame, (B, F, 3, H, W) to (B, F, T, C) and (B, F, C); every frame is valid."""
     if encodes_frames_together(vision_model):
-        outputs = vision_model(pixel_values_videos, **kwargs)
-        return outputs.last_hidden_state, outputs.pooler_output
-    tokens, pooled = encode_images(vision_model, pixel_values_videos.flatten(0, 1), **kwargs)
-    shape = pixel_values_videos.shape[:2]
-    return tokens.unflatten(0, shape), pooled.unflatten(0, shape)
+        return vision_model(pixel_values_videos, **kwargs)
+    outputs = encode_images(vision_model, pixel_values_videos.flatten(0, 1), **kwargs)
+    return tree_map(lambda result: result.unflatten(0, pixel_values_videos.shape[:2]), outputs)
 
 
 def encode_frames(
@@ -209,7 +215,7 @@ def encode_frames(
     pixel_values_videos: torch.Tensor,
     frame_mask: torch.Tensor | None = None,
     **kwargs: Unpack[TransformersKwargs],
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> BaseModelOutputWithPooling:
     """
     Tokens and global feature of each frame, from an encoder of images or of videos.
 
@@ -224,11 +230,13 @@ def encode_frames(
         kwargs: passed to the encoder.
 
     Returns:
-        Tokens (B, F, T, C) and global features (B, F, C), zero for masked frames. With a `temporal_stride` above 1 F
-        becomes ceil(F / stride), and [`encoded_frame_mask`] says which of them are valid.
+        Tokens (B, F, T, C) and global features (B, F, C), zero for masked frames; where they are asked for also
+        `hidden_states` and `attentions` of an image encoder, (B, F, ...), or of Video Swin as it returns them. With a
+        `temporal_stride` above 1 F becomes ceil(F / stride), and [`encoded_frame_mask`] says which of them are valid.
 
     Raises:
-        ValueError: if the frames have another number of axes, or the mask another shape.
+        ValueError: if the frames have another number of axes, or the mask another shape, or if attentions of Video Swin
+            are asked for where frames are masked: samples differ in the windows that attend.
     """
     if pixel_values_videos.ndim != 5:
         raise ValueError(
@@ -253,18 +261,28 @@ def encode_frames(
     for length, samples in groups:
         frames = pixel_values_videos[frame_mask.bool() & samples[:, None]]
         results = encode_videos(vision_model, frames.unflatten(0, (-1, length)), **kwargs)
-        if encoded is None:
-            encoded = [result.new_zeros(*encoded_mask.shape, *result.shape[2:]) for result in results]
-        for target, result in zip(encoded, results, strict=True):
+        encoded = zeros_for(vision_model, results, encoded_mask) if encoded is None else encoded
+        for target, result in zip(tree_leaves(encoded), tree_leaves(results), strict=True):
             target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
     # Passes of zero gradient, over one empty frame: ranks of a distributed training run the same modules, also one whose
     # samples have no frames
     for _ in range(missing):
         results = encode_videos(vision_model, torch.zeros_like(pixel_values_videos[:1, :1]), **kwargs)
-        if encoded is None:
-            encoded = [result.new_zeros(*encoded_mask.shape, *result.shape[2:]) for result in results]
-        encoded = [target + 0 * result.sum() for target, result in zip(encoded, results, strict=True)]
-    return tuple(encoded)
+        encoded = zeros_for(vision_model, results, encoded_mask) if encoded is None else encoded
+        encoded = tree_map(lambda target, result: target + 0 * result.sum(), encoded, results)
+    return encoded
+
+
+def zeros_for(
+    vision_model: nn.Module, results: BaseModelOutputWithPooling, mask: torch.BoolTensor
+) -> BaseModelOutputWithPooling:
+    """Zeros of the shape that results (n, frames, ...) have in a batch of the mask (B, F): (B, F, ...)."""
+    if encodes_frames_together(vision_model) and results.attentions is not None:
+        raise ValueError(
+            "Video Swin has no common attentions for samples of which frames are masked: give samples with the same "
+            "number of frames, without a mask."
+        )
+    return tree_map(lambda result: result.new_zeros(*mask.shape, *result.shape[2:]), results)
 
 
 def group_by_length(vision_model: nn.Module, frame_mask: torch.BoolTensor) -> list[tuple[int, torch.BoolTensor]]:

@@ -82,9 +82,9 @@ def reference_scores(model, processor, samples, group="t-av"):
     valor = model.valor
     with torch.no_grad():
         return valor.compute_similarity(
-            valor.get_text_features(**text),
-            valor.get_video_features(media["pixel_values_videos"]),
-            valor.get_audio_features(media["input_features"]),
+            valor.get_text_embeds(**text),
+            valor.get_video_embeds(media["pixel_values_videos"]),
+            valor.get_audio_embeds(media["input_features"]),
             text["attention_mask"],
             group=group,
         )
@@ -183,8 +183,8 @@ def seeing(model, processor, monkeypatch):
             features[row, :, list(COLOURS).index(words.split()[-1])] = 1
         return features
 
-    monkeypatch.setattr(ValorModel, "get_video_features", vision)
-    monkeypatch.setattr(ValorModel, "get_text_features", text)
+    monkeypatch.setattr(ValorModel, "get_video_embeds", vision)
+    monkeypatch.setattr(ValorModel, "get_text_embeds", text)
     return model
 
 

@@ -126,7 +126,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_figures(world, checkpoint, figu
 def test_a_finished_evaluation_is_read_from_its_cache(world, checkpoint, tmp_path, capsys, monkeypatch):
     assert main(arguments("retrieval", world, checkpoint, tmp_path)) == 0
     first = printed(capsys)
-    for name in ("get_video_features", "get_audio_features", "get_text_features"):
+    for name in ("get_video_embeds", "get_audio_embeds", "get_text_embeds"):
         monkeypatch.delattr(f"modeling_valor.modeling_valor.ValorModel.{name}")
     assert main(arguments("retrieval", world, checkpoint, tmp_path)) == 0
     assert printed(capsys) == first

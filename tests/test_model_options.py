@@ -359,7 +359,7 @@ def test_separate_bert_text_encoder(prompt):
             positions = torch.cat([positions, torch.arange(len(prompt))])
         expected = model.text_encoder(joined[None], token_type_ids=types[None], position_ids=positions[None])
     torch.testing.assert_close(outputs[0, : len(text)], expected.last_hidden_state[0, : len(text)], atol=1e-5, rtol=0)
-    assert model.get_text_features(ids).shape == (3, 7, 16)
+    assert model.get_text_embeds(ids).shape == (3, 7, 16)
     with pytest.raises(ValueError, match="another vocabulary"):
         pretraining = tiny_model(ValorForPreTraining, text_encoder_config=bert)
         pretraining(input_ids=ids, pixel_values_videos=tiny_batch()["pixel_values_videos"])
@@ -382,7 +382,7 @@ def test_any_vision_encoder_describes_and_retrieves(vision):
     model = tiny_model(ValorForCaptioning, vision_config=vision)
     frames = torch.randn(2, 3, 3, size, size)
     assert model.generate(pixel_values_videos=frames, max_new_tokens=3).shape[0] == 2
-    assert model.valor.get_video_features(frames).shape == (2, 3, 16)
+    assert model.valor.get_video_embeds(frames).shape == (2, 3, 16)
 
 
 @pytest.mark.parametrize("vision", [None, SWIN], ids=["clip", "swin"])
@@ -406,9 +406,9 @@ def test_temporal_stride_encodes_pairs_of_frames():
     model = tiny_model(ValorForCaptioning, vision_config={**SWIN, "temporal_stride": 2})
     frames, ids = torch.randn(2, 4, 3, 16, 16), tiny_batch()["input_ids"][:2]
     frame_mask = torch.tensor([[True] * 4, [True, True, False, False]])
-    features = model.valor.get_video_features(frames, frame_mask)
+    features = model.valor.get_video_embeds(frames, frame_mask)
     assert features.shape == (2, 2, 16)
-    text = model.valor.get_text_features(ids)
+    text = model.valor.get_text_embeds(ids)
     with torch.no_grad():
         scores = model.valor.compute_similarity(text, features, None, ids != 0, frame_mask, group="t-v")
         single = model.valor(input_ids=ids[1:], pixel_values_videos=frames[1:, :2]).similarity["t-v"]
@@ -696,7 +696,7 @@ def test_lora_trains_adapters_only(saved, tmp_path):
                 p.normal_(0, 0.1)
     model.save_pretrained(tmp_path)
     again = peft.PeftModel.from_pretrained(ValorForPreTraining.from_pretrained(saved), tmp_path)
-    features = [m.eval().base_model.model.valor.get_text_features(tiny_batch()["input_ids"]) for m in (model, again)]
+    features = [m.eval().base_model.model.valor.get_text_embeds(tiny_batch()["input_ids"]) for m in (model, again)]
     torch.testing.assert_close(*features)
 
 
@@ -745,3 +745,49 @@ def test_positions_of_a_new_model_are_as_large_as_asked_for(asked, expected):
     # Patches of 8 x 8 values of deviation 1/2, times weights of 0.02, have a deviation of 0.08
     positions = model.audio_model.embeddings.position_embedding.weight
     assert positions.std().item() == pytest.approx(0.02, rel=0.15)
+
+
+@pytest.mark.parametrize("vision", [None, SWIN])
+def test_hidden_states_and_attentions_of_masked_samples_are_those_of_samples_alone(vision):
+    """What an encoder of images or of sound computes of a frame or clip stands in its place; missing ones are 0."""
+    model = tiny_model(ValorModel, **({} if vision is None else {"vision_config": vision}))
+    model.set_attn_implementation("eager")
+    batch = tiny_batch()
+    asked = {"output_hidden_states": True, "output_attentions": vision is None}
+    calls = {
+        "get_video_features": ("pixel_values_videos", "frame_mask", asked),
+        "get_audio_features": (
+            "input_features",
+            "audio_mask",
+            {"output_hidden_states": True, "output_attentions": True},
+        ),
+    }
+    for name, (inputs, mask, options) in calls.items():
+        with torch.no_grad():
+            together = getattr(model, name)(batch[inputs], MIXED[mask], **options)
+            for sample, valid in enumerate(MIXED[mask]):
+                for field in ("hidden_states", "attentions") if options["output_attentions"] else ("hidden_states",):
+                    assert all((layer[sample, ~valid] == 0).all() for layer in together[field])
+                    if not valid.any():
+                        continue
+                    single = getattr(model, name)(batch[inputs][[sample]][:, valid], **options)
+                    for layer, expected in zip(together[field], single[field], strict=True):
+                        torch.testing.assert_close(layer[[sample]][:, valid], expected, atol=1e-5, rtol=1e-5)
+    if vision is not None:
+        with pytest.raises(ValueError, match="no common attentions"):
+            model.get_video_features(batch["pixel_values_videos"], MIXED["frame_mask"], output_attentions=True)
+
+
+def test_features_of_text_leave_the_prompt_out():
+    batch = tiny_batch()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    text_encoder = {"model_type": "bert", "vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2}
+    text_encoder |= {"num_attention_heads": 4, "intermediate_size": 48}
+    for options in ({}, {"text_encoder_config": text_encoder}):
+        model = tiny_model(ValorModel, retrieval_prompt_ids=PROMPT, **options)
+        with torch.no_grad():
+            outputs = model.get_text_features(**inputs, output_hidden_states=True)
+            embeds = model.get_text_embeds(**inputs)
+        assert {states.shape for states in outputs.hidden_states} == {(3, 7, 32)}
+        assert torch.equal(outputs.hidden_states[-1], outputs.last_hidden_state)
+        assert torch.equal(outputs.pooler_output, embeds)

@@ -82,9 +82,9 @@ def test_scores_and_contrastive_losses_are_those_of_2023(retrieval_output, recor
 def test_similarity_of_features_is_the_similarity_of_the_batch(load, recorded, retrieval_output):
     model, inputs = load(ValorForRetrieval), model_inputs(recorded)
     with torch.no_grad():
-        text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
-        video = model.get_video_features(inputs["pixel_values_videos"])
-        audio = model.get_audio_features(inputs["input_features"])
+        text = model.get_text_embeds(inputs["input_ids"], inputs["attention_mask"])
+        video = model.get_video_embeds(inputs["pixel_values_videos"])
+        audio = model.get_audio_embeds(inputs["input_features"])
         scores = model.compute_similarity(text[:2], video, audio, inputs["attention_mask"][:2], group="t-av")
     close(scores, recorded.expected["score_tva"][:2])
 

@@ -85,7 +85,7 @@ def test_clip_output_equals_the_2023_code(parity, converted, name, implementatio
     model = ValorModel.from_pretrained(converted(name), attn_implementation=implementation).vision_model
     assert type(model) is ValorCLIPVisionModel and model.config._attn_implementation == implementation
     with torch.no_grad():
-        tokens, pooled = encode_frames(model, recorded.inputs["video_pixels"])
+        tokens, pooled = encode_frames(model, recorded.inputs["video_pixels"])[:2]
     expected = recorded.expected["video_output"]
     torch.testing.assert_close(tokens, expected, atol=2e-5, rtol=0)
     torch.testing.assert_close(pooled, expected[:, :, 0], atol=2e-5, rtol=0)
@@ -197,7 +197,7 @@ def test_an_encoder_of_unknown_width_is_one_clear_error():
 def test_frames_are_encoded_one_by_one(name):
     _, _, feature, num_tokens, width = ENCODERS[name]
     model, frames = tiny_encoder(name), random_frames(2, 3, 3, 32, 32)
-    tokens, pooled = encode_frames(model, frames)
+    tokens, pooled = encode_frames(model, frames)[:2]
     assert tokens.shape == (2, 3, num_tokens, width)
     alone = model(frames[1, 2:]).last_hidden_state
     alone = alone.permute(0, 2, 3, 1).flatten(1, 2) if alone.ndim == 4 else alone
@@ -209,7 +209,7 @@ def test_frames_are_encoded_one_by_one(name):
 @torch.no_grad()
 def test_video_swin_encodes_frames_together():
     model, frames = tiny_encoder("video swin"), random_frames(2, 3, 3, 32, 32)
-    tokens, pooled = encode_frames(model, frames)
+    tokens, pooled = encode_frames(model, frames)[:2]
     outputs = model(frames)
     assert torch.equal(tokens, outputs.last_hidden_state)
     assert torch.equal(pooled, outputs.pooler_output)
@@ -220,12 +220,12 @@ def test_video_swin_encodes_frames_together():
 def test_masked_frames_never_reach_the_encoder(name):
     model, frames = tiny_encoder(name), random_frames(4, 3, 3, 32, 32)
     mask = torch.tensor([[True, True, False], [True, False, True], [False, False, False], [True, True, True]])
-    tokens, pooled = encode_frames(model, frames.masked_fill(~mask[:, :, None, None, None], torch.nan), mask)
+    tokens, pooled = encode_frames(model, frames.masked_fill(~mask[:, :, None, None, None], torch.nan), mask)[:2]
     assert tokens.shape == (4, 3, *ENCODERS[name][3:])
     for sample, valid in enumerate(mask):
         assert not tokens[sample, ~valid].any() and not pooled[sample, ~valid].any()
         if valid.any():
-            expected_tokens, expected_pooled = encode_frames(model, frames[None, sample, valid])
+            expected_tokens, expected_pooled = encode_frames(model, frames[None, sample, valid])[:2]
             torch.testing.assert_close(tokens[sample, valid], expected_tokens[0], atol=2e-5, rtol=0)
             torch.testing.assert_close(pooled[sample, valid], expected_pooled[0], atol=2e-5, rtol=0)
 
@@ -235,7 +235,7 @@ def test_masked_frames_never_reach_the_encoder(name):
 def test_a_batch_without_frames_encodes_one_blank_frame_to_stay_in_step_with_other_ranks(name):
     model, frames = tiny_encoder(name).to(torch.bfloat16), random_frames(2, 3, 3, 32, 32)
     calls = count_calls(model)
-    tokens, pooled = encode_frames(model, frames, torch.zeros(2, 3))
+    tokens, pooled = encode_frames(model, frames, torch.zeros(2, 3))[:2]
     assert calls == [(1, 1, 3, 32, 32) if name == "video swin" else (1, 3, 32, 32)]
     assert tokens.dtype == torch.bfloat16 and pooled.dtype == torch.bfloat16
     assert tokens.shape == (2, 3, *ENCODERS[name][3:]) and pooled.shape == (2, 3, ENCODERS[name][4])
@@ -266,7 +266,7 @@ def test_a_padded_batch_is_one_pass_for_images_and_one_per_length_for_videos():
 def test_only_valid_frames_receive_a_gradient(name):
     model, frames = tiny_encoder(name), random_frames(2, 3, 3, 32, 32).requires_grad_()
     mask = torch.tensor([[True, False, True], [True, True, True]])
-    tokens, pooled = encode_frames(model, frames, mask)
+    tokens, pooled = encode_frames(model, frames, mask)[:2]
     (tokens.square().sum() + pooled.square().sum()).backward()
     assert torch.equal(frames.grad.flatten(2).any(dim=2), mask)
 
@@ -275,7 +275,7 @@ def test_only_valid_frames_receive_a_gradient(name):
 @every_encoder
 def test_another_resolution_needs_no_asking(name):
     model, frames = tiny_encoder(name), random_frames(1, 2, 3, 64, 64)
-    tokens, _ = encode_frames(model, frames)
+    tokens, _ = encode_frames(model, frames)[:2]
     class_tokens = ENCODERS[name][3] - 16
     assert tokens.shape[2] == 64 + class_tokens
 
@@ -288,10 +288,10 @@ def test_a_temporal_stride_keeps_each_result_at_its_first_frame():
     expected_mask = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0]]).bool()
     assert torch.equal(encoded_frame_mask(config, mask), expected_mask)
     frames = random_frames(3, 5, 3, 32, 32)
-    tokens, pooled = encode_frames(model, frames, mask)
+    tokens, pooled = encode_frames(model, frames, mask)[:2]
     assert tokens.shape == (3, 3, 16, 32) and pooled.shape == (3, 3, 32)
     for sample in range(3):
-        alone, _ = encode_frames(model, frames[None, sample, mask[sample]])
+        alone, _ = encode_frames(model, frames[None, sample, mask[sample]])[:2]
         torch.testing.assert_close(tokens[sample, expected_mask[sample]], alone[0], atol=2e-5, rtol=0)
         assert not tokens[sample, ~expected_mask[sample]].any()
 

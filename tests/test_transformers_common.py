@@ -193,57 +193,6 @@ class ValorModelTest(AlignmentTesterMixin, ModelTesterMixin, unittest.TestCase):
     def test_config(self):
         self.config_tester.run_common_tests()
 
-    def check_features(self, name, inputs, tokens, return_dict):
-        config = self.model_tester.get_config()
-        config.return_dict = return_dict is not False
-        for model_class in self.all_model_classes:
-            model = model_class(config).eval()
-            with torch.no_grad():
-                embeds = getattr(model, name)(**inputs)
-            self.assertEqual(embeds.shape, (self.model_tester.batch_size, tokens, config.projection_dim))
-            torch.testing.assert_close(embeds.norm(dim=-1), torch.ones(embeds.shape[:2]))
-
-    # As in VideoPrismClipModelTest, features have a form of their own: here they are the embeddings themselves
-
-    @parameterized.expand([True, False, None])
-    def test_get_text_features_output(self, return_dict):
-        _, inputs = self._text_features_prepare_config_and_inputs()
-        self.check_features("get_text_features", inputs, self.model_tester.seq_length, return_dict)
-
-    @parameterized.expand([True, False, None])
-    def test_get_video_features_output(self, return_dict):
-        _, inputs = self._video_features_prepare_config_and_inputs()
-        self.check_features("get_video_features", inputs, self.model_tester.num_frames, return_dict)
-
-    @parameterized.expand([True, False, None])
-    def test_get_audio_features_output(self, return_dict):
-        _, inputs = self._audio_features_prepare_config_and_inputs()
-        self.check_features("get_audio_features", inputs, self.model_tester.num_audio_clips, return_dict)
-
-    @unittest.skip("as in MetaClip2ModelTest: text features come without hidden states")
-    def test_get_text_features_hidden_states(self):
-        pass
-
-    @unittest.skip("as in MetaClip2ModelTest: text features come without attentions")
-    def test_get_text_features_attentions(self):
-        pass
-
-    @unittest.skip("as in MiniCPMV4_6ModelTest: video features come without hidden states")
-    def test_get_video_features_hidden_states(self):
-        pass
-
-    @unittest.skip("as in MiniCPMV4_6ModelTest: video features come without attentions")
-    def test_get_video_features_attentions(self):
-        pass
-
-    @unittest.skip("as in VibeVoiceAsrForConditionalGenerationModelTest: audio features come without hidden states")
-    def test_get_audio_features_hidden_states(self):
-        pass
-
-    @unittest.skip("as in VibeVoiceAsrForConditionalGenerationModelTest: audio features come without attentions")
-    def test_get_audio_features_attentions(self):
-        pass
-
 
 class ValorForPreTrainingTest(AlignmentTesterMixin, ModelTesterMixin, unittest.TestCase):
     all_model_classes = (ValorForPreTraining,)

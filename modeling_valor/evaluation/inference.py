@@ -239,8 +239,8 @@ def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> di
     results.update((index, {}) for index in batch.indices)
     inputs = _on_device(batch.inputs, valor)
     for name, values, mask, encode in (
-        ("video", "pixel_values_videos", "frame_mask", valor.get_video_features),
-        ("audio", "input_features", "audio_mask", valor.get_audio_features),
+        ("video", "pixel_values_videos", "frame_mask", valor.get_video_embeds),
+        ("audio", "input_features", "audio_mask", valor.get_audio_embeds),
     ):
         if values not in inputs:
             continue
@@ -281,7 +281,7 @@ def _embed_texts(
 ) -> dict[int, Result]:
     """ "text" of each, (its tokens, C), or (C,) with coarse alignment."""
     inputs = processor(text=[texts[index] for index in batch], max_length=max_length, return_tensors="pt")
-    embeds = valor.get_text_features(**_on_device(inputs, valor)).to("cpu", dtype)
+    embeds = valor.get_text_embeds(**_on_device(inputs, valor)).to("cpu", dtype)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     fine = embeds.ndim == 3
     return {

@@ -116,7 +116,7 @@ class ValorModelTester(ModelTester):
         return CLIPVisionConfig(
             hidden_size=24,
             intermediate_size=37,
-            num_hidden_layers=1,
+            num_hidden_layers=self.num_hidden_layers,
             num_attention_heads=4,
             image_size=self.video.image_size,
             patch_size=16,
