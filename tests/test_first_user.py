@@ -87,8 +87,13 @@ def test_search(home):
     assert message.startswith("valor search: ") and "broken.mp4" in message
 
 
+NUMBER = re.compile(r"\d+\.\d+")
+
+
 def test_python_examples_of_the_readme(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """All run, and the first prints what README says (scores to 1e-3)."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(blocks) >= 2
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
@@ -97,6 +102,24 @@ def test_python_examples_of_the_readme(tmp_path):
         [sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
+    (printed,) = re.findall(r"prints\n\n```text\n(.*?)```", readme, re.DOTALL)
+    assert NUMBER.sub("", run.stdout) == NUMBER.sub("", printed)
+    scores, expected = ([float(number) for number in NUMBER.findall(text)] for text in (run.stdout, printed))
+    assert scores == pytest.approx(expected, abs=1e-3)
+
+
+def test_first_two_blocks_of_the_readme_set_up_and_run_and_set_up_and_test():
+    first, second, *_ = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert "pip install" in first and "valor caption" in first and "valor search" in first
+    assert "pip install" in second and second.splitlines()[-1] == "python -m pytest"
+
+
+def test_the_picture_of_the_readme_is_small():
+    picture = ROOT / "docs" / "readme.png"
+    assert f"]({picture.relative_to(ROOT).as_posix()})" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert picture.stat().st_size < 200_000
+    with Image.open(picture) as image:
+        assert image.format == "PNG" and image.width >= 800
 
 
 def test_evaluate(home):
