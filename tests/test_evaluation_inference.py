@@ -424,6 +424,19 @@ def test_damaged_lines_are_computed_anew_and_named(tmp_path, caplog):
     assert path.name in record.message and "and 6 more" in record.message
 
 
+def test_cached_clips_of_an_encoder_with_a_temporal_stride_are_used(samples, tmp_path, caplog, monkeypatch):
+    """valor-tiny has one video token for two frames, so embeddings are half as long as their masks."""
+    folder = Path(__file__).parents[1] / "hub_configs" / "valor-tiny"
+    model, processor = ValorForRetrieval.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
+    caches = {"clips": TensorCache(tmp_path / "clips")}
+    options = {**OPTIONS, "num_frames": 4, "groups": ["t-v"]}
+    first = evaluate_retrieval(model, processor, samples[:2], caches=caches, **options)
+    monkeypatch.setattr(ValorModel, "get_video_features", lambda *_, **__: pytest.fail("clips are encoded again"))
+    again = evaluate_retrieval(model, processor, samples[:2], caches=caches, **options)
+    assert torch.equal(again.similarity["t-v"], first.similarity["t-v"])
+    assert not caplog.records
+
+
 def test_cached_results_of_another_form_are_computed_anew(model, processor, samples, tmp_path, caplog):
     """A cache whose tensors and texts are whole, but not those of this model and these questions."""
     samples = samples[:2]

@@ -259,7 +259,8 @@ def _is_embedded_clip(result: Result, valor: ValorModel) -> bool:
             continue
         if not _is_embedding(result.get(name), valor) or mask not in result or result[mask].ndim != 1:
             return False
-        if valor.config.alignment == "fine" and len(result[name]) != len(result[mask]):
+        kept = valor.encoded_frame_mask(result[mask][None])[0] if name == "video" else result[mask]
+        if valor.config.alignment == "fine" and len(result[name]) != len(kept):
             return False
     return True
 
