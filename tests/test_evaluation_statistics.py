@@ -57,6 +57,13 @@ def test_annotations_of_every_kind_are_read(tmp_path):
     assert read == [["one", "two", "three"], ["four"], ["five", "six"], ["seven"], ["eight", "nine"]]
 
 
+def test_a_file_of_captions_takes_the_names_that_metadata_takes(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"caption": "one", "text": "not this"}\n{"text": "two"}\n{"texts": ["three"]}\n'
+    )
+    assert read_captions(tmp_path / "metadata.jsonl") == ["one", "two", "three"]
+
+
 def test_a_file_without_captions_is_named(tmp_path):
     (tmp_path / "ids.csv").write_text("video_id\nvideo0\n")
     with pytest.raises(ValueError, match=r"ids\.csv has no captions"):

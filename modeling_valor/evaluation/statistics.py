@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+from ..data.readers.records import KEYS
 from ..data.readers.text_files import read_json, read_objects, read_table
 
 
@@ -118,7 +119,8 @@ def read_captions(file: str | PathLike[str]) -> list[str]:
 
     `.csv` has a header with a column "caption", "desc", "sentence" or several "caption_1", "caption_2", ...; `.json`
     and `.jsonl` have objects with such a field, whose value is a caption or a list of them, or one object that maps
-    identifiers to lists of captions. Other columns and fields are ignored.
+    identifiers to lists of captions. Without these, the names that `metadata.jsonl` may have, such as "text", count too;
+    other columns and fields are ignored.
 
     Raises:
         ValueError: If no captions are found, or the file cannot be read; the error names it and the line.
@@ -142,6 +144,7 @@ def read_captions(file: str | PathLike[str]) -> list[str]:
 def _captions_of(entry: Mapping[str, str | list[str]]) -> list[str]:
     """Captions of one row or object."""
     values = [value for field, value in entry.items() if _CAPTION_FIELD.fullmatch(field) and value]
+    values = values or [value for field in KEYS["captions"] if (value := entry.get(field))][:1]
     return [caption for value in values for caption in (value if isinstance(value, list) else [value])]
 
 
