@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv, debug = pop_debug(sys.argv[1:] if argv is None else argv)
     command = parser.parse_args(argv[:1]).command
     if is_process and not debug:
-        warnings.showwarning = lambda message, *_: print(f"valor {command}: {_one_line(message)}", file=sys.stderr)
+        warnings.showwarning = _print_once(f"valor {command}")
     return run_guarded(f"valor {command}", lambda: _run_command(command, argv[1:]), debug)
 
 
@@ -104,6 +104,19 @@ def _without_traceback(error: BaseException) -> str:
     if "in DataLoader worker process" not in message:
         return message
     return re.split(rf"^(?:[\w.]+\.)?{type(error).__name__}: ", message, flags=re.MULTILINE)[-1]
+
+
+def _print_once(program: str) -> Callable[..., None]:
+    """A `warnings.showwarning` that prints each message once, where the frames and the sound of a file have the same."""
+    printed = set()
+
+    def show(message: object, *_: object) -> None:
+        line = f"{program}: {_one_line(message)}"
+        if line not in printed:
+            printed.add(line)
+            print(line, file=sys.stderr)
+
+    return show
 
 
 def _one_line(message: object) -> str:

@@ -59,7 +59,7 @@ def find_checkpoint(checkpoint: Path, hps: Any) -> tuple[Path, Any]:
         hps = checkpoint.parent.parent / "log" / "hps.json"
         if not hps.is_file():
             raise ConversionError(
-                f"No options were given for {checkpoint}, and {hps} does not exist. Give the checkpoint's hps.json: "
+                f"No options were given for {checkpoint}, and {hps} does not exist. Give the checkpoint's hps.json (--hps): "
                 "task prompts and the kind of alignment cannot be seen in its tensors."
             )
     return checkpoint, hps

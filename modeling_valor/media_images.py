@@ -169,7 +169,10 @@ def read_folder(folder: LocalFile, choose: Callable[[int], list[int]]) -> VideoF
                 shape = picture.shape
                 check_memory(folder, shape[2], shape[1], len(wanted))
             if picture.shape != shape:
-                raise MediaError(f"{folder.name} holds frames of different sizes.")
+                raise MediaError(
+                    f"{folder.name} holds images of different sizes, and a folder is read as the frames of one video: "
+                    "give the images by themselves, if they are not."
+                )
             yield index, picture
 
     return VideoFrames(

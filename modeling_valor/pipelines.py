@@ -317,9 +317,9 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
         question = sample.get("question")
         question = list(question) if isinstance(question, tuple) else question
         questions = question if isinstance(question, list) and question else [question]
-        if not all(isinstance(text, str) for text in questions):
+        if not all(isinstance(text, str) and text.strip() for text in questions):
             raise ValueError(
-                f"The question of a sample must be a string or a list of strings, got {question!r}. Pass "
+                f"The question of a sample must be a string with words in it, or a list of such strings, got {question!r}. Pass "
                 '`question=...`, or a dict with the keys "video" and "question".'
             )
         return question

@@ -408,7 +408,7 @@ def _as_batch(videos: Any) -> list:
 
 
 def _is_decoder(video: Any) -> bool:
-    return hasattr(video, "__len__") and (hasattr(video, "get_frames_at") or hasattr(video, "get_batch"))
+    return hasattr(video, "__len__") and (hasattr(video, "get_frames_at") or hasattr(video, "get_avg_fps"))
 
 
 def has_metadata(video: Any) -> bool:
@@ -439,7 +439,8 @@ def _as_frames(video: Any, do_convert_rgb: bool | None, data_format: str | Chann
         shape = f" of shape {tuple(video.shape)}" if hasattr(video, "shape") else ""
         raise ValueError(
             f"A video cannot be made of {type(video).__name__}{shape}. Give a file, a folder of frames, an array or tensor "
-            "(F, H, W, C) or (F, C, H, W), a list of images, an image, or `None` for a missing video."
+            "(F, H, W, C) or (F, C, H, W), a list of images, an image, or `None` for a missing video; sound by itself is "
+            '`(waveform, rate)` or `{"audio": ...}`.'
         )
     video = _as_tensor(video)
     data_format = data_format or infer_channel_dimension_format(video, num_channels=(1, 3, 4))

@@ -3,6 +3,7 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -200,8 +201,45 @@ def test_a_folder_of_media_is_a_collection_and_of_images_one_video(converted, ca
         printed = capsys.readouterr()
         assert {json.loads(line)["file"] for line in printed.out.splitlines()} == expected
         assert f"{media} holds 3 media files" in printed.err
+        assert f"{media / 'frames'} holds images only, which are taken for the frames of one video" in printed.err
         assert main([*command, str(media / "empty"), str(CLIPS[0]), *more, *options]) == 1
         assert f"{media / 'empty'} holds no media files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", " ", "clip.mp4"], "argument text: the text is empty"),
+        (["search", "a dog", "clip.mp4", "--top", "-2"], "argument --top: '-2' is not a whole number of at least 1"),
+        (["search", "a dog", "clip.mp4", "--top", "0"], "argument --top: '0' is not a whole number of at least 1"),
+        (["caption", "clip.mp4", "--question", ""], "argument --question: the text is empty"),
+        (["caption", "clip.mp4", "--num-beams", "0"], "argument --num-beams: '0' is not a whole number of at least 1"),
+    ],
+)
+def test_what_asks_for_nothing_is_refused(capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--model", "none"])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["caption", "--max-new-tokens", "2"], ["search", "a bell rings"]])
+def test_a_name_that_is_no_line_of_text_is_printed_with_escapes(converted, capfd, tmp_path, command):
+    """A line break, and a byte of Latin-1 as old disks have them, which no terminal's UTF-8 can encode."""
+    names = {b"two\nlines.mp4": r"two\nlines.mp4", b"caf\xe9.mp4": r"caf\udce9.mp4"}
+    for name in names:
+        shutil.copy(CLIPS[0], tmp_path / os.fsdecode(name))
+    model = ["--model", str(converted("clip-vision-bert-shared"))]
+    assert main([command[0], *command[1:], str(tmp_path), *model]) == 0
+    lines = [line for line in capfd.readouterr().out.splitlines() if str(tmp_path) in line]
+    assert len(lines) == 2
+    assert all(any(name in line for line in lines) for name in names.values())
+
+
+def test_a_warning_is_printed_once(capsys):
+    show = valor_cli._print_once("valor caption")
+    for line in (1, 2):
+        show(UserWarning("a.mp4 ends\nearly."), UserWarning, "media.py", line)
+    assert capsys.readouterr().err == "valor caption: a.mp4 ends early.\n"
 
 
 def test_search_ranks_files_by_their_similarity(converted, capsys, tmp_path):

@@ -190,6 +190,7 @@ def test_a_folder_of_another_split_is_refused(tmp_path):
     ("line", "message"),
     [
         ("{", "line 2: this is not JSON"),
+        ('{"video": "b.mp4", "text": "a dog"}', "this one has video, text"),
         ("[1]", "line 2: a row must be a JSON object"),
         ('{"captions": ["a dog"]}', "line 2: a row must name its media file"),
         ('{"file_name": "b.mp4", "qa": 3}', "line 2: questions must be a list"),

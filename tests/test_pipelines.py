@@ -184,6 +184,12 @@ def test_one_question_for_all_and_one_for_each(answerer, clips):
     assert list(answerer((file for file in files), question=asked)) == expected
 
 
+@pytest.mark.parametrize("question", ["", " ", ["what barks ?", ""], None])
+def test_a_question_without_words_is_refused(answerer, clips, question):
+    with pytest.raises(ValueError, match="must be a string with words in it"):
+        answerer(clips["both"], question=question)
+
+
 def test_questions_about_a_dataset_are_those_about_its_files(answerer, clips):
     files = [clips["both"], clips["silent"]]
     dataset = KeyDataset([{"file": file} for file in files], "file")

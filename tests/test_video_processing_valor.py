@@ -171,6 +171,29 @@ def test_a_decoder_that_fails_is_a_media_error(processor):
         processor(Broken())
 
 
+def test_a_decoder_of_sound_is_no_video(processor):
+    """decord's AudioReader has a length and batches, as its VideoReader, but no frame rate."""
+
+    class AudioReader:
+        shape = (1, 9)
+
+        def __len__(self):
+            return 9
+
+        def get_batch(self, indices):
+            raise AssertionError("sound is read as frames")
+
+    with pytest.raises(ValueError, match=r"A video cannot be made of AudioReader.*`\(waveform, rate\)`"):
+        processor(AudioReader())
+
+
+def test_images_of_different_sizes_in_a_folder_are_no_video(processor, tmp_path):
+    for width in (32, 48):
+        Image.new("RGB", (width, 32)).save(tmp_path / f"{width}.png")
+    with pytest.raises(MediaError, match="as the frames of one video: give the images by themselves"):
+        processor(str(tmp_path))
+
+
 def test_frames_may_bring_their_metadata(processor):
     """What `transformers.video_utils.load_video` gives: sampled frames, and which frames of the video they are."""
     array = noise(9)

@@ -25,7 +25,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=DTYPES, default="auto", help="type of the weights (default: the checkpoint's)"
     )
     parser.add_argument(
-        "--batch-size", type=_count, default=8, help="files that go through the model together (default: 8)"
+        "--batch-size", type=positive_count, default=8, help="files that go through the model together (default: 8)"
     )
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that decode files (default: 0, this one decodes them)"
@@ -44,16 +44,16 @@ def add_media_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) ->
         "Nothing between them is used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers.",
     )
     media.add_argument("--modalities", choices=("av", "v", "a"), default="av", help="vision and sound, or one of them")
-    media.add_argument("--num-frames", type=_count, help=f"frames of each video (default: {frames})")
+    media.add_argument("--num-frames", type=positive_count, help=f"frames of each video (default: {frames})")
     media.add_argument(
-        "--num-audio-clips", type=_count, help=f"clips of 5.12 s of each sound (default: {audio_clips})"
+        "--num-audio-clips", type=positive_count, help=f"clips of 5.12 s of each sound (default: {audio_clips})"
     )
 
 
 def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
     """The samples that files, URLs and folders stand for (`list_media`), and how many of these hold none.
 
-    Messages on standard error say how many media files a folder holds.
+    Messages on standard error say how many media files a folder holds, and which folders are taken for one video.
     """
     from ..media import MediaError, list_media
 
@@ -66,8 +66,19 @@ def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
             num_empty += 1
             continue
         if found != [file]:
-            print(f"{program}: {file} holds {len(found)} media files; others in it are left out.", file=sys.stderr)
+            print(
+                f"{program}: {file} holds {len(found)} media files; files of other kinds are left out.",
+                file=sys.stderr,
+            )
         samples += found
+    frame_folders = [sample for sample in samples if os.path.isdir(os.path.expanduser(sample))]
+    if frame_folders:
+        first, more = frame_folders[0], len(frame_folders) - 1
+        print(
+            f"{program}: {first}{f' (and {more} more)' if more else ''} holds images only, which are taken for the frames of "
+            f"one video; to take each by itself, name the files: {first}/*",
+            file=sys.stderr,
+        )
     return samples, num_empty
 
 
@@ -152,7 +163,8 @@ def choose_device(name: str | None) -> str:
     return name
 
 
-def _count(text: str) -> int:
+def positive_count(text: str) -> int:
+    """The whole number of at least 1 that an argument is."""
     try:
         number = int(text)
     except ValueError:
@@ -160,6 +172,18 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def written_text(text: str) -> str:
+    """An argument that has words in it: a model would answer nothing as if something had been asked."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the text is empty")
+    return text
+
+
+def printable(name: str) -> str:
+    """A file's name on one line: line breaks, and bytes that are no text in UTF-8, as escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
 def _processor_settings(argv: Sequence[str]) -> dict | None:

@@ -7,7 +7,15 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .arguments import add_media_arguments, add_model_arguments, list_samples, load
+from .arguments import (
+    add_media_arguments,
+    add_model_arguments,
+    list_samples,
+    load,
+    positive_count,
+    printable,
+    written_text,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,10 +28,17 @@ def main(argv: Sequence[str]) -> int:
         help="video, sound or image files, folders of these, or URLs; a folder of images only is one video",
     )
     add_model_arguments(parser)
-    parser.add_argument("--question", action="append", help="answer this instead of describing; may be repeated")
+    parser.add_argument(
+        "--question",
+        type=written_text,
+        action="append",
+        help="answer this instead of describing; may be repeated",
+    )
     add_media_arguments(parser, argv)
-    parser.add_argument("--num-beams", type=int, help="beams of the search (default: the checkpoint's)")
-    parser.add_argument("--max-new-tokens", type=int, help="longest text in tokens (default: the checkpoint's)")
+    parser.add_argument("--num-beams", type=positive_count, help="beams of the search (default: the checkpoint's)")
+    parser.add_argument(
+        "--max-new-tokens", type=positive_count, help="longest text in tokens (default: the checkpoint's)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per file (and question)")
     args = parser.parse_args(argv)
 
@@ -67,10 +82,12 @@ def main(argv: Sequence[str]) -> int:
             continue
         if coverage := texts[0][0].get("coverage"):
             used = [
-                f"{coverage[name]} {name.replace('_', ' ')}" for name in ("frames", "audio_clips") if name in coverage
+                f"{coverage[name]} {noun}{'' if coverage[name] == 1 else 's'}"
+                for name, noun in (("frames", "frame"), ("audio_clips", "clip of sound"))
+                if name in coverage
             ]
             progress.write(
-                f"valor caption: of the {coverage['duration']:.0f} seconds of {file} only {' and '.join(used)} were used "
+                f"valor caption: of the {coverage['duration']:.0f} seconds of {printable(file)} only {' and '.join(used)} were used "
                 "(--num-frames, --num-audio-clips).",
                 file=sys.stderr,
             )
@@ -80,6 +97,6 @@ def main(argv: Sequence[str]) -> int:
                 asked = {} if question is None else {"question": question}
                 line = json.dumps({"file": file, **asked, "text": text, **result})
             else:
-                line = f"{file}: {text}" if len(texts) == 1 else f"{file}: {question} {text}"
+                line = f"{printable(file)}: {text}" if len(texts) == 1 else f"{printable(file)}: {question} {text}"
             progress.write(line)
     return int(failed)

@@ -6,13 +6,21 @@ import json
 import sys
 from collections.abc import Sequence
 
-from .arguments import add_media_arguments, add_model_arguments, list_samples, load
+from .arguments import (
+    add_media_arguments,
+    add_model_arguments,
+    list_samples,
+    load,
+    positive_count,
+    printable,
+    written_text,
+)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `valor search` with the arguments `argv` and returns the exit status, 1 if any file cannot be read."""
     parser = argparse.ArgumentParser(prog="valor search", description=__doc__)
-    parser.add_argument("text", help="what to look for")
+    parser.add_argument("text", type=written_text, help="what to look for")
     parser.add_argument(
         "files",
         nargs="+",
@@ -21,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     )
     add_model_arguments(parser)
     add_media_arguments(parser, argv)
-    parser.add_argument("--top", type=int, help="how many to print (default: all)")
+    parser.add_argument("--top", type=positive_count, help="how many to print (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
     args = parser.parse_args(argv)
 
@@ -59,5 +67,5 @@ def main(argv: Sequence[str]) -> int:
                 scores.update(zip((files[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))
     for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[: args.top]:
-        print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {file}")
+        print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {printable(file)}")
     return int(num_empty > 0 or len(scores) < len(samples))

@@ -176,7 +176,7 @@ def prompt_ids(hps: Mapping[str, Any], vocab_size: int, tokenizer: BertTokenizer
     if vocab_size != BERT_BASE_UNCASED_SIZE:
         raise ConversionError(
             f"The checkpoint uses task prompts and its vocabulary of {vocab_size} entries is not bert-base-uncased's: "
-            "give its vocabulary file, from which the ids of the prompts follow."
+            "give its vocabulary file (--vocab), from which the ids of the prompts follow."
         )
     return BERT_BASE_UNCASED_PROMPTS
 

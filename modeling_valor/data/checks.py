@@ -39,5 +39,5 @@ def check_texts(samples: Sequence[Sample] | SampleStream, task: str, name: str) 
     columns = ", ".join(getattr(samples, "column_names", None) or ["none that are known"])
     raise ValueError(
         f"none of {'the' if limit is None else 'the first'} {count} samples of {name} has a {what}. Its columns are {columns}; "
-        f'accepted are {accepted}: rename a column, or name it, such as --columns \'{{"{fields[0]}": "COLUMN"}}\'.'
+        f'accepted are {accepted}: rename a column, or name it in a training, such as --columns \'{{"{fields[0]}": "COLUMN"}}\'.'
     )

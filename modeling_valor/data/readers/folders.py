@@ -149,7 +149,9 @@ def _sample_of_row(directory: str, row: dict[str, Any]) -> Sample:
     name = next((row[key] for key in _VIDEO_NAMES if row.get(key)), None)
     sound = row.get("audio_file_name")
     if not isinstance(name or sound, str):
-        raise RecordError('a row must name its media file as text, such as "file_name": "clip.mp4".')
+        raise RecordError(
+            f'a row must name its media file as text, such as "file_name": "clip.mp4"; this one has {", ".join(row) or "nothing"}.'
+        )
     kind = media_kind(name) if name else "audio"
     video = None if kind == "audio" else os.path.join(directory, name)
     if "audio_file_name" not in row:
