@@ -1,4 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import dataclasses
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import torch
 from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor.data.failures import Failure, FailureLog, TooManyFailures
 from modeling_valor.data.loading import LoadingOptions, cache_folder, load_sample
-from modeling_valor.data.mixture import Mixture, RequestSampler, Source
+from modeling_valor.data.mixture import Mixture, Request, RequestSampler, Source
 from modeling_valor.data.samples import Sample, SampleStream, each_sample
 from modeling_valor.media import MediaError
 from modeling_valor.world.render import write_clip
@@ -67,6 +68,27 @@ def test_every_source_gets_its_epochs_and_all_ranks_draw_the_same_ones():
     assert drawn[0] != sorted(drawn[0])
     # Ten steps divide as 6.67 to 3.33
     assert Counter(r.source for r in requests(RequestSampler(sources, 10, 0, 0, 2))) == {0: 7, 1: 3}
+
+
+@pytest.mark.parametrize(("world_size", "steps"), [(1, 9), (2, 3)])
+def test_an_epoch_has_whole_steps_only(world_size, steps):
+    """Of seven samples three steps of two, or one of two on two ranks."""
+    assert Source("a", small_samples(7), batch_size=2, epochs=3).num_steps(world_size) == steps
+
+
+def test_two_sources_of_the_same_samples_have_them_in_different_orders(processor, config):
+    sources = [Source(name, small_samples(12), batch_size=12) for name in "ab"]
+    mixture = Mixture(sources, processor, config)
+    one, other = (ids_of(mixture, request) for request in requests(RequestSampler(sources)))
+    assert sorted(one) == sorted(other) and one != other
+
+
+def test_what_a_batch_lacks_is_filled_in_where_other_ranks_may_have_it(processor, config):
+    silent = [dataclasses.replace(sample, audio=None) for sample in small_samples(4)]
+    source = Source("a", silent, batch_size=2)
+    alone, one_of_two = (Mixture([source], processor, config)[Request(0, 0, 0, 0, size)] for size in (1, 2))
+    assert "input_features" not in alone and "audio_mask" not in alone
+    assert len(one_of_two["input_features"]) == 2 and not one_of_two["audio_mask"].any()
 
 
 def test_chance_differs_between_ranks_and_steps(processor, config):
@@ -177,6 +199,16 @@ def test_a_broken_sample_is_replaced_and_reported(processor, config):
     assert sizes == [3, 3]
     assert {failure.id for failure in failures} == {"broken"}
     assert "no such file.mp4" in failures[0].reason
+
+
+def test_a_broken_sample_of_a_stream_does_not_shift_what_comes_later(processor, config):
+    samples = small_samples(6)
+    samples[2] = Sample("broken", "no such file.mp4", None, ("a bell",))
+    stream = Source("s", CountingStream(samples), batch_size=2, steps=3)
+    mixture = Mixture([stream], processor, config)
+    batches = [mixture[request] for request in requests(RequestSampler([stream]))]
+    assert [batch["ids"] for batch in batches] == [["clip0", "clip1"], ["clip3", "clip3"], ["clip4", "clip5"]]
+    assert [{failure.id for failure in batch["failures"]} for batch in batches] == [set(), {"broken"}, set()]
 
 
 def test_too_many_broken_samples_are_an_error(processor, config):
