@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-The console command `valor`: finds the module of a command in `modeling_valor.cli` and runs it.
+"""The console command `valor`: finds the module of a command in `modeling_valor.cli` and runs it.
 
 It lies outside the package, because importing the package imports torch: `valor --help` must not wait for that.
 """
@@ -64,8 +63,7 @@ def pop_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def run_guarded(program: str, run: Callable[[], int | None], debug: bool = False) -> int:
-    """
-    Runs a program and returns its exit status; an error ends it with one line instead of a traceback.
+    """Runs a program and returns its exit status; an error ends it with one line instead of a traceback.
 
     Args:
         program: its name, which begins the line.

@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Time and peak memory of fine-grained alignment, the shared pass in blocks against the 2023 formulation.
+"""Time and peak memory of fine-grained alignment, the shared pass in blocks against the 2023 formulation.
 
 That formulation computes all token similarities of a group by one einsum, multiplies them by both masks, takes the maximum
 over either side's tokens and weighs it: three such einsums for t-v, t-a and t-av in training, one for t-av in retrieval.

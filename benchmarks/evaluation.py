@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Time and peak memory of retrieval scoring as `valor evaluate` does it, against one einsum over all tokens.
+"""Time and peak memory of retrieval scoring as `valor evaluate` does it, against one einsum over all tokens.
 
 The einsum makes all token similarities at once, (texts, clips, text tokens, frames and sounds), as the 2023 code did: they
 are multiplied by the masks of both sides and reduced to scores by maxima and weights. "Masked in place" is the same with

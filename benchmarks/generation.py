@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Decoding time, cached against uncached, at the shape of VALOR-large: 8 frames of 257 tokens and a clip of 129.
+"""Decoding time, cached against uncached, at the shape of VALOR-large: 8 frames of 257 tokens and a clip of 129.
 
 Encoders are left out, since they run once in every variant. The baseline is the 2023 decoder's way: each step runs the
 whole sequence and projects the keys and values of all conditions again, for every beam, with attention as explicit

@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Pretrain VALOR with MGA and MGC (section 4.2), or train one set of weights for several tasks at once: the same as
+"""Pretrain VALOR with MGA and MGC (section 4.2), or train one set of weights for several tasks at once: the same as
 `valor train pretraining`.
 
     python examples/run_pretraining.py valor_tiny --output_dir valor-tiny

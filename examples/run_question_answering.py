@@ -1,9 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Fine-tune VALOR to answer questions about videos and sounds in words of its whole vocabulary (section 4.3): the same as
+r"""Fine-tune VALOR to answer questions about videos and sounds in words of its whole vocabulary (section 4.3): the same as
 `valor train qa`.
 
-    python examples/run_question_answering.py music_avqa --model_name_or_path valor-base \\
+    python examples/run_question_answering.py music_avqa --model_name_or_path valor-base \
         --media videos --annotations music_avqa --output_dir valor-base-music-avqa
 """
 

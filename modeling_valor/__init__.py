@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-VALOR, one model of vision, audio and language, for transformers (arXiv 2304.08345).
+"""VALOR, one model of vision, audio and language, for transformers (arXiv 2304.08345).
 
 Importing this package registers its classes with transformers' Auto classes and its pipelines.
 """

@@ -16,8 +16,7 @@ def mask_tokens(
     mask_probability: float = 0.6,
     generator: torch.Generator | None = None,
 ) -> tuple[torch.LongTensor, torch.LongTensor]:
-    """
-    Masks words for causal masked language modelling (section 4.2), as the 2023 code does.
+    """Masks words for causal masked language modelling (section 4.2), as the 2023 code does.
 
     Every token but the first ([CLS]) and the padding is chosen with `mask_probability`, [SEP] included; a text in which
     none was chosen is drawn again. Of the chosen ones 80% become [MASK], 10% a random word, 10% stay.
@@ -62,8 +61,7 @@ def next_word_labels(input_ids: torch.LongTensor, attention_mask: torch.Tensor |
 def step_queries(
     sequences: torch.LongTensor, mask_token_id: int
 ) -> tuple[torch.LongTensor, torch.LongTensor, torch.BoolTensor]:
-    """
-    Input of one decoder pass that predicts every word of finished texts as decoding would have predicted it.
+    """Input of one decoder pass that predicts every word of finished texts as decoding would have predicted it.
 
     Decoding reads [CLS] y_1 .. y_(t-1) [MASK] to predict y_t (section 4.3). Here the text is followed by one [MASK] for each
     step t, at position t, which sees the text before t and itself; the text sees no [MASK].
@@ -89,8 +87,7 @@ def step_queries(
 
 
 def answer_token_weights(labels: torch.LongTensor, answer_weights: torch.Tensor | None = None) -> torch.Tensor:
-    """
-    Weights with which [`captioning_loss`] is the mean over an answer's tokens, then over answers (section 4.3).
+    """Weights with which [`captioning_loss`] is the mean over an answer's tokens, then over answers (section 4.3).
 
     Args:
         labels (`torch.LongTensor` of shape `(batch_size, length)`): -100 where there is no target.
@@ -118,8 +115,7 @@ def captioning_loss(
     label_smoothing: float = 0.0,
     total: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """
-    Cross-entropy at the labelled positions, averaged over all of them (eq. 5).
+    """Cross-entropy at the labelled positions, averaged over all of them (eq. 5).
 
     With `label_smoothing` s it is the KL divergence to the distribution that gives the target 1 - s and every other
     word s / (V - 1), summed over the vocabulary; it contains the entropy of that distribution, as in the 2023 code.

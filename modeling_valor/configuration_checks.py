@@ -55,8 +55,7 @@ MAX_PARAMETERS = 10**11
 
 
 def check_ranges(values: Any, ranges: Mapping[str, tuple], part: str = "") -> None:
-    """
-    Checks the fields of `values`, an object or a mapping, that `ranges` names and that are numbers or lists of numbers.
+    """Checks the fields of `values`, an object or a mapping, that `ranges` names and that are numbers or lists of numbers.
 
     Raises:
         `ValueError`: a value is outside its range, as NaN always is.
@@ -67,8 +66,7 @@ def check_ranges(values: Any, ranges: Mapping[str, tuple], part: str = "") -> No
 
 
 def check_values(config: PreTrainedConfig, part: str = "") -> None:
-    """
-    Checks the numbers of a configuration, and that its sizes are those of a model that there can be.
+    """Checks the numbers of a configuration, and that its sizes are those of a model that there can be.
 
     Raises:
         `ValueError`: a value is outside its range, or the sizes are too large.

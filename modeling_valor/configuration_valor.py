@@ -50,8 +50,7 @@ VIDEO_ENCODER_FIELDS = ("num_frames", "frames_per_clip", "tubelet_size")
 
 @strict
 class ValorTextConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`ValorTextModel`], the BERT stack that is both text encoder and multimodal decoder (section 4.1).
+    r"""Configuration of [`ValorTextModel`], the BERT stack that is both text encoder and multimodal decoder (section 4.1).
 
     Field names and defaults are those of BERT-base; `mask_token_id` is the id of the [MASK] token that stands for the
     word to predict (section 4.2).
@@ -91,8 +90,7 @@ class ValorTextConfig(PreTrainedConfig):
 
 @strict
 class ValorVideoSwinConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`ValorVideoSwinModel`], the Video Swin Transformer of VALOR-base (Swin-B by default).
+    r"""Configuration of [`ValorVideoSwinModel`], the Video Swin Transformer of VALOR-base (Swin-B by default).
 
     embed_dim (`int`): channels of the first stage; each following stage doubles them.
     window_size (`tuple[int, int, int]`): attention window in (frames, rows, columns) of tokens.
@@ -146,8 +144,7 @@ class ValorVideoSwinConfig(PreTrainedConfig):
 
 @strict
 class ValorAudioConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`ValorAudioModel`], the Audio Spectrogram Transformer (section 4.1).
+    r"""Configuration of [`ValorAudioModel`], the Audio Spectrogram Transformer (section 4.1).
 
     num_mel_bins (`int`): height of a clip's spectrogram.
     max_length (`int`): its width in 10 ms frames; 512 frames are 5.12 s.
@@ -193,8 +190,7 @@ for _part in (ValorTextConfig, ValorVideoSwinConfig, ValorAudioConfig):
 
 @strict
 class ValorConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`ValorModel`] and its heads. Defaults are the paper's VALOR-large.
+    r"""Configuration of [`ValorModel`] and its heads. Defaults are the paper's VALOR-large.
 
     Args:
         vision_config: `clip_vision_model`, `valor_video_swin` or any transformers vision encoder that returns patch tokens.
@@ -290,8 +286,7 @@ class ValorConfig(PreTrainedConfig):
         task_prompts: bool = False,
         **kwargs,
     ) -> "ValorConfig":
-        r"""
-        Configuration of a new model whose parts start from pretrained checkpoints, with the sizes of these.
+        r"""Configuration of a new model whose parts start from pretrained checkpoints, with the sizes of these.
 
         Args:
             text: a BERT, whose sizes are those of text encoder and decoder.
@@ -388,8 +383,7 @@ class ValorConfig(PreTrainedConfig):
         requested: Sequence[str] | None,
         given: Sequence[str],
     ) -> list[str]:
-        """
-        Modality groups to compute, from what was asked for and from the modalities given.
+        """Modality groups to compute, from what was asked for and from the modalities given.
 
         Without a request they are those of this configuration that can be computed. A group that lacks one modality
         of a side for the whole batch works with the other ("t-av" without sound is text against video), unless
@@ -430,8 +424,7 @@ class ValorConfig(PreTrainedConfig):
 
 
 def load_part_config(source: str | os.PathLike | PreTrainedConfig, model_type: str | None = None) -> PreTrainedConfig:
-    """
-    Configuration of a checkpoint that a part of VALOR starts from.
+    """Configuration of a checkpoint that a part of VALOR starts from.
 
     Raises:
         `ValueError`: it is of another type than `model_type`.

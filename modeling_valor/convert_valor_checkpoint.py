@@ -137,8 +137,7 @@ def save_configs(
 
 @dataclass
 class ConversionSummary:
-    """
-    What a conversion wrote and what it left out; `str()` of it is for people, `to_dict()` for scripts.
+    """What a conversion wrote and what it left out; `str()` of it is for people, `to_dict()` for scripts.
 
     parameters (`dict[str, int]`): parameters of each part of the model; tied ones count once.
     left_out (`dict[str, list[int]]`): number of tensors and of their elements by 2023 prefix: unused or repeated.
@@ -220,8 +219,7 @@ def convert(
     dtype: torch.dtype | None = None,
     max_shard_size: str = "5GB",
 ) -> ConversionSummary:
-    """
-    Writes a folder that every Valor class loads: config, safetensors, processor, tokenizer and generation config.
+    """Writes a folder that every Valor class loads: config, safetensors, processor, tokenizer and generation config.
 
     The checkpoint is mapped into memory and written from there, so a conversion needs little more memory than its
     largest shard. Nothing is written unless every tensor has found its place.

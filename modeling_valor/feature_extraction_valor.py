@@ -39,8 +39,7 @@ WINDOW_NAMES = {"hanning": "hann", "hamming": "hamming", "povey": "povey"}
 
 
 class ValorFeatureExtractor(SequenceFeatureExtractor):
-    r"""
-    Turns sound into normalised log-mel clips: `input_features` of shape (B, A, 64, 512), mel bins x time.
+    r"""Turns sound into normalised log-mel clips: `input_features` of shape (B, A, 64, 512), mel bins x time.
 
     A waveform becomes mono, is resampled to `sampling_rate`, loses its mean and becomes a Kaldi filterbank. The frames
     are padded to blocks of `clip_length` (a whole block more where they fill the last one), the blocks are divided over
@@ -105,8 +104,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | TensorType | None = None,
         **kwargs,
     ) -> BatchFeature:
-        """
-        Gives `input_features` (B, A, 64, 512), and `audio_mask` (B, A) where a sample has no audio.
+        """Gives `input_features` (B, A, 64, 512), and `audio_mask` (B, A) where a sample has no audio.
 
         Args:
             raw_speech: one sample or a list of samples. A sample is a waveform, as an array, a tensor or a list of numbers;
@@ -178,8 +176,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         sampling: str | None = None,
         generator: torch.Generator | None = None,
     ) -> list[tuple[int, int]]:
-        """
-        First and last sample (exclusive, at `sampling_rate`) that each clip of a waveform of `num_samples` is made of.
+        """First and last sample (exclusive, at `sampling_rate`) that each clip of a waveform of `num_samples` is made of.
 
         A waveform of F analysis frames has `F // clip_length + 1` blocks, of which the last is padded: with 22,050 Hz
         and the default sizes, block b holds the samples from 112,640 b (5.11 s times b) on. A last block may lie
@@ -245,8 +242,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         return features if features.isfinite().all() else None
 
     def _clip_samples(self, read: Callable, duration: float, choose: Callable) -> list[Tensor]:
-        """
-        The samples that each clip is made of, at `sampling_rate` and without their mean.
+        """The samples that each clip is made of, at `sampling_rate` and without their mean.
 
         `read(windows)` gives the waveforms of windows, (begin, end) in seconds, or of all (`None`), and their rate. A
         window begins at a whole second, where the sample grids of any two rates meet, so that its samples are those of
@@ -336,8 +332,7 @@ def _mel_filters(fft_length: int, num_mel_bins: int, sampling_rate: int) -> np.n
 
 
 def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
-    """
-    The waveform (N,) at another rate, by windowed sinc interpolation; equal to `torchaudio.functional.resample`.
+    """The waveform (N,) at another rate, by windowed sinc interpolation; equal to `torchaudio.functional.resample`.
 
     Outputs repeat their filter every `new_rate / gcd` samples. Filters are applied a few at a time, over the inputs that
     they reach, so that time and memory stay bounded for any pair of rates (torchaudio builds all of them over all

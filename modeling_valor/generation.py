@@ -69,8 +69,7 @@ _OFF = {"guidance_scale": 1, "num_beam_groups": 1}
 
 
 class ValorGenerationMixin(GenerationMixin):
-    """
-    `generate()` for a decoder that predicts a word at a [MASK] placed after the words so far.
+    """`generate()` for a decoder that predicts a word at a [MASK] placed after the words so far.
 
     Each step runs two tokens, the newest word and [MASK]; the cache then forgets [MASK]. The first step also runs the
     prompt, and computes the cross-attention keys and values, one row per sample whatever the number of beams.
@@ -88,8 +87,7 @@ class ValorGenerationMixin(GenerationMixin):
         generation_config: GenerationConfig | None = None,
         **kwargs,
     ) -> torch.LongTensor | ModelOutput:
-        r"""
-        Describes (or answers about) videos and sounds.
+        r"""Describes (or answers about) videos and sounds.
 
         Greedy by default; `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, `logits_processor` and the other
         arguments of [`~transformers.GenerationMixin.generate`] work, except those in `UNSUPPORTED_OPTIONS`, such as assisted
@@ -279,9 +277,9 @@ class ValorGenerationMixin(GenerationMixin):
         synced_gpus: bool = False,
         **model_kwargs,
     ) -> GenerateBeamOutput | torch.LongTensor:
-        """
-        Beam search of the released decoder: a fixed number of beams, sums of log-probabilities, no length penalty. (What
-        it does not have, `do_sample`, `length_penalty` and `early_stopping`, is left to the beam search of transformers.)
+        """Beam search of the released decoder: a fixed number of beams, sums of log-probabilities, no length penalty.
+
+        What it does not have (`do_sample`, `length_penalty`, `early_stopping`) is left to the beam search of transformers.
 
         A finished beam stays in its slot with an unchanged score. (The 2023 code lets it fill all slots below it too;
         scores only fall, so what was below it could never have won, and here these slots go on to offer other captions.)

@@ -76,7 +76,8 @@ def open_image(path: LocalFile, name: str) -> Image.Image | None:
 
 
 def check_memory(path: LocalFile, width: int, height: int, count: int = 1) -> None:
-    """
+    """Checks that `count` pictures of this size fit into the memory that the file may take.
+
     Raises:
         MediaError: pictures of this size, in RGB, need more memory than the file may take.
     """

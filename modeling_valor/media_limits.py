@@ -96,7 +96,8 @@ class Budget:
         return max(self.seconds - self._spent - running, 1e-3)
 
     def check_time(self) -> None:
-        """
+        """Checks that there is time left.
+
         Raises:
             MediaError: the time is used up.
         """

@@ -131,8 +131,7 @@ def source_name(source: Any) -> str:
 
 
 def media_source(sample: Any) -> MediaSource | None:
-    """
-    The file behind a sample: a path, a URL, bytes, a file object, or an entry of a `datasets` column, encoded or not.
+    """The file behind a sample: a path, a URL, bytes, a file object, or an entry of a `datasets` column, encoded or not.
 
     None where there is none, as for a waveform, or for a decoder of what is not a file.
     """

@@ -47,8 +47,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class ValorOutput(ModelOutput):
-    r"""
-    loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `return_loss=True`):
+    r"""loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `return_loss=True`):
         Contrastive loss, the mean over the modality groups that any sample has (eq. 4).
     alignment_losses (`dict[str, torch.FloatTensor]`, *optional*, returned when `return_loss=True`):
         Loss of each modality group, 0 for one that no sample has.
@@ -80,8 +79,7 @@ class ValorOutput(ModelOutput):
 
 
 def l2_normalize(states: torch.Tensor) -> torch.Tensor:
-    """
-    L2-normalised along the last axis, computed in float32; zeros stay zeros.
+    """L2-normalised along the last axis, computed in float32; zeros stay zeros.
 
     In float16 the bound that keeps zeros from being divided by zero is zero itself. Under autocast the result is float32,
     as of other norms.
@@ -145,8 +143,7 @@ class ValorPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str | type | None = None) -> None:
-        """
-        From now on `save_pretrained` and `push_to_hub` of this class save the code with the weights, so that users without
+        """From now on `save_pretrained` and `push_to_hub` of this class save the code with the weights, so that users without
         this package load them with `trust_remote_code=True`, each head by its own Auto class.
         """
         super().register_for_auto_class(auto_class or cls.default_auto_class)
@@ -193,8 +190,7 @@ class ValorPreTrainedModel(PreTrainedModel):
 
 
 class ValorModel(ValorPreTrainedModel):
-    """
-    The encoders of VALOR, the common space in which they are aligned, and the decoder's stack without its head.
+    """The encoders of VALOR, the common space in which they are aligned, and the decoder's stack without its head.
 
     `score` compares texts with videos and sounds as the processor gives them. `get_text_embeds`, `get_video_embeds` and
     `get_audio_embeds` embed each modality on its own, `get_text_features` and its like also give what the encoders return; `compute_similarity` scores any two sets of embeddings; `forward`
@@ -332,8 +328,7 @@ class ValorModel(ValorPreTrainedModel):
         audio_tokens: torch.FloatTensor | None = None,
         audio_mask: torch.BoolTensor | None = None,
     ) -> ValorConditions:
-        """
-        Encoder tokens, (batch_size, frames or clips, tokens, hidden_size), as conditions of the decoder.
+        """Encoder tokens, (batch_size, frames or clips, tokens, hidden_size), as conditions of the decoder.
 
         Raises:
             `ValueError`: more frames or clips than there are embeddings for.
@@ -364,8 +359,7 @@ class ValorModel(ValorPreTrainedModel):
         audio_mask: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorConditions:
-        """
-        Runs the encoders of what is given and makes conditions of the decoder from it.
+        """Runs the encoders of what is given and makes conditions of the decoder from it.
 
         Raises:
             `ValueError`: more frames or clips than there are embeddings for; nothing is encoded then.
@@ -420,8 +414,7 @@ class ValorModel(ValorPreTrainedModel):
     def get_text_features(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        The text encoder's outputs, with text in the common space of section 4.2.
+        r"""The text encoder's outputs, with text in the common space of section 4.2.
 
         Args:
             kwargs: `output_hidden_states`, `output_attentions` and other arguments of the encoder.
@@ -443,8 +436,7 @@ class ValorModel(ValorPreTrainedModel):
     def get_video_features(
         self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        The vision encoder's outputs, with videos, (batch_size, frames, channels, height, width), in the common space.
+        r"""The vision encoder's outputs, with videos, (batch_size, frames, channels, height, width), in the common space.
 
         Returns:
             `pooler_output`, L2-normalised, (batch_size, frames, projection_dim), or (batch_size, projection_dim) with
@@ -460,8 +452,7 @@ class ValorModel(ValorPreTrainedModel):
     def get_audio_features(
         self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
     ) -> tuple | BaseModelOutputWithPooling:
-        r"""
-        The audio encoder's outputs, with sounds, (batch_size, clips, mel_bins, time), in the common space.
+        r"""The audio encoder's outputs, with sounds, (batch_size, clips, mel_bins, time), in the common space.
 
         Returns:
             `pooler_output`, L2-normalised, (batch_size, clips, projection_dim), or (batch_size, projection_dim) with
@@ -475,8 +466,7 @@ class ValorModel(ValorPreTrainedModel):
     def get_text_embeds(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> torch.FloatTensor:
-        r"""
-        Text in the common space of section 4.2.
+        r"""Text in the common space of section 4.2.
 
         Returns:
             L2-normalised, (batch_size, length, projection_dim); (batch_size, projection_dim) with coarse alignment.
@@ -486,8 +476,7 @@ class ValorModel(ValorPreTrainedModel):
     def get_video_embeds(
         self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
     ) -> torch.FloatTensor:
-        r"""
-        Videos, (batch_size, frames, channels, height, width), in the common space.
+        r"""Videos, (batch_size, frames, channels, height, width), in the common space.
 
         Returns:
             L2-normalised, (batch_size, frames, projection_dim); (batch_size, projection_dim) with coarse alignment.
@@ -497,8 +486,7 @@ class ValorModel(ValorPreTrainedModel):
     def get_audio_embeds(
         self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
     ) -> torch.FloatTensor:
-        r"""
-        Sounds, (batch_size, clips, mel_bins, time), in the common space.
+        r"""Sounds, (batch_size, clips, mel_bins, time), in the common space.
 
         Returns:
             L2-normalised, (batch_size, clips, projection_dim); (batch_size, projection_dim) with coarse alignment.
@@ -506,8 +494,7 @@ class ValorModel(ValorPreTrainedModel):
         return self.get_audio_features(input_features, audio_mask, **kwargs, return_dict=True).pooler_output
 
     def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """
-        First half of [`ValorModel.score`]: what `compute_similarity` takes of texts.
+        """First half of [`ValorModel.score`]: what `compute_similarity` takes of texts.
 
         Args:
             texts: `processor(text=..., return_tensors="pt")`.
@@ -527,8 +514,7 @@ class ValorModel(ValorPreTrainedModel):
         }
 
     def embed_media(self, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """
-        Second half of [`ValorModel.score`]: what `compute_similarity` takes of videos and sounds.
+        """Second half of [`ValorModel.score`]: what `compute_similarity` takes of videos and sounds.
 
         Args:
             media: `processor(videos=..., audio=..., return_tensors="pt")`, or the `processor.pad` of several of them.
@@ -558,8 +544,7 @@ class ValorModel(ValorPreTrainedModel):
     def score(
         self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
     ) -> torch.FloatTensor:
-        """
-        Scores every text against every video or sound (eq. 3), without temperature.
+        """Scores every text against every video or sound (eq. 3), without temperature.
 
         What is missing, of one sample or of all, is left out: a silent clip gets the score of its frames.
         To index media, keep what `embed_media` returns: `compute_similarity(**embed_texts(texts), **embed_media(media))`
@@ -652,8 +637,7 @@ class ValorModel(ValorPreTrainedModel):
         audio_mask: torch.BoolTensor | None = None,
         group: str = "t-av",
     ) -> torch.FloatTensor:
-        r"""
-        Scores every query against every candidate (eq. 3), without temperature.
+        r"""Scores every query against every candidate (eq. 3), without temperature.
 
         Args:
             text_embeds, video_embeds, audio_embeds: what `get_text_embeds` and the others return. Rows and columns may
@@ -689,8 +673,7 @@ class ValorModel(ValorPreTrainedModel):
         return_loss: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorOutput:
-        r"""
-        Embeds a batch and scores every sample against every other.
+        r"""Embeds a batch and scores every sample against every other.
 
         Args:
             alignment_groups (`list[str]`, *optional*): by default those of the configuration for which inputs are given.

@@ -23,8 +23,7 @@ from .configuration_valor import ValorAudioConfig
 def resize_position_embedding(
     position_embedding: torch.Tensor, grid: Sequence[int], new_grid: Sequence[int]
 ) -> torch.Tensor:
-    """
-    Learned positions for a grid of patches other than the one they were trained for.
+    """Learned positions for a grid of patches other than the one they were trained for.
 
     Args:
         position_embedding (`torch.Tensor` of shape `(1 + rows * columns, hidden_size)`): class token first.
@@ -165,8 +164,7 @@ class ValorAudioPreTrainedModel(PreTrainedModel):
 
 
 class ValorAudioModel(ValorAudioPreTrainedModel):
-    """
-    AST: a vision transformer over the log-mel spectrogram of one clip (section 4.1).
+    """AST: a vision transformer over the log-mel spectrogram of one clip (section 4.1).
 
     As in the 2023 checkpoints patches do not overlap, there is one class token and no distillation token.
     """
@@ -183,8 +181,7 @@ class ValorAudioModel(ValorAudioPreTrainedModel):
     def forward(
         self, input_features: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
-        r"""
-        Encodes clips, each by itself.
+        r"""Encodes clips, each by itself.
 
         Args:
             input_features (`torch.Tensor` of shape `(clips, mel, time)`): normalised log-mel spectrograms. A size

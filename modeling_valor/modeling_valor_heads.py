@@ -53,8 +53,7 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "re
 
 @dataclass
 class ValorForPreTrainingOutput(ValorOutput):
-    r"""
-    loss (`torch.FloatTensor` of shape `()`): eq. 7.
+    r"""loss (`torch.FloatTensor` of shape `()`): eq. 7.
     captioning_losses (`dict[str, torch.FloatTensor]`):
         Loss of each captioning group, 0 for one that no sample has; the rest is as in `ValorOutput`.
     """
@@ -64,9 +63,11 @@ class ValorForPreTrainingOutput(ValorOutput):
 
 @dataclass
 class ValorDecoderOutput(CausalLMOutputWithCrossAttentions):
-    r"""
-    captioning_losses (`dict[str, torch.FloatTensor]`, returned when `labels` are given):
-        Loss of each captioning group, 0 for one that no sample has; the rest is as in `CausalLMOutputWithCrossAttentions`.
+    """Output of a head with the decoder, `CausalLMOutputWithCrossAttentions` and the losses of the groups.
+
+    Args:
+        captioning_losses (`dict[str, torch.FloatTensor]`, returned when `labels` are given):
+            Loss of each captioning group, 0 for one that no sample has.
     """
 
     captioning_losses: dict[str, torch.FloatTensor] | None = None
@@ -193,8 +194,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         weights: torch.Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """
-        The mean loss of the modality groups that any sample has (eq. 6), and the loss of each.
+        """The mean loss of the modality groups that any sample has (eq. 6), and the loss of each.
 
         In training a group's sum is divided by the mean over all ranks of its number of targets (`num_targets`, where it
         is given), not by this rank's. So the mean that DistributedDataParallel takes is the loss, and the gradient, of a
@@ -274,8 +274,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
 
 
 class ValorForRetrieval(ValorDecoderModel):
-    """
-    VALOR for text-to-video, text-to-audio and text-to-audiovisual retrieval (section 4.3).
+    """VALOR for text-to-video, text-to-audio and text-to-audiovisual retrieval (section 4.3).
 
     A decoder head that comes with the checkpoint is kept and saved, but not used. Of a checkpoint without one nothing is
     missed, and what stands in its place is not saved, so that nobody takes it for a captioner's.
@@ -343,8 +342,7 @@ class ValorForRetrieval(ValorDecoderModel):
         return_loss: bool | None = True,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorOutput:
-        r"""
-        As [`ValorModel.forward`]; the loss is the mean over the groups asked for (section 4.3: the one of the task).
+        r"""As [`ValorModel.forward`]; the loss is the mean over the groups asked for (section 4.3: the one of the task).
 
         There is no loss where the inputs are not pairs: for one modality alone, or for more texts than videos.
         """
@@ -389,8 +387,7 @@ class ValorForPreTraining(ValorDecoderModel):
         num_targets: Mapping[str, torch.Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorForPreTrainingOutput:
-        r"""
-        The loss of eq. 7: alpha * L_MGA + L_MGC. Encoders run once for all groups of both tasks.
+        r"""The loss of eq. 7: alpha * L_MGA + L_MGC. Encoders run once for all groups of both tasks.
 
         Args:
             decoder_input_ids (`torch.LongTensor` of shape `(batch_size, length)`, *optional*):
@@ -518,8 +515,7 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorDecoderOutput:
-        r"""
-        Predicts the masked words of captions (or the next ones, with the "causal" objective).
+        r"""Predicts the masked words of captions (or the next ones, with the "causal" objective).
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, length)`): masked captions, `[CLS] ... [SEP]`.
@@ -577,8 +573,7 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorDecoderOutput:
-        r"""
-        Predicts the masked words of answers; the question is the decoder's prompt.
+        r"""Predicts the masked words of answers; the question is the decoder's prompt.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, length)`): masked answers, `[CLS] ... [SEP]`.
@@ -631,8 +626,7 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
 
 
 def as_head(model: ValorPreTrainedModel, head_class: type[ValorDecoderModel]) -> ValorDecoderModel:
-    """
-    The model as a `head_class`, such as `ValorForCaptioning` for a `ValorForPreTraining`.
+    """The model as a `head_class`, such as `ValorForCaptioning` for a `ValorForPreTraining`.
 
     It is made of the model's own `valor` and `lm_head`: nothing is copied or moved, so it follows every later change of
     the weights. Takes some milliseconds, as the head's own modules are made on the meta device.

@@ -27,8 +27,7 @@ from .configuration_valor import CROSS_ATTENTION_BLOCKS, ValorTextConfig
 
 @dataclass
 class ValorConditions(ModelOutput):
-    """
-    What the decoder is conditioned on: the tokens of all frames and of all audio clips (section 4.2, F_v' and F_a').
+    """What the decoder is conditioned on: the tokens of all frames and of all audio clips (section 4.2, F_v' and F_a').
 
     video (`torch.Tensor` of shape `(batch_size, num_frames * tokens_per_frame, hidden_size)`, *optional*)
     video_mask (`torch.BoolTensor` of shape `(batch_size, num_frames * tokens_per_frame)`, *optional*): `None` when every frame is there.
@@ -83,8 +82,7 @@ class ValorConditions(ModelOutput):
 
 
 class ConditionCache(DynamicCache):
-    """
-    Cross-attention keys and values, one entry per decoder block, with one row per sample.
+    """Cross-attention keys and values, one entry per decoder block, with one row per sample.
 
     All beams and all returned sequences of a sample look at the same video, so nothing here follows them: keys and
     values are computed once, stored once and never moved.
@@ -99,8 +97,7 @@ class ConditionCache(DynamicCache):
 
 @dataclass
 class CrossAttentionStep:
-    """
-    One cross-attention of one modality group in every layer: through which block, to which of the block's tokens.
+    """One cross-attention of one modality group in every layer: through which block, to which of the block's tokens.
 
     present (`torch.BoolTensor` of shape `(group_rows, 1, 1)`, *optional*): samples that have any of these tokens; the
         others skip the block, its norm included.
@@ -328,8 +325,7 @@ class ValorTextPreTrainedModel(PreTrainedModel):
 
 
 class ValorTextModel(ValorTextPreTrainedModel):
-    """
-    BERT that encodes text, and that decodes it when it is given `conditions` to attend to (section 4.1).
+    """BERT that encodes text, and that decodes it when it is given `conditions` to attend to (section 4.1).
 
     As an encoder (`is_causal=False`) every token sees the text and the prompt. As a decoder (`is_causal=True`) a word
     sees the prompt and the words up to itself, and the prompt sees only the prompt. The prompt stands before the text,
@@ -339,9 +335,11 @@ class ValorTextModel(ValorTextPreTrainedModel):
     _input_embed_layer = "word_embeddings"
 
     def __init__(self, config: ValorTextConfig, cross_attention_type: str = "concat"):
-        r"""
-        cross_attention_type (`str`, *optional*, defaults to `"concat"`):
-            Which cross-attention blocks the layers have; "merge" has none (Figure 7).
+        """Builds the stack.
+
+        Args:
+            cross_attention_type (`str`, *optional*, defaults to `"concat"`):
+                Which cross-attention blocks the layers have; "merge" has none (Figure 7).
         """
         super().__init__(config)
         self.cross_attention_type = cross_attention_type
@@ -375,8 +373,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         is_causal: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        r"""
-        input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
+        r"""input_ids (`torch.LongTensor` of shape `(batch_size, length)`):
             The text. With a filled cache only its new tokens; `attention_mask` then covers the cached ones as well.
         attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*):
             0 or False for padding. A bool mask of shape `(batch_size, 1, length, length)` says which token attends to
@@ -557,8 +554,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
     def plan_cross_attention(
         self, conditions: ValorConditions, groups: Sequence[Sequence[str]], hidden_states: torch.Tensor
     ) -> dict[str, Any]:
-        """
-        Which tokens each group attends to through which block: masks are made once, not once per layer.
+        """Which tokens each group attends to through which block: masks are made once, not once per layer.
 
         Returns:
             `blocks`, the modalities whose tokens each block attends to, and `groups`, the steps of each group.

@@ -38,8 +38,7 @@ def join_windows(windows: torch.Tensor, window: Sequence[int], grid: Sequence[in
 
 
 def relative_position_index(window: Sequence[int], num_tokens: int, device: torch.device) -> torch.Tensor:
-    """
-    Row of the relative position bias table for each pair of a window's first `num_tokens` tokens.
+    """Row of the relative position bias table for each pair of a window's first `num_tokens` tokens.
 
     Tokens are numbered in the full `window`, frames outer and columns inner. Where a smaller input has shrunk the
     window, its tokens take the rows of the full window's first tokens: with fewer rows or columns these are not the
@@ -61,8 +60,7 @@ def relative_position_index(window: Sequence[int], num_tokens: int, device: torc
 def shifted_window_mask(
     grid: Sequence[int], window: Sequence[int], shift: Sequence[int], device: torch.device
 ) -> torch.Tensor:
-    """
-    Keeps tokens apart that only the cyclic shift has brought into one window.
+    """Keeps tokens apart that only the cyclic shift has brought into one window.
 
     After the shift, the last `shift` positions of an axis are those that came around from its beginning. `grid`
     (frames, rows, columns) includes the padding to whole windows, which is not masked.
@@ -270,8 +268,7 @@ class ValorVideoSwinPreTrainedModel(PreTrainedModel):
 
 
 class ValorVideoSwinModel(ValorVideoSwinPreTrainedModel):
-    """
-    Video Swin Transformer with a temporal stride of 1, so that every frame keeps its own grid of tokens (section 4.1).
+    """Video Swin Transformer with a temporal stride of 1, so that every frame keeps its own grid of tokens (section 4.1).
 
     Frames are encoded together: windows of attention span up to `config.window_size[0]` of them.
     """
@@ -302,8 +299,7 @@ class ValorVideoSwinModel(ValorVideoSwinPreTrainedModel):
     def forward(
         self, pixel_values_videos: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> BaseModelOutputWithPooling:
-        r"""
-        Encodes the frames of each video together.
+        r"""Encodes the frames of each video together.
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(batch_size, frames, channels, height, width)`): normalised

@@ -32,8 +32,7 @@ class ValorCLIPVisionEmbeddings(CLIPVisionEmbeddings):
 
 
 class ValorCLIPVisionModel(CLIPVisionModel):
-    """
-    CLIP's vision transformer as VALOR-large uses it (section 4.1); the tensors are those of [`CLIPVisionModel`].
+    """CLIP's vision transformer as VALOR-large uses it (section 4.1); the tensors are those of [`CLIPVisionModel`].
 
     It differs in two points: images of any size are accepted without asking for it, and the last norm is applied to
     every token, because the decoder attends to all of them.
@@ -52,8 +51,7 @@ class ValorCLIPVisionModel(CLIPVisionModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
-        r"""
-        Encodes images, each by itself.
+        r"""Encodes images, each by itself.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(images, channels, height, width)`): normalised pixels.
@@ -93,8 +91,7 @@ def supported_attention(model_class: type[PreTrainedModel], requested: str | Non
 
 
 def build_part(config: PreTrainedConfig, **kwargs) -> PreTrainedModel:
-    """
-    Model of a part that AutoModel knows, with fresh weights, of the dtype that `config` states and of its attention
+    """Model of a part that AutoModel knows, with fresh weights, of the dtype that `config` states and of its attention
     implementation, where the model supports it.
 
     Raises:
@@ -109,8 +106,7 @@ def build_part(config: PreTrainedConfig, **kwargs) -> PreTrainedModel:
 
 
 def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """
-    Vision encoder of `config` with fresh weights, as [`build_part`] makes them.
+    """Vision encoder of `config` with fresh weights, as [`build_part`] makes them.
 
     Raises:
         ValueError: if `config` belongs to no model that AutoModel knows, or to one that needs more than pixels.
@@ -127,8 +123,7 @@ def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def vision_hidden_size(config: PreTrainedConfig) -> int:
-    """
-    Width of the tokens that the vision encoder of `config` returns.
+    """Width of the tokens that the vision encoder of `config` returns.
 
     Raises:
         ValueError: if the configuration has neither `hidden_size` nor `hidden_sizes`.
@@ -155,8 +150,7 @@ def has_class_token(vision_model: nn.Module) -> bool:
 
 
 def encoded_frame_mask(config: PreTrainedConfig, frame_mask: torch.Tensor) -> torch.Tensor:
-    """
-    Which of the frames that [`encode_frames`] returns are valid, (B, F) to (B, ceil(F / stride)).
+    """Which of the frames that [`encode_frames`] returns are valid, (B, F) to (B, ceil(F / stride)).
 
     With a temporal stride of 1, and for all image encoders, this is `frame_mask` itself. With a larger one the valid
     frames of a sample are encoded as if they were consecutive, and a result keeps the place of its first frame.
@@ -171,8 +165,7 @@ def encoded_frame_mask(config: PreTrainedConfig, frame_mask: torch.Tensor) -> to
 def encode_images(
     vision_model: nn.Module, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
 ) -> BaseModelOutputWithPooling:
-    """
-    Tokens and global feature of each image, (N, 3, H, W) to (N, T, C) and (N, C), from any vision encoder, and its
+    """Tokens and global feature of each image, (N, 3, H, W) to (N, T, C) and (N, C), from any vision encoder, and its
     hidden states and attentions where they are asked for.
 
     Feature maps count as tokens in row-major order. The global feature is the class token where the encoder has one,
@@ -216,8 +209,7 @@ def encode_frames(
     frame_mask: torch.Tensor | None = None,
     **kwargs: Unpack[TransformersKwargs],
 ) -> BaseModelOutputWithPooling:
-    """
-    Tokens and global feature of each frame, from an encoder of images or of videos.
+    """Tokens and global feature of each frame, from an encoder of images or of videos.
 
     Masked frames never reach the encoder, so that what they hold changes nothing: an image encoder sees the valid
     frames of the batch, Video Swin the valid frames of each sample as one video. Samples with the same number of valid

@@ -212,8 +212,7 @@ class AudiovisualPipeline(Pipeline):
         return records
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """
-        Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
+        """Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
         without this package with `trust_remote_code=True`.
         """
         for part in (self.model, self.processor):
@@ -224,8 +223,7 @@ class AudiovisualPipeline(Pipeline):
 
 @add_end_docstrings(build_pipeline_init_args(has_processor=True))
 class AudiovisualCaptioningPipeline(AudiovisualPipeline):
-    """
-    Describes videos, sounds, or videos with their sound, with a [`ValorForCaptioning`].
+    """Describes videos, sounds, or videos with their sound, with a [`ValorForCaptioning`].
 
     ```python
     >>> captioner = pipeline("audiovisual-captioning", model="casia/valor-l")
@@ -237,8 +235,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
     head_class = ValorForCaptioning
 
     def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
-        """
-        Gives captions, in the order of the inputs.
+        """Gives captions, in the order of the inputs.
 
         Args:
             inputs: one sample or several, as a list, an iterator, a dataset or one of its columns. A sample is a video
@@ -268,8 +265,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
 
 @add_end_docstrings(build_pipeline_init_args(has_processor=True))
 class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
-    """
-    Answers questions about videos and sounds in free words, with a [`ValorForQuestionAnswering`].
+    """Answers questions about videos and sounds in free words, with a [`ValorForQuestionAnswering`].
 
     ```python
     >>> answerer = pipeline("audiovisual-question-answering", model="casia/valor-l-msrvtt-qa")
@@ -284,8 +280,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
     def __call__(
         self, inputs: Any, question: str | Iterable | None = None, **kwargs
     ) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
-        """
-        Gives answers, in the order of the inputs.
+        """Gives answers, in the order of the inputs.
 
         Args:
             inputs: as for [`AudiovisualCaptioningPipeline`]; the dict of a sample may hold its `"question"`.

@@ -29,8 +29,7 @@ MASKS = {"pixel_values_videos": "frame_mask", "input_features": "audio_mask"}
 
 
 class ValorAudioKwargs(AudioKwargs, total=False):
-    """
-    num_audio_clips (`int`): clips of each sample.
+    """num_audio_clips (`int`): clips of each sample.
     sampling (`str`): which block of a segment is taken, its `"center"` or a `"random"` one.
     generator (`torch.Generator` or `int`): source, or seed, of the random choices.
     return_metadata (`bool`): also return `audio_metadata`.
@@ -45,8 +44,7 @@ class ValorAudioKwargs(AudioKwargs, total=False):
 
 
 class ValorProcessorKwargs(ProcessingKwargs, total=False):
-    """
-    load_audio_from_video (`bool`): use the sound of video files where `audio` is not given.
+    """load_audio_from_video (`bool`): use the sound of video files where `audio` is not given.
     modalities (`str`): `"av"`, or only `"v"` or `"a"`; what is left out is neither read nor returned.
     """
 
@@ -61,8 +59,7 @@ class ValorProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class ValorProcessor(ProcessorMixin):
-    r"""
-    Joins a BERT (or CLIP) tokenizer, a [`ValorVideoProcessor`] and a [`ValorFeatureExtractor`].
+    r"""Joins a BERT (or CLIP) tokenizer, a [`ValorVideoProcessor`] and a [`ValorFeatureExtractor`].
 
     Args:
         clean_text (`bool`): clean texts and questions as the 2023 code does, lower case without punctuation, for models
@@ -132,8 +129,7 @@ class ValorProcessor(ProcessorMixin):
         question: str | Sequence[str] | None = None,
         **kwargs: Unpack[ValorProcessorKwargs],
     ) -> BatchFeature:
-        """
-        Prepares text, questions and audiovisual samples, any of which may be left out.
+        """Prepares text, questions and audiovisual samples, any of which may be left out.
 
         Args:
             text: captions or answers: `input_ids` and `attention_mask`, (B, L), `[CLS] ... [SEP]`, padded with id 0 and
@@ -257,8 +253,7 @@ class ValorProcessor(ProcessorMixin):
         return data
 
     def pad(self, samples: Sequence[dict[str, Any]], return_tensors: str | TensorType | None = "pt") -> BatchFeature:
-        """
-        Joins what `processor(..., return_tensors="pt")` gave for several samples to what it gives for their batch.
+        """Joins what `processor(..., return_tensors="pt")` gave for several samples to what it gives for their batch.
 
         Text is padded with 0; fewer frames or clips and missing modalities become zeros, and False in `frame_mask` and
         `audio_mask`. Made for the `collate_fn` of a data loader whose workers prepare samples one by one.
@@ -302,8 +297,7 @@ class ValorProcessor(ProcessorMixin):
     def post_process_generation(
         self, generated_ids: Tensor | np.ndarray | Sequence, skip_special_tokens: bool = True
     ) -> list[str]:
-        """
-        Captions or answers out of generated ids, (B, L) or (L,), up to [SEP] and without special tokens.
+        """Captions or answers out of generated ids, (B, L) or (L,), up to [SEP] and without special tokens.
 
         Word pieces are joined as in the 2023 code, which leaves a space around punctuation.
         """

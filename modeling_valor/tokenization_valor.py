@@ -22,8 +22,7 @@ BERT_BASE_UNCASED_PROMPTS = {
 
 
 def load_tokenizer(name: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase:
-    """
-    The tokenizer of a folder or Hub name, never the empty one that transformers makes where its files are missing.
+    """The tokenizer of a folder or Hub name, never the empty one that transformers makes where its files are missing.
 
     Raises:
         OSError: there is no tokenizer, or one without any words.
@@ -42,8 +41,7 @@ def load_tokenizer(name: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """
-    The fields of `ValorTextConfig` that say which ids stand for [PAD], [CLS], [SEP] and [MASK].
+    """The fields of `ValorTextConfig` that say which ids stand for [PAD], [CLS], [SEP] and [MASK].
 
     Raises:
         ValueError: the tokenizer lacks one of them.
@@ -70,8 +68,7 @@ def translate_prompts(
     tokenizer: PreTrainedTokenizerBase,
     previous: PreTrainedTokenizerBase | None = None,
 ) -> dict[str, list[int] | None]:
-    """
-    The same prompts in the ids of another tokenizer.
+    """The same prompts in the ids of another tokenizer.
 
     Args:
         prompt_ids: ids, or `None`, by the fields of the configuration.

@@ -45,8 +45,7 @@ logger = logging.get_logger(__name__)
 
 
 class ValorVideoProcessorKwargs(VideosKwargs, total=False):
-    r"""
-    sampling (`str`, *optional*, defaults to `"center"`):
+    r"""sampling (`str`, *optional*, defaults to `"center"`):
         Which frame of each of the `num_frames` segments is taken: its `"center"` or a `"random"` one, for training.
     generator (`torch.Generator` or `int`, *optional*):
         Source, or seed, of the random numbers of `sampling`, `crop_scale` and `do_flip`.
@@ -76,8 +75,7 @@ class ValorVideoProcessorKwargs(VideosKwargs, total=False):
 
 
 class ValorVideoProcessor(BaseVideoProcessor):
-    r"""
-    Samples `num_frames` frames of each video, resizes them (to `size`, or its shorter edge and a centre crop), and
+    r"""Samples `num_frames` frames of each video, resizes them (to `size`, or its shorter edge and a centre crop), and
     normalises them.
 
     ```python
@@ -118,8 +116,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         self.media_limits = MediaLimits.checked(self.media_limits)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[ValorVideoProcessorKwargs]) -> BatchFeature:
-        """
-        Gives `pixel_values_videos` (B, F, 3, H, W) float32, and `frame_mask` (B, F) bool where a frame is missing.
+        """Gives `pixel_values_videos` (B, F, 3, H, W) float32, and `frame_mask` (B, F) bool where a frame is missing.
 
         Args:
             videos: one video or a list of videos. A video is a file, as [`open_source`] takes it, or an entry of a
@@ -177,8 +174,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         generator: torch.Generator | None = None,
         **kwargs,
     ) -> np.ndarray:
-        """
-        Indices of the frames to take out of `metadata.total_num_frames`: one of each of `num_frames` equal segments.
+        """Indices of the frames to take out of `metadata.total_num_frames`: one of each of `num_frames` equal segments.
 
         With `fps`, as many segments as that rate gives in the video's time, which `metadata.fps` must tell.
         """

@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Training with the model divided over two processes (FSDP2), against training with a replica on each.
+"""Training with the model divided over two processes (FSDP2), against training with a replica on each.
 
 Accelerate divides models over accelerators only; on CPU it quietly replicates them. So the processes of this test, which are this
 file as a program, are told that they have accelerators, called "cpu". The rest is what GPUs run, on gloo in place of NCCL.
@@ -33,8 +32,7 @@ STEPS = 2
 
 
 def train(start: str, folder: str, **kwargs) -> None:
-    """
-    A step of retrieval and one of captioning, each of them saved.
+    """A step of retrieval and one of captioning, each of them saved.
 
     Then three samples are measured, two on one process and one on the other.
     """

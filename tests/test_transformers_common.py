@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-transformers' own common tests, run against the classes of this package (`helpers/common/upstream.py` fetches them).
+"""transformers' own common tests, run against the classes of this package (`helpers/common/upstream.py` fetches them).
 
 What is overridden or skipped here, upstream's own models override or skip as well; each place names one that does.
 Whatever else is skipped, upstream's tests skip by themselves (no accelerator, no mixture of experts, ...).

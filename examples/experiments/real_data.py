@@ -157,8 +157,7 @@ def evaluate_classes(
     num_workers: int = 0,
     media_cache: str | None = None,
 ) -> dict[str, float]:
-    """
-    Which class's texts fit a clip best: "accuracy", and "mAP" of ranking the clips for each class, both in percent.
+    """Which class's texts fit a clip best: "accuracy", and "mAP" of ranking the clips for each class, both in percent.
 
     A class's score is the mean of its texts' (eq. 3). Nothing is trained for this: it is retrieval among all classes.
     """

@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-The paper's ablation study on the procedural world, and training on small sets of real sounds and images.
+"""The paper's ablation study on the procedural world, and training on small sets of real sounds and images.
 
     pip install -e ".[experiments]"
     OMP_NUM_THREADS=1 python examples/experiments/run_experiments.py all --work work --jobs 2    # two CPU cores, an hour

@@ -85,8 +85,7 @@ def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
 def load(
     model_class: type["ValorPreTrainedModel"], args: argparse.Namespace
 ) -> tuple["ValorPreTrainedModel", "ValorProcessor"]:
-    """
-    The model and the processor that `--model`, `--device` and `--dtype` name.
+    """The model and the processor that `--model`, `--device` and `--dtype` name.
 
     Raises:
         ValueError: there is no such checkpoint, or it is damaged, or there is no such device.
@@ -106,8 +105,7 @@ def load(
 
 
 def check_model(name: str, option: str = "--model") -> str:
-    """
-    A checkpoint's folder or Hub name, given as `option`, if there is a VALOR checkpoint.
+    """A checkpoint's folder or Hub name, given as `option`, if there is a VALOR checkpoint.
 
     Raises:
         ValueError: there is none; one sentence says why.
@@ -124,8 +122,7 @@ def check_model(name: str, option: str = "--model") -> str:
 
 
 def model_type_of(name: str, option: str) -> str:
-    """
-    What kind of model a checkpoint, given as `option`, is of.
+    """What kind of model a checkpoint, given as `option`, is of.
 
     Raises:
         ValueError: there is no such checkpoint.
@@ -144,8 +141,7 @@ def model_type_of(name: str, option: str) -> str:
 
 
 def choose_device(name: str | None) -> str:
-    """
-    The device of this name, or the best one there is.
+    """The device of this name, or the best one there is.
 
     Raises:
         ValueError: this machine has no such device.

@@ -138,7 +138,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_device(name: str) -> None:
-    """
+    """Checks that a device of this name exists.
+
     Raises:
         ValueError: there is no such device.
     """

@@ -20,8 +20,7 @@ from .options import ConversionError
 
 
 def read_checkpoint(file: str | PathLike) -> dict[str, Tensor]:
-    """
-    Tensors of a `.safetensors` or a PyTorch file by name, without running code from it and without reading them yet.
+    """Tensors of a `.safetensors` or a PyTorch file by name, without running code from it and without reading them yet.
 
     Raises:
         `ConversionError`: the file is missing, empty, cut off, holds pickled code, or is something else.
@@ -40,8 +39,7 @@ def read_checkpoint(file: str | PathLike) -> dict[str, Tensor]:
 
 
 def read_torch_file(file: str | PathLike) -> Any:
-    """
-    What `torch.save` wrote, mapped into memory where the file is of PyTorch's present format.
+    """What `torch.save` wrote, mapped into memory where the file is of PyTorch's present format.
 
     Raises:
         `ConversionError`: the file is missing, empty, cut off, holds pickled code or packed data, or is something else.
@@ -87,8 +85,7 @@ def _unreadable(file: Path, kind: str, error: Exception) -> ConversionError:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """
-    A hidden folder of this process to write to, whose files are moved to `folder` when the block ends well.
+    """A hidden folder of this process to write to, whose files are moved to `folder` when the block ends well.
 
     What an error leaves is removed, and `folder` is as it was before.
 

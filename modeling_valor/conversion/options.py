@@ -89,8 +89,7 @@ BERT_BASE_UNCASED_SIZE = 30522
 
 
 def read_options(hps: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
-    """
-    The options of the 2023 program, defaults included, from its `hps.json` (a path) or its content (a mapping).
+    """The options of the 2023 program, defaults included, from its `hps.json` (a path) or its content (a mapping).
 
     Raises:
         `ConversionError`: the file is missing, does not hold a JSON object, or an option has a value of another kind.

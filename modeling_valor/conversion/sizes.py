@@ -184,8 +184,7 @@ def prompt_ids(hps: Mapping[str, Any], vocab_size: int, tokenizer: BertTokenizer
 def config_from_checkpoint(
     state_dict: Mapping[str, Tensor], hps: Mapping[str, Any], tokenizer: BertTokenizer | None = None
 ) -> ValorConfig:
-    """
-    The configuration of a 2023 checkpoint: sizes from the shapes of its tensors, the rest from its options.
+    """The configuration of a 2023 checkpoint: sizes from the shapes of its tensors, the rest from its options.
 
     Args:
         state_dict: tensors by their 2023 names; only shapes are read, so they may be on the meta device.

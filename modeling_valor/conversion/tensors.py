@@ -188,8 +188,7 @@ def convert_state_dict(
     num_trained_frames: int = 0,
     num_trained_clips: int = 0,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """
-    Gives the tensors of [`ValorForPreTraining`] and the 2023 names that it has no use for.
+    """Gives the tensors of [`ValorForPreTraining`] and the 2023 names that it has no use for.
 
     Tensors are views of the given ones wherever that is possible, so this costs next to no memory. Of the frame and
     clip embeddings, rows beyond the number trained are set to the last trained one (0: all are trained).

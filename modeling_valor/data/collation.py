@@ -27,8 +27,7 @@ class ValorCollator:
     def __call__(
         self, samples: Sequence[LoadedSample], options: LoadingOptions, seed: int, complete: bool = False
     ) -> dict[str, Any]:
-        """
-        The model's inputs. Masks are drawn anew for every `seed`.
+        """The model's inputs. Masks are drawn anew for every `seed`.
 
         Args:
             complete: give frames and sound, masked, even where no sample of the batch has them, because samples of other

@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Clips decoded once: frames as small JPEG files and sound as 22,050 Hz wave files, which are read back in a fraction
-of the time that the videos take."""
+of the time that the videos take.
+"""
 
 import functools
 import hashlib

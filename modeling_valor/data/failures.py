@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Samples that could not be read: counted, named, and too many of them an error. Training, extraction and evaluation share
-this one rule."""
+this one rule.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

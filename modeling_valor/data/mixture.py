@@ -283,8 +283,7 @@ class Mixture(Dataset):
         )
 
     def __getitem__(self, request: Request) -> dict[str, Any]:
-        """
-        One batch: the model's inputs; besides, `task`, `source`, `ids`, `num_read` and the `failures`.
+        """One batch: the model's inputs; besides, `task`, `source`, `ids`, `num_read` and the `failures`.
 
         Raises:
             TooManyFailures: not one of many samples in a row could be read.

@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-The metrics of the paper's tables, and the statistics of its Table 1.
+"""The metrics of the paper's tables, and the statistics of its Table 1.
 
 Each is also a module of the `evaluate` library, which loads from the installed package without a network:
 `evaluate.load(str(EVALUATE_MODULES / "valor_captioning"))`.

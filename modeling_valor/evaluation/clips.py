@@ -40,8 +40,7 @@ class Clips(Sequence[Sample]):
 
 
 def merge_rows(samples: Sequence[Sample], limit: int | None = None) -> Clips:
-    """
-    One clip for all samples with the same media, with all their captions and questions; the first `limit` of the clips.
+    """One clip for all samples with the same media, with all their captions and questions; the first `limit` of the clips.
 
     Datasets often have one row per caption, so that a clip would be its own rival in retrieval. Merged rows get the first
     row's id, and one line in the log says how many there were. What a row only repeats counts once: a question, or the

@@ -144,8 +144,7 @@ class Embeddings:
         return present
 
     def members(self, group: str) -> tuple[Tensor, Tensor, Tensor]:
-        """
-        What takes part in a modality group: clips that have its modalities, and queries whose clip is one of them.
+        """What takes part in a modality group: clips that have its modalities, and queries whose clip is one of them.
 
         Returns:
             (N,) bool, which clips are candidates; (Q,), the queries as rows of [`score`]'s matrix; (Q,), for each query its
@@ -175,8 +174,7 @@ def embed(
     caches: Mapping[str, ResultCache] | None = None,
     progress: bool = False,
 ) -> tuple[Embeddings | None, list[Failure]]:
-    """
-    Embeds all clips, each once, and all captions, each distinct one once; broken clips and their captions are left out.
+    """Embeds all clips, each once, and all captions, each distinct one once; broken clips and their captions are left out.
 
     Costs one pass of the encoders, and memory on the CPU for the result: 2 kB for each token, frame and clip of VALOR.
 
@@ -344,7 +342,8 @@ def _stack(
 
 
 def check_groups(groups: Sequence[str]) -> None:
-    """
+    """Checks that retrieval is measured for these modality groups.
+
     Raises:
         ValueError: retrieval is not measured for one of these modality groups, or there is none.
     """
@@ -357,8 +356,7 @@ def check_groups(groups: Sequence[str]) -> None:
 
 
 def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tensor:
-    """
-    Eq. 3 for every query and every candidate of a modality group, on the CPU, float32.
+    """Eq. 3 for every query and every candidate of a modality group, on the CPU, float32.
 
     Computed by the model's device for 512 queries at a time. Above the embeddings that needs the matrix (25,000 texts x
     5,000 clips: 500 MB), and on the device all candidates and one block of queries.
@@ -408,8 +406,7 @@ def reverse(group: str) -> str:
 def retrieve(
     model: nn.Module, embeddings: Embeddings, groups: Sequence[str] = ("t-av",), dual_softmax: bool = False
 ) -> tuple[dict[str, float], dict[str, int], dict[str, Tensor]]:
-    """
-    Recall and ranks of each group in both directions ("t-av/R@1", "av-t/R@1"), how many were counted, and the scores.
+    """Recall and ranks of each group in both directions ("t-av/R@1", "av-t/R@1"), how many were counted, and the scores.
 
     Clips without the group's modalities are neither queries nor candidates, and neither are their texts; the group's N
     says so. With `dual_softmax` the figures after that post-processing are given too, as "t-av/DSL/R@1".
@@ -453,8 +450,7 @@ def evaluate_retrieval(
     caches: Mapping[str, ResultCache] | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """
-    All-pairs retrieval: every text against every clip, in both directions (section 4.3).
+    """All-pairs retrieval: every text against every clip, in both directions (section 4.3).
 
     Args:
         groups: "t-av", "t-v", "t-a", "v-a"; by default the one of `modalities`.
@@ -527,8 +523,7 @@ def answer(
     progress: bool = False,
     **generate_kwargs,
 ) -> list[Result] | None:
-    """
-    {"answers": one for each question} of each sample, or {"failure": ...}; in the main process only.
+    """{"answers": one for each question} of each sample, or {"failure": ...}; in the main process only.
 
     A clip is encoded once for all its questions, of which `batch_size` are answered together.
     """
@@ -596,8 +591,7 @@ def evaluate_captioning(
     progress: bool = False,
     **generate_kwargs,
 ) -> Evaluation:
-    """
-    Captions for all samples, and their scores against the samples' captions (`caption_metrics`).
+    """Captions for all samples, and their scores against the samples' captions (`caption_metrics`).
 
     Samples without captions get one too, as test sets with hidden captions need; they are in no figure.
 
@@ -652,8 +646,7 @@ def evaluate_question_answering(
     progress: bool = False,
     **generate_kwargs,
 ) -> Evaluation:
-    """
-    Answers to all questions about all samples, and "accuracy" with "accuracy/TYPE" for each type (`answer_accuracy`).
+    """Answers to all questions about all samples, and "accuracy" with "accuracy/TYPE" for each type (`answer_accuracy`).
 
     Questions without answers get one too, as test sets with hidden answers need; they are in no figure. A type such as
     "Audio/Counting" counts for "Audio" as well.

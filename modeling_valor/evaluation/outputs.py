@@ -45,7 +45,7 @@ _RETRIEVAL_COLUMNS = ("R@1", "R@5", "R@10", "MedianR", "MeanR")
 
 
 def visible(text: str) -> str:
-    """Text with escapes such as \\u202e for the characters that would change how the text around them is shown."""
+    r"""Text with escapes such as \u202e for the characters that would change how the text around them is shown."""
     return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -291,7 +291,8 @@ def update_model_card(path: Path, report: Report) -> None:
 
 
 def check_model_card(path: Path) -> None:
-    """
+    """Checks that metrics can be written into this model card.
+
     Raises:
         ValueError: the file is no text with the metadata of a model card, or its `model-index` is of another form.
         OSError: its folder cannot be written.
@@ -311,8 +312,7 @@ def check_model_card(path: Path) -> None:
 
 
 def results_folder(report: Report, output: Path) -> Path:
-    """
-    Where the results of an evaluation lie: output/TASK-DATASET-SPLIT-MODEL-DIGEST, with "-firstN" before the digest if
+    """Where the results of an evaluation lie: output/TASK-DATASET-SPLIT-MODEL-DIGEST, with "-firstN" before the digest if
     the samples were limited.
 
     The digest is of everything that the results depend on, so that no run takes another one's folder: the checkpoint and
@@ -333,8 +333,7 @@ def _place(name: str | None) -> str | None:
 
 
 def check_writable(folder: Path) -> None:
-    """
-    Makes the folder, where it is not there.
+    """Makes the folder, where it is not there.
 
     Raises:
         OSError: it cannot be made or written to, with a sentence that says so.
@@ -347,8 +346,7 @@ def check_writable(folder: Path) -> None:
 
 
 def save(report: Report, folder: Path) -> list[Path]:
-    """
-    Writes results.json, results.md, model-index.json and, where there are any, ranks.jsonl, predictions.jsonl and
+    """Writes results.json, results.md, model-index.json and, where there are any, ranks.jsonl, predictions.jsonl and
     submission.json; each appears when it is complete.
 
     Predictions with other modalities (`Recipe.beside`) are in files of their own, such as predictions-v.jsonl.
@@ -373,8 +371,7 @@ def save(report: Report, folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """
-    Writes a file that appears when it is complete; halves of characters are written as escapes.
+    """Writes a file that appears when it is complete; halves of characters are written as escapes.
 
     Raises:
         WriteError: the disk is full or read-only.

@@ -103,7 +103,8 @@ def versions() -> dict[str, str]:
 
 
 def check_model(name: str) -> None:
-    """
+    """Checks that a checkpoint can have this name.
+
     Raises:
         ValueError: there is no checkpoint in a folder of this name, nor can it be a name on the Hub.
     """
@@ -121,8 +122,7 @@ def check_model(name: str) -> None:
 def load_checkpoint(
     name: str, task: str, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
 ) -> Checkpoint:
-    """
-    The head for a task, and its processor.
+    """The head for a task, and its processor.
 
     Raises:
         ValueError: there is no such checkpoint, or it has no decoder, and the task is to write text.
@@ -179,8 +179,7 @@ def evaluate(
     source: Sequence[str | None] = (),
     progress: bool = False,
 ) -> Report:
-    """
-    Measures a checkpoint on samples. All processes of a distributed job call it, and get the same figures.
+    """Measures a checkpoint on samples. All processes of a distributed job call it, and get the same figures.
 
     With several modalities (`Recipe.beside`) clips are read and encoded once for each.
 

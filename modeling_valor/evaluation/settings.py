@@ -61,8 +61,7 @@ class Recipe:
 
 
 def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
-    """
-    The paper's settings for a task of a benchmark, or defaults for any other dataset, with `changes` (not `None`) made.
+    """The paper's settings for a task of a benchmark, or defaults for any other dataset, with `changes` (not `None`) made.
 
     Without other modalities a benchmark's own are used: sight and sound for VALOR-32K, sound for AudioCaps. Several, such
     as "av,v,a", are measured side by side; the first are the main ones.

@@ -36,8 +36,7 @@ def caption_length(captions: Iterable[str]) -> float:
 
 
 def audio_concept_density(captions: Iterable[str], concepts: Iterable[str]) -> float:
-    """
-    Audio concepts per hundred words: the number found in the captions over the number of their words ("ACD", eq. 1).
+    """Audio concepts per hundred words: the number found in the captions over the number of their words ("ACD", eq. 1).
 
     A concept is found in a caption if its words stand there one after another, however often; a concept that
     `concepts` holds twice counts twice. Upper case and punctuation do not matter. `audio_concepts` makes the paper's
@@ -68,8 +67,7 @@ def audio_concept_density(captions: Iterable[str], concepts: Iterable[str]) -> f
 
 
 def audio_concepts(ontology: str | PathLike[str] | Sequence[Mapping[str, object]]) -> list[str]:
-    """
-    Audio concepts of AudioSet's ontology, given as `ontology.json` or what it holds: a list of classes with a "name".
+    """Audio concepts of AudioSet's ontology, given as `ontology.json` or what it holds: a list of classes with a "name".
 
     As in section 3.4 a class is split at commas into its concepts, in lower case and without punctuation. What stands
     in parentheses is a concept, too: "Ambulance (siren)" gives "ambulance" and "siren". A concept of several classes
@@ -91,8 +89,7 @@ def caption_statistics(
     concepts: Iterable[str] | None,
     paper: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
-    """
-    Markdown table of Table 1's columns, one row for each named list of captions: their number, LenCap and ACD.
+    """Markdown table of Table 1's columns, one row for each named list of captions: their number, LenCap and ACD.
 
     Without `concepts` ACD stays empty. Where `paper` (by default `PAPER_STATISTICS`) has a row of that name, its figures
     stand beside ours.
@@ -114,8 +111,7 @@ def caption_statistics(
 
 
 def read_captions(file: str | PathLike[str]) -> list[str]:
-    """
-    All captions of an annotation file.
+    """All captions of an annotation file.
 
     `.csv` has a header with a column "caption", "desc", "sentence" or several "caption_1", "caption_2", ...; `.json`
     and `.jsonl` have objects with such a field, whose value is a caption or a list of them, or one object that maps

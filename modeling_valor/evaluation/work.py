@@ -164,8 +164,7 @@ def work_through(
     description: str | None = None,
     is_valid: Callable[[int, Result], bool] | None = None,
 ) -> list[Result] | None:
-    """
-    The result of each item, in their order; in the main process only, `None` in the others.
+    """The result of each item, in their order; in the main process only, `None` in the others.
 
     Args:
         keys: a name for each item, by which the cache knows its result.

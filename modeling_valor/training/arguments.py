@@ -96,8 +96,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """
-    What it is trained and measured on. `sources` and `evaluations` come from recipes; else `dataset` is both.
+    """What it is trained and measured on. `sources` and `evaluations` come from recipes; else `dataset` is both.
 
     Training and evaluation never share samples unless `train_split` and `eval_split` are the same: of a `dataset` without
     splits a part is held out (`training.recipes.HELD_OUT_SHARE`, or `validation_share`).

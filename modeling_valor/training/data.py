@@ -101,7 +101,8 @@ def _shared_evaluation(args: DataArguments, training: ValorTrainingArguments) ->
 
 
 def check_task(task: str, trained: Sequence[Mapping[str, Any]], measured: Mapping[str, Mapping[str, Any]]) -> None:
-    """
+    """Checks that a recipe's sources are of the task that is trained.
+
     Raises:
         ValueError: a source is of another task, or what is measured is all of others, as with another task's recipe.
     """
@@ -116,8 +117,7 @@ def check_task(task: str, trained: Sequence[Mapping[str, Any]], measured: Mappin
 def keep_apart(
     share: float | None, train_split: str, trained: Sequence[dict[str, Any]], measured: Mapping[str, dict[str, Any]]
 ) -> None:
-    """
-    Lets entries that read the same samples hold some of them out: sets `validation_share` in all of them.
+    """Lets entries that read the same samples hold some of them out: sets `validation_share` in all of them.
 
     These are entries of one dataset where a `share` is given, or else where the dataset has no splits and the two do not
     name the same one on purpose.
@@ -198,8 +198,7 @@ def _shared(args: DataArguments) -> dict[str, Any]:
 
 
 def build_source(entry: dict[str, Any]) -> Source:
-    """
-    A source from one mapping: where its samples are, and the fields of `Source` and `LoadingOptions`.
+    """A source from one mapping: where its samples are, and the fields of `Source` and `LoadingOptions`.
 
     `validation_share` of the samples are left out, and only the first `limit` of the others taken. Whatever else the
     mapping has is for the reader of the dataset.
@@ -252,8 +251,7 @@ def samples_to_measure(entry: Mapping[str, Any]) -> list[Sample]:
 def build_evaluation(
     entry: Mapping[str, Any], processor: ValorProcessor, samples: Sequence[Sample] | None = None
 ) -> Evaluation:
-    """
-    One evaluation from one mapping: `task`, where its samples are, and the arguments of `evaluation.evaluate_...`.
+    """One evaluation from one mapping: `task`, where its samples are, and the arguments of `evaluation.evaluate_...`.
 
     Samples that cannot be read are named in a warning. More than the share `max_failures` of them is an error.
 

@@ -51,8 +51,7 @@ def gradient_cached_step(
     defer_sync: Callable[[], AbstractContextManager] = nullcontext,
     record: Callable[[dict[str, dict[str, Tensor]]], None] | None = None,
 ) -> Tensor:
-    """
-    Adds the gradients of a batch's loss to those of the model, `chunk_size` samples at a time.
+    """Adds the gradients of a batch's loss to those of the model, `chunk_size` samples at a time.
 
     Args:
         forward: runs the model, wrapped for distributed training where it is, on a chunk of `inputs`.
@@ -156,8 +155,7 @@ def _alignment_loss(
 
 
 def _num_targets(inputs: dict[str, Any]) -> dict[str, Tensor]:
-    """
-    How many words of a batch each captioning group predicts, the mean over all ranks: none of samples without any of its
+    """How many words of a batch each captioning group predicts, the mean over all ranks: none of samples without any of its
     modalities.
     """
     targets = (inputs["labels"] != IGNORE_INDEX).sum(dim=1)

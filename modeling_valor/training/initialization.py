@@ -26,8 +26,7 @@ def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrained
 
 
 def initialize_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrainedModel, ValorProcessor, set[str]]:
-    """
-    The model for a task (None: for several), its processor, and the names of parameters that no checkpoint had.
+    """The model for a task (None: for several), its processor, and the names of parameters that no checkpoint had.
 
     Raises:
         ValueError: neither a checkpoint, nor a configuration, nor a `text_model` is given, or the video processor has no

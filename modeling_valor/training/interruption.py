@@ -7,8 +7,7 @@ import threading
 
 
 class StopRequest:
-    """
-    Notes SIGTERM and SIGINT while it is entered, in place of what they usually do. A second SIGINT raises
+    """Notes SIGTERM and SIGINT while it is entered, in place of what they usually do. A second SIGINT raises
     `KeyboardInterrupt` at once. Outside of the main thread, which alone receives signals, it does nothing.
 
     Args:

@@ -54,8 +54,7 @@ def model_card(
     measured: Mapping[str, MeasuredTask],
     base_model: str | None = None,
 ) -> str:
-    """
-    The text of a model card.
+    """The text of a model card.
 
     Args:
         name: of the model.

@@ -23,8 +23,7 @@ HEADS = {
 
 
 class ValorForMultitask(ValorForQuestionAnswering, ValorForCaptioning, ValorForPreTraining):
-    """
-    VALOR whose every step trains another task.
+    """VALOR whose every step trains another task.
 
     All heads have the same parameters, so this class has no others: it only chooses the `forward`. Its checkpoints load
     into any head, and those of any head into it.

@@ -65,8 +65,7 @@ def build_parts_config(
     audio_model: str | None,
     tokenizer: PreTrainedTokenizerBase,
 ) -> ValorConfig:
-    """
-    Configuration of a model that starts from pretrained parts: [`ValorConfig.from_parts`], also for files of Video Swin.
+    """Configuration of a model that starts from pretrained parts: [`ValorConfig.from_parts`], also for files of Video Swin.
 
     Args:
         source: a configuration whose other fields are kept; its task prompts get the ids of `tokenizer`.
@@ -84,8 +83,7 @@ def build_parts_config(
 
 
 def load_processor(source: str | None, text_model: str | None, vision_model: str | None = None) -> ValorProcessor:
-    """
-    The processor of a model that starts from pretrained parts.
+    """The processor of a model that starts from pretrained parts.
 
     Args:
         source: folder or Hub name of a processor, which need not have a tokenizer; `None`: a new processor.
@@ -172,8 +170,7 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
 
 
 def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
-    """
-    Copies a vision encoder, or that of a CLIP or another VALOR, into the model. Positions of CLIP are resized to the
+    """Copies a vision encoder, or that of a CLIP or another VALOR, into the model. Positions of CLIP are resized to the
     model's resolution.
 
     Args:
@@ -203,8 +200,7 @@ def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
 
 
 def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
-    """
-    Copies an AST into the audio encoder as the 2023 code does: without its distillation token, and with the positions of
+    """Copies an AST into the audio encoder as the 2023 code does: without its distillation token, and with the positions of
     its overlapping patches resized to the grid of those here.
 
     Returns:
@@ -241,8 +237,7 @@ def _vision_encoder(checkpoint: str, config_class: type) -> PreTrainedModel:
 def _load(
     auto_class: type, checkpoint: str, config: PreTrainedConfig, optional: str | None = None
 ) -> tuple[PreTrainedModel, list[str]]:
-    """
-    The model of `config` in a checkpoint that may hold other parts, of which nothing is said; names of missing tensors.
+    """The model of `config` in a checkpoint that may hold other parts, of which nothing is said; names of missing tensors.
 
     Raises:
         ValueError: tensors are missing whose names do not begin with `optional`.

@@ -41,8 +41,7 @@ logger = logging.get_logger(__name__)
 def parse_arguments(
     argv: Sequence[str] | None = None, *more: type, program: str | None = None
 ) -> tuple[ModelArguments, DataArguments, ValorTrainingArguments, Any]:
-    """
-    Arguments of a training: an optional recipe first, then `--name value`, which wins.
+    """Arguments of a training: an optional recipe first, then `--name value`, which wins.
 
     Args:
         argv: default: the process's.

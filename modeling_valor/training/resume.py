@@ -118,8 +118,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_same_run(folder: str | os.PathLike, run: Mapping[str, Any]) -> str:
-    """
-    What differs between the run that wrote a folder and the one that is about to go on with it, for one line of a log.
+    """What differs between the run that wrote a folder and the one that is about to go on with it, for one line of a log.
 
     Raises:
         ValueError: the folder is of another model, task or dataset.
@@ -158,8 +157,7 @@ def _in_words(part: str, value: Any) -> str:
 
 
 def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
-    """
-    The last checkpoint that was written to its end, or None.
+    """The last checkpoint that was written to its end, or None.
 
     That of transformers would also be one that the run was killed in the middle of writing, which cannot be resumed.
     """

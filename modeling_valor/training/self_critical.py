@@ -38,8 +38,7 @@ class CiderReward:
 
 
 class SelfCriticalTrainer(ValorTrainer):
-    """
-    Fine-tunes a captioner on a reward of whole captions (Rennie et al., 2017), as VALOR's COCO captioner was (Table 7).
+    """Fine-tunes a captioner on a reward of whole captions (Rennie et al., 2017), as VALOR's COCO captioner was (Table 7).
 
     Each step has captions sampled for the batch, and the greedy one written. The loss is -(reward of the sample - reward of
     the greedy caption) times the sample's mean log-probability. All words of all samples are scored in one decoder pass.
@@ -62,7 +61,8 @@ class SelfCriticalTrainer(ValorTrainer):
         max_new_tokens: int = 30,
         **kwargs,
     ):
-        """
+        """As `ValorTrainer`, for sources of one captioning group each.
+
         Raises:
             ValueError: a source has several captioning groups, or none.
         """
@@ -117,9 +117,7 @@ class SelfCriticalTrainer(ValorTrainer):
         media: dict[str, Tensor],
         groups: Sequence[str],
     ) -> tuple[Tensor, Tensor]:
-        """
-        Log-probability of every word when it was its turn, (rows, steps), and which are words: up to the first [SEP].
-        """
+        """Log-probability of every word at its step, (rows, steps), and which are words: up to the first [SEP]."""
         config = self.model.config
         steps = sequences.shape[1] - 1
         if config.captioning_objective == "masked":

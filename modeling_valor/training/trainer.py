@@ -41,8 +41,7 @@ Evaluation = Callable[[nn.Module], dict[str, float]]
 
 
 class ValorTrainer(Trainer):
-    """
-    Trains any VALOR head on a [`Mixture`], and measures it by retrieval and generation.
+    """Trains any VALOR head on a [`Mixture`], and measures it by retrieval and generation.
 
     Beyond `Trainer`: batches come from the mixture (each step draws one of its sources, the same on every rank);
     contrastive losses see the samples of all ranks; `contrastive_chunk_size` trains contrastive batches larger than memory;
@@ -299,8 +298,7 @@ class ValorTrainer(Trainer):
         return model(**{name: value for name, value in inputs.items() if name != "task" or self.is_multitask})
 
     def whole_model(self) -> nn.Module:
-        """
-        The model to measure. Under FSDP it is a copy with all parameters on every rank: ranks call it as often as each has
+        """The model to measure. Under FSDP it is a copy with all parameters on every rank: ranks call it as often as each has
         samples and words, while a divided model must be called by all of them together.
         """
         wrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -365,8 +363,7 @@ class ValorTrainer(Trainer):
             logger.warning(f"{self.args.output_dir}/README.md was written by somebody else and stays as it is.")
 
     def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **kwargs) -> TrainOutput:
-        """
-        As `Trainer.train`; says what is resumed, and afterwards which samples could not be read.
+        """As `Trainer.train`; says what is resumed, and afterwards which samples could not be read.
 
         SIGTERM and Ctrl-C end the training with a checkpoint of the step that they arrive in.
 
@@ -404,8 +401,7 @@ class ValorTrainer(Trainer):
         return output
 
     def load_finished(self) -> bool:
-        """
-        Takes the weights of `output_dir` if this very run has ended there. Then nothing is left to train.
+        """Takes the weights of `output_dir` if this very run has ended there. Then nothing is left to train.
 
         Raises:
             ValueError: `output_dir` has the results of another model, task or dataset.
@@ -432,8 +428,7 @@ class ValorTrainer(Trainer):
 
 
 def complete_state(optimizer: torch.optim.Optimizer) -> None:
-    """
-    Gives parameters that had no gradient so far the state of their first step, which a divided optimizer is resumed with.
+    """Gives parameters that had no gradient so far the state of their first step, which a divided optimizer is resumed with.
 
     They, and all others, keep their values.
     """

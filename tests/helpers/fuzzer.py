@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Reads damaged files, any number of them, and reports what is no answer and no clear error.
+"""Reads damaged files, any number of them, and reports what is no answer and no clear error.
 
     python -m tests.helpers.fuzzer --count 20000 --seed 1 --jobs 2
 
@@ -167,8 +166,7 @@ class Cases:
 def find_faults(
     cases: Cases, numbers: Iterable[int], jobs: int = 1, limit: float = 30.0, report: Callable[[Fault], None] = print
 ) -> list[Fault]:
-    """
-    Reads cases in processes of their own.
+    """Reads cases in processes of their own.
 
     Args:
         limit: seconds that a case may take.

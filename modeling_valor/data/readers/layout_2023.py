@@ -23,7 +23,9 @@ def read_valor_2023(
     media: str | None = None,
     sound: str | None = None,
 ) -> Sequence[Sample]:
-    """The samples of a dataset in the layout of the 2023 training code, such as
+    """The samples of a dataset in the layout of the 2023 training code.
+
+    For example:
 
         msrvtt/
           standardsplit_train_id.json   ["video0", "video1", ...], or a text file of a name per line

@@ -340,7 +340,8 @@ class _Member:
 
 class _Header(tarfile.TarInfo):
     """A header that is sound. `tarfile` takes a damaged or missing one for the end of the archive, and reads long names
-    and further fields of whatever length at once."""
+    and further fields of whatever length at once.
+    """
 
     @classmethod
     def frombuf(cls, *args, **kwargs) -> "_Header":

@@ -26,8 +26,7 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 
 
 def normalize_answer(answer: str) -> str:
-    """
-    The answer as VQAv2's evaluation compares it: "The two dogs!" becomes "2 dogs".
+    """The answer as VQAv2's evaluation compares it: "The two dogs!" becomes "2 dogs".
 
     Lower case; no articles, full stops or other marks (a mark between two words becomes a space, as does a hyphen);
     number words up to ten as digits; contractions with their apostrophe.
@@ -47,8 +46,7 @@ def answer_accuracy(
     answers: Sequence[str | Sequence[str]],
     types: Sequence[str | Sequence[str]] | None = None,
 ) -> dict[str, float | dict[str, float]]:
-    """
-    {"accuracy": percent} of the questions, and {"accuracy_by_type": {type: percent}} where `types` is given.
+    """{"accuracy": percent} of the questions, and {"accuracy_by_type": {type: percent}} where `types` is given.
 
     One answer to a question (a string, or a list of one) is an exact match after `normalize_answer`. Several are
     VQAv2's soft accuracy, made for ten: min(1, equal answers / 3), averaged over leaving each answer out in turn.

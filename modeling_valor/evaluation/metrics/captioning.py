@@ -29,7 +29,8 @@ class _UnavailableMetricError(RuntimeError):
 
 
 def check_caption_metrics(metrics: Sequence[str]) -> None:
-    """
+    """Checks that these are names of caption metrics.
+
     Raises:
         ValueError: there are no metrics, or one is not of `CAPTION_METRICS`.
     """
@@ -42,8 +43,7 @@ def check_caption_metrics(metrics: Sequence[str]) -> None:
 def caption_metrics(
     predictions: Sequence[str], references: Sequence[Sequence[str]], metrics: Sequence[str] = CAPTION_METRICS
 ) -> dict[str, float]:
-    """
-    Scores of a corpus of captions by name, on pycocoevalcap's scale: 0 to 1, CIDEr 0 to 10.
+    """Scores of a corpus of captions by name, on pycocoevalcap's scale: 0 to 1, CIDEr 0 to 10.
 
     `predictions` holds one caption per sample and `references` one list of captions per sample; both are raw text and
     become Penn Treebank tokens here. The figures are pycocoevalcap's: BLEU with the closest reference length, ROUGE-L
@@ -142,8 +142,7 @@ def _rouge_l(candidates: list[str], references: list[list[str]]) -> list[float]:
 
 
 def _common_subsequence_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """
-    Length of the longest common subsequence.
+    """Length of the longest common subsequence.
 
     A row of the usual table is one integer, whose zero bits are the columns where the length grows (Hyyro, 2004).
     """
@@ -159,8 +158,7 @@ def _common_subsequence_length(first: Sequence[str], second: Sequence[str]) -> i
 
 
 class CiderScorer:
-    """
-    CIDEr-D (Vedantam et al., 2015): clipped tf-idf cosine over n-grams, with a penalty on the length.
+    """CIDEr-D (Vedantam et al., 2015): clipped tf-idf cosine over n-grams, with a penalty on the length.
 
     Args:
         references: tokenized captions of each sample of a corpus, from which n-grams get their rarity.

@@ -20,8 +20,7 @@ _ROWS_OF_A_BLOCK = 512
 def retrieval_metrics(
     similarity: Tensor, positives: Sequence[Sequence[int]], dual_softmax: bool = False, temperature: float = 0.01
 ) -> dict[str, float]:
-    """
-    "R@1", "R@5", "R@10" in percent, "MedianR" and "MeanR" of the queries in the rows of `similarity`.
+    """ "R@1", "R@5", "R@10" in percent, "MedianR" and "MeanR" of the queries in the rows of `similarity`.
 
     `similarity` is (queries, items), a tensor or array of any floating type, -inf where an item is out of the
     question; `positives` holds each query's right items as column indices. The rank of a query is that of its best
@@ -48,8 +47,7 @@ def retrieval_metrics_in_blocks(
     dual_softmax: bool = False,
     temperature: float = 0.01,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """
-    `retrieval_metrics` of both directions, queries to items and items to queries, without the whole matrix.
+    """`retrieval_metrics` of both directions, queries to items and items to queries, without the whole matrix.
 
     `blocks()` gives the similarity matrix as consecutive blocks of rows, (rows, items) each, on any device; it is
     called twice, and once more for `dual_softmax`, and has to give the same blocks each time. Memory is a few times

@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-Penn Treebank tokens of captions, without Java.
+"""Penn Treebank tokens of captions, without Java.
 
 Caption metrics are defined on what one program prints: `PTBTokenizer` of Stanford CoreNLP 3.4.1 with `-preserveLines
 -lowerCase`, less the punctuation that pycocoevalcap drops. Its rules are a lexer's: at each position every rule is
@@ -118,8 +117,7 @@ _DROPPED = re.compile(
 
 
 def tokenize(captions: Sequence[str]) -> list[str]:
-    """
-    Captions as lower-case Penn Treebank tokens without punctuation, joined by spaces.
+    """Captions as lower-case Penn Treebank tokens without punctuation, joined by spaces.
 
     Equal to pycocoevalcap's `PTBTokenizer` on the same list, which reads the captions as the lines of one text: the
     last token of "in the key of C." depends on the first word of the next caption.

@@ -30,7 +30,8 @@ _HEAD = 2048
 
 
 def check_report_path(path: Path) -> None:
-    """
+    """Checks that a report can be written here.
+
     Raises:
         ValueError: something that is no report stands at `path`.
         OSError: its folder cannot be written.
@@ -45,8 +46,7 @@ def check_report_path(path: Path) -> None:
 
 
 def write_html(report: Report, path: Path) -> None:
-    """
-    Writes the page: settings, table, charts, and cases to look at; it appears when it is complete.
+    """Writes the page: settings, table, charts, and cases to look at; it appears when it is complete.
 
     Nothing is loaded from elsewhere, and no path of this machine is in it. A clip with frames, video and sound takes about
     120 kB, and there are at most `MOST_CLIPS`, so the page stays below ten megabytes whatever the size of the data. To be

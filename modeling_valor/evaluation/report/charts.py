@@ -91,8 +91,7 @@ def _metrics_by_modality(report: Report) -> dict[str, dict[str, float]]:
 
 
 def grouped_bars(title: str, values: Mapping[str, Mapping[str, float]], most: float | None) -> Markup:
-    """
-    Horizontal bars: for each name one of each series, with a common axis from 0 to `most`.
+    """Horizontal bars: for each name one of each series, with a common axis from 0 to `most`.
 
     Args:
         values: name -> series -> value.

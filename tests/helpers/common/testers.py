@@ -151,8 +151,7 @@ class ValorSwinModelTester(ValorModelTester):
 
 
 class ValorBertModelTester(ValorModelTester):
-    """
-    The text encoder is a model of its own.
+    """The text encoder is a model of its own.
 
     The tests of gradient checkpointing watch the first layer, and need it to run once in a forward pass; a shared stack
     runs twice in pretraining.

@@ -1,6 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""
-transformers' own common tests, taken at test time from the source archive of the installed version.
+"""transformers' own common tests, taken at test time from the source archive of the installed version.
 
 The archive holds `tests/test_*_common.py`, but not all that these import: small stubs stand for the rest. Importing this
 module fetches the archive once (with pip, so that pip's configuration decides where from) and keeps the tests in the
@@ -50,8 +49,7 @@ BASE_MODELS = {
 
 
 def fetch_archive(folder: Path) -> Path:
-    """
-    Source archive of the installed transformers, downloaded into `folder` as pip is configured to.
+    """Source archive of the installed transformers, downloaded into `folder` as pip is configured to.
 
     Raises:
         `RuntimeError`: there is no such archive, or no way to it.

@@ -286,7 +286,8 @@ ACTIVITYNET_QA_TYPES = ("motion", "spatial", "temporal", "yes/no", "color", "obj
 
 def activitynet_qa(files: Files) -> Iterator[Entry]:
     """`[{"video_name": "1QIUV7WYKXg", "question": "...", "question_id": "v_1QIUV7WYKXg_3"}]` and, in another file,
-    `[{"question_id": "v_1QIUV7WYKXg_3", "answer": "no", "type": 3}]`."""
+    `[{"question_id": "v_1QIUV7WYKXg_3", "answer": "no", "type": 3}]`.
+    """
     answers = {row.text("question_id"): row for path in files["answers"] for row in read_rows(path)}
     for path in files["annotations"]:
         for row in read_rows(path):
@@ -323,8 +324,8 @@ def _named(row: Row, column: str, names: tuple[str, ...]) -> str:
 
 
 def music_avqa(row: Row) -> Entry | None:
-    """`{"video_id": "00000093", "question_id": 12, "type": "[\\"Audio\\", \\"Counting\\"]", "question_content": "Is the
-    <Object> louder than the <Object>?", "templ_values": "[\\"violin\\", \\"piano\\"]", "anser": "yes", ...}`.
+    r"""`{"video_id": "00000093", "question_id": 12, "type": "[\"Audio\", \"Counting\"]", "question_content": "Is the
+    <Object> louder than the <Object>?", "templ_values": "[\"violin\", \"piano\"]", "anser": "yes", ...}`.
 
     Templates are filled in, and names such as "acoustic_guitar" become words, in answers, too. A question's type is
     "Audio/Counting". Questions that are marked as deleted are left out.
