@@ -179,9 +179,9 @@ def test_a_stream_is_extracted_as_well(tmp_path):
 def test_a_folder_holds_clips_of_one_kind(tmp_path):
     samples = read_folder(EXAMPLES)[:1]
     extract(samples, tmp_path / "out", workers=1, origin="one")
-    with pytest.raises(ValueError, match="choose another folder"):
+    with pytest.raises(ValueError, match="holds clips of origin one, not two: choose another folder"):
         extract(samples, tmp_path / "out", workers=1, origin="two")
-    with pytest.raises(ValueError, match="choose another folder"):
+    with pytest.raises(ValueError, match="holds clips of short_side 256, not 64: choose another folder"):
         extract(samples, tmp_path / "out", ExtractOptions(short_side=64), workers=1, origin="one")
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "metadata.jsonl").write_text("precious")

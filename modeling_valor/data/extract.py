@@ -197,7 +197,13 @@ def _claim(directory: Path, origin: dict[str, Any]) -> None:
                 f"{note} is damaged: choose another folder, or remove this file if the clips are of {origin}."
             ) from error
         if found != origin:
-            raise ValueError(f"{directory} holds clips of {found}, not of {origin}: choose another folder.")
+            before = found if isinstance(found, dict) else {}
+            differing = [
+                f"{name} {before.get(name)}, not {origin.get(name)}"
+                for name in origin | before
+                if before.get(name) != origin.get(name)
+            ]
+            raise ValueError(f"{directory} holds clips of {', '.join(differing)}: choose another folder.")
     elif any((directory / name).exists() for name in (*METADATA_FILES, CLIPS)):
         raise ValueError(f"{directory} holds a dataset that was not extracted: choose an empty folder.")
     else:
