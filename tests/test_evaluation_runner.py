@@ -28,7 +28,7 @@ from modeling_valor.evaluation import (
 from modeling_valor.evaluation.loader import media_batches
 from modeling_valor.evaluation.outputs import eval_results, markdown, submission, update_model_card
 from modeling_valor.evaluation.paper import PAPER_FIGURES
-from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate, version_of
+from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate, read_samples, version_of
 from modeling_valor.evaluation.settings import recipe_for
 from modeling_valor.text_cleaning import clean_caption
 from modeling_valor.world import write_world
@@ -72,6 +72,19 @@ def figures(world, checkpoint):
         "captioning": {name: 100 * value for name, value in captions.metrics.items()},
         "qa": evaluate_question_answering(model, processor, samples, **written).metrics,
     }
+
+
+def test_a_split_of_a_folder_without_splits_is_said_to_be_all_of_it(world, tmp_path, caplog):
+    rows = [{"file_name": "a.mp4", "captions": ["a dog"]}, {"file_name": "b.mp4", "captions": ["a cat"]}]
+    for name, more in (("whole", {}), ("parts", {"split": "test"})):
+        (tmp_path / name).mkdir()
+        lines = [json.dumps(row | more) + "\n" for row in rows]
+        (tmp_path / name / "metadata.jsonl").write_text("".join(lines))
+    for name in (str(tmp_path / "whole"), str(tmp_path / "parts"), world):
+        assert read_samples(recipe_for("captioning", name, split="test"))
+    assert read_samples(recipe_for("captioning", str(tmp_path / "whole")))
+    (record,) = caplog.records
+    assert record.message == f"{tmp_path / 'whole'} has no splits: all of it is measured, and taken for 'test'."
 
 
 @pytest.mark.parametrize("task", TASKS)

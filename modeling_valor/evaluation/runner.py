@@ -13,18 +13,22 @@ from typing import Any
 import torch
 import transformers
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .. import __version__
 from ..data.checks import check_texts
-from ..data.readers import load_samples
+from ..data.readers import has_splits, load_samples
 from ..data.samples import Sample, SampleStream, each_sample
 from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
 from ..processing_valor import ValorProcessor
+from ..world.render import ORIGIN
 from .clips import merge_rows
 from .inference import Evaluation, evaluate_captioning, evaluate_question_answering, evaluate_retrieval
 from .settings import Recipe, on_paper_scale
 from .work import TensorCache, TextCache, from_main, key_of
 
+
+logger = logging.get_logger(__name__)
 
 HEADS: dict[str, type[PreTrainedModel]] = {
     "retrieval": ValorForRetrieval,
@@ -156,6 +160,9 @@ def read_samples(recipe: Recipe, media: str | None = None, annotations: str | No
     Of a stream all are kept in memory, undecoded, and `limit` counts its rows.
     """
     samples = load_samples(recipe.dataset, recipe.split, media, annotations)
+    is_rendered = (Path(recipe.dataset) / ORIGIN).is_file()  # whose split is checked when it is read
+    if recipe.split is not None and not is_rendered and not has_splits(recipe.dataset, annotations):
+        logger.warning_once(f"{recipe.dataset} has no splits: all of it is measured, and taken for {recipe.split!r}.")
     if isinstance(samples, SampleStream):
         samples = list(itertools.islice(each_sample(samples), recipe.limit))
     samples = merge_rows(samples, recipe.limit)
