@@ -76,6 +76,10 @@ __all__ = [
 ]
 
 
+MAX_WANTED = 2**22
+"""The most frames, or clips of sound, that are taken of one file: all of a day and a half at 30 frames a second."""
+
+
 @dataclass
 class Audio:
     """A mono waveform, float32 (N,), or a list of them, one for each window asked for.
@@ -113,6 +117,8 @@ def segment_indices(
     """
     if num_available < 1 or num_wanted < 1:
         raise ValueError(f"cannot choose {num_wanted} out of {num_available}: both must be at least 1.")
+    if num_wanted > MAX_WANTED:
+        raise ValueError(f"cannot choose {num_wanted} out of one file: it must be at most {MAX_WANTED}.")
     if sampling not in ("center", "random"):
         raise ValueError(f'sampling is {sampling!r}, but must be "center" or "random".')
     if num_available <= num_wanted:
@@ -183,13 +189,13 @@ def read_frames(
             indices = choose(track.num_frames)
             moments = _moments(track, indices, num_frames)
             stream = track.container.streams[track.index]
-            size = 3 * stream.width * stream.height * len(moments)
+            size = 3 * stream.width * stream.height * len(indices)
             if size <= path.budget.limits.read_bytes // 2:  # as they are held twice for a moment
                 reading, reader = read_with_backends(track, list(moments.values()), backend)
-                frames = stack_pictures(zip(moments, reading.frames, strict=True), indices)
+                frames = stack_pictures(path, zip(moments, reading.frames, strict=True), indices)
             else:
                 if shrink is None:
-                    check_memory(path, stream.width, stream.height, len(moments))
+                    check_memory(path, stream.width, stream.height, len(indices))
                 (frames, reading), reader = _read_one_by_one(track, moments, indices, shrink), "pyav"
     if reading.damage or track.truncated:
         _warn(name, f"is damaged ({reading.damage})" if reading.damage else "ends early")
@@ -220,7 +226,7 @@ def _read_one_by_one(
                 reading.times.append(time)
                 yield index, picture if shrink is None else shrink(picture)
 
-        frames = stack_pictures(pictures(), indices)
+        frames = stack_pictures(track.path, pictures(), indices)
         reading.damage, reading.decoded = cursor.damage, cursor.decoded
     return frames, reading
 

@@ -184,7 +184,8 @@ def _survey(
     stamps = [_stamp(entry, place, timing) for place, entry in enumerate(entries) if entry.is_shown]
     known = [stamp for stamp in stamps if stamp is not None]
     start = min(known, default=0)
-    if timing == "pts" and not first.joined and stream.start_time is not None:
+    # Without times of decoding, as in Matroska, FFmpeg guesses where a stream starts, and may pass over frames.
+    if timing == "pts" and not first.joined and stream.start_time is not None and entries[0].dts is not None:
         start = max(start, stream.start_time)
     start, end = start * tick, max(_end(stream, last.entries, timing, family), start * tick)
     truncated = _falls_short(last.reach, promised) or (family == "wav" and _is_short_of_its_header(path))

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from .media_limits import MediaError, reason
+from .media_limits import MediaError, printable, reason
 
 
 MAX_REDIRECTS = 10
@@ -62,7 +62,7 @@ def fetch(
                     with contextlib.closing(response):
                         if response.next_request is None:
                             if not response.is_success:
-                                answer = f"{response.status_code} {response.reason_phrase}".strip()
+                                answer = printable(f"{response.status_code} {response.reason_phrase}".strip())
                                 raise MediaError(f"{name} could not be fetched: the server answers {answer}.")
                             yield from response.iter_bytes()
                             break

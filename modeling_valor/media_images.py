@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -115,9 +116,9 @@ def read_image_frames(path: LocalFile, image: Image.Image, choose: Callable[[int
     available, step = animation(path, image)
     indices = choose(available) if available > 1 else [0]
     wanted = list(dict.fromkeys(indices))
-    check_memory(path, image.width, image.height, len(wanted))
+    check_memory(path, image.width, image.height, len(indices))
     return VideoFrames(
-        frames=stack_pictures(zip(wanted, animation_pictures(path, image, wanted), strict=True), indices),
+        frames=stack_pictures(path, zip(wanted, animation_pictures(path, image, wanted), strict=True), indices),
         timestamps=[index * step for index in indices],
         indices=indices,
         num_available=available,
@@ -127,13 +128,22 @@ def read_image_frames(path: LocalFile, image: Image.Image, choose: Callable[[int
     )
 
 
-def stack_pictures(pictures: Iterable[tuple[int, torch.Tensor]], indices: Sequence[int]) -> torch.Tensor:
-    """Numbered pictures (3, H, W) of one size as frames (F, 3, H, W), without holding all of them a second time."""
-    frames = None
+def stack_pictures(
+    path: LocalFile, pictures: Iterable[tuple[int, torch.Tensor]], indices: Sequence[int]
+) -> torch.Tensor:
+    """Numbered pictures (3, H, W) of one size as frames (F, 3, H, W), without holding all of them a second time.
+
+    Raises:
+        MediaError: the frames, of which many may be the same picture, need more memory than the file may take.
+    """
+    frames, rows = None, defaultdict(list)
+    for row, index in enumerate(indices):
+        rows[index].append(row)
     for number, picture in pictures:
         if frames is None:
+            check_memory(path, picture.shape[2], picture.shape[1], len(indices))
             frames = picture.new_empty(len(indices), *picture.shape)
-        frames[[row for row, index in enumerate(indices) if index == number]] = picture
+        frames[rows[number]] = picture
     return frames
 
 
@@ -166,9 +176,7 @@ def read_folder(folder: LocalFile, choose: Callable[[int], list[int]]) -> VideoF
         for index in wanted:
             path = str(files[index])
             picture = read_image(LocalFile(path, path, folder.budget.limits))
-            if shape is None:
-                shape = picture.shape
-                check_memory(folder, shape[2], shape[1], len(wanted))
+            shape = shape or picture.shape
             if picture.shape != shape:
                 raise MediaError(
                     f"{folder.name} holds images of different sizes, and a folder is read as the frames of one video: "
@@ -177,7 +185,7 @@ def read_folder(folder: LocalFile, choose: Callable[[int], list[int]]) -> VideoF
             yield index, picture
 
     return VideoFrames(
-        frames=stack_pictures(pictures(), indices),
+        frames=stack_pictures(folder, pictures(), indices),
         timestamps=[float(index) for index in indices],
         indices=indices,
         num_available=len(files),

@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,10 +22,20 @@ class DamagedMediaWarning(UserWarning):
     """A file that can be read only in part, and is used as far as it goes; the message names it and says why."""
 
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line and direction marks, and bytes of names that are not UTF-8."""
+
+
+def printable(text: str) -> str:
+    """One line of text, cut if it is very long, that cannot change how a terminal shows it."""
+    text = _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+    return text if len(text) <= 1000 else f"{text[:100]}...{text[-200:]}"
+
+
 def reason(error: BaseException) -> str:
     """An exception's message as part of a sentence."""
     text = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
-    return text.rstrip(".")
+    return printable(text.rstrip("."))
 
 
 @dataclass(frozen=True)

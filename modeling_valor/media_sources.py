@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeAlias
 
 from .media_fetch import fetch
-from .media_limits import Budget, MediaError, MediaLimits, reason
+from .media_limits import Budget, MediaError, MediaLimits, printable, reason
 
 
 MediaSource: TypeAlias = str | os.PathLike | bytes | BinaryIO
@@ -32,8 +32,6 @@ MEDIA_SUFFIXES = {
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DATA_URL = re.compile(r"data:(?!//)[\w.+/-]*[;,]", re.IGNORECASE)
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line and direction marks, and bytes of names that are not UTF-8."""
 _ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
 """fsspec's names of archives and compressed files."""
 
@@ -120,14 +118,13 @@ def source_name(source: Any) -> str:
         return "<bytes>"
     if not isinstance(source, (str, os.PathLike)):
         name = getattr(source, "name", None)
-        return name if isinstance(name, str) else f"<{type(source).__name__}>"
+        return printable(name) if isinstance(name, str) else f"<{type(source).__name__}>"
     name = os.fsdecode(source)
     if _scheme(name) == "data":
         return "<data: URL>"
     if _scheme(name) not in (None, "file"):
         name = "::".join(map(_public_part, name.split("::")))
-    name = _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], name)
-    return (name if len(name) <= 1000 else f"{name[:100]}...{name[-200:]}") or "(empty path)"
+    return printable(name) or "(empty path)"
 
 
 def media_source(sample: Any) -> MediaSource | None:

@@ -263,3 +263,19 @@ def test_search_ranks_files_by_their_similarity(converted, capsys, tmp_path):
     assert [line["file"] for line in lines] == [file for file, _ in ranked]
     assert [line["score"] for line in lines] == pytest.approx([score for _, score in ranked], abs=2e-5)
     assert "text.mp4" in printed.err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["caption", "x.mp4", "--model", "m", "--num-beams", "0"],
+        ["search", "a dog", "x.mp4", "--model", "m", "--top", "-1"],
+        ["evaluate", "--task", "retrieval", "--dataset", "d", "--model", "m", "--limit", "0"],
+        ["extract", "d", "out", "--num-frames", "0"],
+        ["world", "out", "--count", "0"],
+    ],
+)
+def test_counts_are_whole_numbers_of_at_least_1(argv, capsys):
+    with pytest.raises(SystemExit):
+        main(argv)
+    assert "is not a whole number of at least 1" in capsys.readouterr().err

@@ -61,7 +61,9 @@ def test_random_indices_lie_in_their_segments_and_repeat_with_the_seed():
     assert drawn[7] == segment_indices(37, 8, "random", torch.Generator().manual_seed(7))
 
 
-@pytest.mark.parametrize(("available", "wanted", "sampling"), [(0, 1, "center"), (5, 0, "center"), (5, 2, "middle")])
+@pytest.mark.parametrize(
+    ("available", "wanted", "sampling"), [(0, 1, "center"), (5, 0, "center"), (5, 2, "middle"), (5, 10**15, "center")]
+)
 def test_segment_indices_refuses_what_makes_no_sense(available, wanted, sampling):
     with pytest.raises(ValueError, match="must be"):
         segment_indices(available, wanted, sampling)

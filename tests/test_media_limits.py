@@ -83,6 +83,12 @@ def test_pictures_need_no_more_memory_than_the_limit(animation, tmp_path):
         assert read_frames(folder, 4).frames.shape == (4, 3, 48, 64)
         with pytest.raises(MediaError, match="5 pictures of 64 x 48"):
             read_frames(folder, 5)
+    with open_source(
+        tmp_path, read_bytes=9 * size
+    ) as folder:  # a picture that is repeated counts as often as it is there
+        assert read_frames(folder, 9).indices == [0, 1, 2, 3, 4, 4, 4, 4, 4]
+        with pytest.raises(MediaError, match="10 pictures of 64 x 48"):
+            read_frames(folder, 10)
     with open_source(tmp_path / "0.png", read_bytes=size - 1) as file, pytest.raises(MediaError, match="a picture of"):
         read_frames(file, 1)
 

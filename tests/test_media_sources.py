@@ -4,6 +4,7 @@
 import base64
 import contextlib
 import http.server
+import io
 import logging
 import shutil
 import tarfile
@@ -283,6 +284,18 @@ def test_messages_name_the_url_and_not_the_temporary_file(server):
         for read in (lambda url: read_frames(url, 2), read_audio):
             with pytest.raises(MediaError, match=rf"^http://{address}/clip\.mp4\?\.\.\. is not"):
                 read(f"http://{address}/clip.mp4?id=1")
+
+
+def test_what_a_server_or_a_file_object_says_is_one_printable_line():
+    def answer(handler):
+        handler.wfile.write(b"HTTP/1.1 418 I am \x1b[31ma teapot\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(answer) as (address, _), pytest.raises(MediaError, match=r"answers 418 I am \\x1b\[31ma teapot"):
+        content(f"http://{address}/clip.mp4")
+    file = io.BytesIO()
+    file.name = "a\nb"
+    with pytest.raises(MediaError, match=r"^a\\nb is empty"):
+        read_frames(file, 1)
 
 
 def test_names_are_one_printable_line():

@@ -215,6 +215,14 @@ def test_pause_before_the_last_b_frames_does_not_lengthen_the_film():
     assert film_numbers(video) == [0, 3, 3, 3, 3, 3, 5, 8]
 
 
+def test_slides_in_matroska_are_seen_from_the_first_on():
+    """FFmpeg says that this film of thirty slides of ten seconds starts with the sixth."""
+    for wanted in COUNTS:
+        video = read_frames(FILMS / "long_slides.mkv", wanted)
+        assert film_numbers(video) == segment_indices(30, min(wanted, 30)) + [29] * (wanted - 30)
+        assert video.duration == pytest.approx(300)
+
+
 def test_last_frame_without_a_duration_lasts_as_long_as_others():
     assert read_frames(FILMS / "flv1.flv", 4).duration == pytest.approx(2.4)
 

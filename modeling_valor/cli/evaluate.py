@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import positive_count
+
 
 TASKS = ("retrieval", "captioning", "qa")
 
@@ -31,17 +33,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--modalities", help="what to use of each clip: av, v, a, or several side by side as in av,v,a"
     )
-    parser.add_argument("--num-frames", type=int, help="frames of each video")
-    parser.add_argument("--num-audio-clips", type=int, help="5.12 s clips of each sound")
+    parser.add_argument("--num-frames", type=positive_count, help="frames of each video")
+    parser.add_argument("--num-audio-clips", type=positive_count, help="5.12 s clips of each sound")
     parser.add_argument("--groups", help="modality groups of retrieval, such as t-av,t-v (default: of the modalities)")
     parser.add_argument("--paragraph", action="store_true", default=None, help="captions of a clip are one text")
-    parser.add_argument("--max-length", type=int, help="tokens of a text in retrieval, or of a question")
-    parser.add_argument("--beams", type=int, help="beams of captions and answers")
-    parser.add_argument("--max-new-tokens", type=int, help="longest caption or answer in tokens")
+    parser.add_argument("--max-length", type=positive_count, help="tokens of a text in retrieval, or of a question")
+    parser.add_argument("--beams", type=positive_count, help="beams of captions and answers")
+    parser.add_argument("--max-new-tokens", type=positive_count, help="longest caption or answer in tokens")
     parser.add_argument("--metrics", help="metrics of captioning, such as BLEU-4,CIDEr (default: all)")
     parser.add_argument("--dual-softmax", action="store_true", default=None, help="retrieval with that, too")
-    parser.add_argument("--limit", type=int, help="only so many clips, the first ones")
-    parser.add_argument("--batch-size", type=int, default=16, help="clips at a time (default: 16)")
+    parser.add_argument("--limit", type=positive_count, help="only so many clips, the first ones")
+    parser.add_argument("--batch-size", type=positive_count, default=16, help="clips at a time (default: 16)")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: 0, this one)")
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU of this process, if there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the checkpoint's")

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from .arguments import positive_count
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs `valor extract` with the arguments `argv` and gives the exit status, 1 if too many clips cannot be read."""
@@ -21,9 +23,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--annotations", help="annotations, where the source has them elsewhere")
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--frames-per-second", type=float, default=2.0, help="frames of each second (default: 2)")
-    rate.add_argument("--num-frames", type=int, help="instead, frames of each clip")
-    parser.add_argument("--short-side", type=int, default=256, help="larger frames are reduced to this (default: 256)")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    rate.add_argument("--num-frames", type=positive_count, help="instead, frames of each clip")
+    parser.add_argument(
+        "--short-side", type=positive_count, default=256, help="larger frames are reduced to this (default: 256)"
+    )
+    parser.add_argument("--workers", type=positive_count, help="processes (default: one for each core)")
     parser.add_argument(
         "--max-failures", type=float, default=0.05, help="tolerated share of clips that cannot be read (default: 0.05)"
     )

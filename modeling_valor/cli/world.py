@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ..world import LESSONS, SPLITS, write_portraits, write_world
+from .arguments import positive_count
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--split", choices=SPLITS, default="train", help="combinations held out or not (default: train)"
     )
-    parser.add_argument("--count", type=int, default=8, help="number of clips (default: 8)")
+    parser.add_argument("--count", type=positive_count, default=8, help="number of clips (default: 8)")
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed is another world of the same kind (default: 0)"
     )
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--things", type=int, choices=(1, 2), help="only clips in which so many things are seen")
     parser.add_argument("--about", choices=LESSONS, help="all questions of this kind and no others, for lessons")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument("--workers", type=positive_count, help="processes (default: one for each core)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
 
