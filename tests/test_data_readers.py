@@ -19,8 +19,8 @@ from PIL import Image
 
 from modeling_valor.data.readers import load_samples, read_folder, read_valor_2023
 from modeling_valor.data.readers.hub_datasets import samples_from_dataset, stream_from_dataset
-from modeling_valor.data.readers.records import RecordError, SampleTable, captions_of, questions_of
-from modeling_valor.data.samples import Question, Sample, SampleStream
+from modeling_valor.data.readers.records import captions_of, questions_of
+from modeling_valor.data.samples import Question, RecordError, Sample, SampleStream, SampleTable
 from modeling_valor.media import MediaError, read_frames, read_image
 from modeling_valor.media_sources import media_kind
 

@@ -1,11 +1,13 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What `import modeling_valor` does and does not do."""
 
+import ast
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,34 @@ def test_distributions_hold_the_package_and_its_files_and_no_tests(tmp_path):
     assert {"modeling_valor/py.typed", "modeling_valor/recipes/valor_tiny.yaml"} <= names
     extras = {line.split()[1] for line in described.splitlines() if line.startswith("Provides-Extra:")}
     assert extras >= {"test", "dev", "torchcodec", "captions", "experiments"}
+
+
+def _modules_imported(path: Path, name: str, modules: set[str]) -> set[str]:
+    """Names of this package's modules that a module imports when it is imported itself, packages above them included."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    pending = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package.rsplit(".", node.level - 1)[0] + (f".{node.module}" if node.module else "")
+            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)} & modules
+        elif not isinstance(node, ast.FunctionDef) and not _is_for_types(node):
+            pending += ast.iter_child_nodes(node)
+    parents = {imported.rsplit(".", depth)[0] for imported in found for depth in range(1, imported.count("."))}
+    return {other for other in found | parents if other != name and not f"{name}.".startswith(f"{other}.")}
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def test_modules_import_one_another_in_no_circle():
+    """So that each can be imported first."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "modeling_valor").rglob("*.py")
+    }
+    modules = set(paths) - {"modeling_valor"}
+    graph = {name: _modules_imported(paths[name], name, modules) for name in modules}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules) > 100  # a `CycleError` names the circle

@@ -5,8 +5,8 @@ import copy
 from collections.abc import Sequence
 from itertools import islice
 
-from .readers.records import KEYS, SampleTable
-from .samples import Sample, SampleStream, each_sample
+from .readers.records import KEYS
+from .samples import Sample, SampleStream, SampleTable, each_sample
 
 
 MOST_LOOKED_AT = 100

@@ -10,8 +10,7 @@ from typing import TypeVar
 
 from ..media import MediaError
 from ..media_container import reason
-from .readers.records import RecordError
-from .readers.text_files import printable
+from .samples import RecordError, printable
 
 
 MAX_FAILURES = 0.05

@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .readers.records import SampleTable
-from .samples import Sample, SampleStream
+from .samples import Sample, SampleStream, SampleTable
 
 
 _SPLITS = (("train", "training"), ("val", "validation", "valid", "dev"), ("test", "testing"))

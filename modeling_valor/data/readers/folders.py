@@ -10,9 +10,9 @@ from typing import Any
 from transformers.utils import logging
 
 from ...media_sources import media_kind
-from ..samples import Sample
+from ..samples import RecordError, Sample, SampleTable
 from ..splits import split_names
-from .records import RecordError, SampleTable, captions_of, name_columns, questions_of, rename_columns
+from .records import captions_of, name_columns, questions_of, rename_columns
 from .text_files import read_json, read_objects, read_table
 
 

@@ -21,10 +21,9 @@ from datasets import (
 
 from ...media_limits import reason
 from ...media_sources import media_source
-from ..samples import Sample, SampleStream, unreadable_sample
+from ..samples import RecordError, Sample, SampleStream, unreadable_sample
 from ..splits import split_names
-from .records import KEYS, RecordError, captions_of, look_up, name_columns, questions_of, rename_columns
-from .text_files import printable
+from .records import KEYS, captions_of, look_up, name_columns, questions_of, rename_columns
 
 
 MEDIA_COLUMNS = {
@@ -142,7 +141,7 @@ class Columns:
         try:
             return self._sample(row, number)
         except RecordError as error:
-            return unreadable_sample(printable(f"row {number} ({str(error).rstrip('.')})"))
+            return unreadable_sample(f"row {number} ({str(error).rstrip('.')})")
 
     def _sample(self, row: dict[str, Any], number: str) -> Sample:
         video = None if self.video is None else _source(row[self.video])
@@ -233,9 +232,7 @@ class _Stream(SampleStream):
                 name = f"{partition}-{number}" if step == 1 and partitions > 1 else str(number)
                 yield self.columns.sample(table.to_pylist()[0], name)
         except Exception as error:  # of a file or a server; what comes after it is read in the next epoch
-            yield unreadable_sample(
-                printable(f"the dataset's rows after {name} ({type(error).__name__}: {reason(error)})")
-            )
+            yield unreadable_sample(f"the dataset's rows after {name} ({type(error).__name__}: {reason(error)})")
 
 
 def read_saved_dataset(path: Path, split: str | None, **options: Any) -> Sequence[Sample]:

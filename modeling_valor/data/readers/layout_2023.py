@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...media_sources import media_kind
-from ..samples import Sample
+from ..samples import RecordError, Sample, SampleTable
 from .folders import is_outside, warn_about_outside
-from .records import RecordError, SampleTable, captions_of, questions_of, short
+from .records import captions_of, questions_of, short
 from .text_files import read_json, read_lines
 
 

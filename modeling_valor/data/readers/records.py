@@ -4,11 +4,10 @@
 import json
 import math
 import reprlib
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..samples import Question, Sample
+from ..samples import Question, RecordError
 from .text_files import BYTE_ORDER_MARK, parse_json
 
 
@@ -25,10 +24,6 @@ KEYS = {
 
 MAX_ANSWER_WEIGHTS = 1000
 """The largest sum of a question's `answer_weights`; those of VQAv2 are at most 1 each."""
-
-
-class RecordError(ValueError):
-    """Annotations of another form than is accepted: one sentence that names the record and says what is wrong."""
 
 
 def look_up(record: Mapping[str, Any], field: str) -> Any:
@@ -174,48 +169,3 @@ def short(value: Any) -> str:
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
-
-
-class SampleTable(Sequence[Sample]):
-    """Samples that are made of their records when they are asked for.
-
-    The records are kept as one block of JSON, which takes a tenth of the memory of as many objects and which the forked
-    workers of a data loader share, as nothing in it is ever written to, not even a reference count. An item takes
-    about 20 microseconds.
-
-    Args:
-        records: what `make` needs for each sample, as JSON has it.
-        make: a sample from its record; a function that can be pickled.
-    """
-
-    def __init__(self, records: Iterable[Any], make: Callable[[Any], Sample]):
-        self.make = make
-        self.ends = array("Q")
-        block = bytearray()
-        for record in records:
-            # Names of files that are not in UTF-8 have lone surrogates, which `json.loads` lets pass as well
-            block += json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-            self.ends.append(len(block))
-        self.block = bytes(block)
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @property
-    def column_names(self) -> list[str]:
-        """The names in the first record."""
-        return list(json.loads(self.block[: self.ends[0]])) if self.ends else []
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
-        place = range(len(self))[index]
-        start = self.ends[place - 1] if place else 0
-        return self.make(json.loads(self.block[start : self.ends[place]]))
-
-    def __iter__(self) -> Iterator[Sample]:
-        return map(self.__getitem__, range(len(self)))

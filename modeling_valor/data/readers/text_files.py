@@ -126,11 +126,6 @@ def parse_json(text: str | bytes, place: str, whole_file: bool = False) -> Any:
     return value
 
 
-def printable(text: str) -> str:
-    """The same text with escapes for what UTF-8 does not have, such as names of files in other encodings."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _is_deep(value: Any) -> bool:
     level = [value] if isinstance(value, (list, dict)) else []
     for _ in range(MAX_DEPTH):

@@ -16,10 +16,10 @@ from typing import BinaryIO
 from ...media import download
 from ...media_container import reason
 from ...media_sources import MEDIA_SUFFIXES
-from ..samples import Sample, SampleStream, unreadable_sample
+from ..samples import Sample, SampleStream, printable, unreadable_sample
 from ..splits import SPLIT_NAMES, split_names
 from .records import captions_of, name_columns, questions_of, rename_columns
-from .text_files import parse_json, printable
+from .text_files import parse_json
 
 
 TEXT_SUFFIXES = (".txt", ".text", ".caption", ".cap")
@@ -202,7 +202,7 @@ class ShardStream(SampleStream):
                         yield self._sample(key, members)
         except Exception as error:  # a damaged tar file leads its readers to any of them
             if is_mine():
-                yield unreadable_sample(printable(f"{shard} (cannot be read to its end: {reason(error)})")), 0
+                yield unreadable_sample(f"{shard} (cannot be read to its end: {reason(error)})"), 0
 
     def _sample(self, key: str, members: Iterator["_Member"]) -> tuple[Sample, int]:
         kept: list[tuple[_Member, bytes]] = []
@@ -216,7 +216,7 @@ class ShardStream(SampleStream):
         try:
             return _sample_of_members(key, kept, self.named_columns), size
         except ValueError as error:
-            return unreadable_sample(printable(f"{key} (its annotations cannot be used: {error})")), 0
+            return unreadable_sample(f"{key} (its annotations cannot be used: {error})"), 0
 
 
 def _sample_of_members(
