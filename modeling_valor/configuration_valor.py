@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
@@ -14,8 +14,33 @@ from .configuration_checks import check_values
 from .tokenization_valor import TASK_PROMPTS, encode_prompts, load_tokenizer, special_token_ids, translate_prompts
 
 
-MODALITY_INPUTS = {"text": "input_ids", "video": "pixel_values_videos", "audio": "input_features"}
+class Modality(NamedTuple):
+    """
+    A modality, and how it reaches the models.
+
+    letter: stands for it in the name of a modality group.
+    input, mask: the model inputs that carry it and say what of it is valid.
+    """
+
+    letter: str
+    name: str
+    input: str
+    mask: str
+
+
+TEXT = Modality("t", "text", "input_ids", "attention_mask")
+VIDEO = Modality("v", "video", "pixel_values_videos", "frame_mask")
+AUDIO = Modality("a", "audio", "input_features", "audio_mask")
+
+MODALITIES = (TEXT, VIDEO, AUDIO)
+MEDIA = (VIDEO, AUDIO)
+"""What text is aligned with and captions are conditioned on; video before audio everywhere in VALOR."""
+
+MODALITY_INPUTS = {modality.name: modality.input for modality in MODALITIES}
 """The model input that carries each modality."""
+
+MASKS = {modality.input: modality.mask for modality in MEDIA}
+"""Media inputs, (B, F or A, ...), and the masks, (B, F or A), that say what of them is present."""
 
 ALIGNMENT_GROUPS = {
     "t-v": ("text", ("video",)),
@@ -27,8 +52,12 @@ ALIGNMENT_GROUPS = {
 }
 """Modality groups of MGA (Table 8): the query, whose samples are the rows of a score matrix, and the candidates."""
 
-CAPTIONING_GROUPS = {"t-v": ("video",), "t-a": ("audio",), "t-av": ("video", "audio")}
+CAPTIONING_GROUPS = {group: candidates for group, (query, candidates) in ALIGNMENT_GROUPS.items() if query == "text"}
 """Modality groups of MGC (Table 9): what the decoder is conditioned on."""
+
+GROUP_OF_MODALITIES = {conditions: group for group, conditions in CAPTIONING_GROUPS.items()}
+GROUP_OF_LETTERS = {group.removeprefix("t-"): group for group in CAPTIONING_GROUPS}
+"""The group of text and these modalities, by their names and by their letters, "v", "a" or "av"."""
 
 CROSS_ATTENTION_BLOCKS = {
     "concat": ("audiovisual",),
@@ -369,7 +398,7 @@ class ValorConfig(PreTrainedConfig):
         """Raises a `ValueError` that names the first of `groups` that `name` does not accept."""
         known = list(ALIGNMENT_GROUPS if name == "alignment_groups" else CAPTIONING_GROUPS)
         if name == "alignment_groups" and self.alignment == "coarse":
-            known = ["t-v", "t-a", "t-av"]
+            known = list(CAPTIONING_GROUPS)
         unknown = [group for group in groups if group not in known]
         if unknown:
             raise ValueError(

@@ -13,12 +13,11 @@ from transformers.generation.stopping_criteria import StoppingCriteriaList
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateBeamOutput
 from transformers.utils import ModelOutput
 
+from .configuration_valor import GROUP_OF_MODALITIES
 from .modeling_valor_text import ConditionCache, ValorConditions
 
 
 DEFAULT_MAX_NEW_TOKENS = 30
-
-GROUP_OF_MODALITIES = {("video",): "t-v", ("audio",): "t-a", ("video", "audio"): "t-av"}
 
 TEXT_INPUTS = ("input_ids", "prompt_input_ids", "question_input_ids")
 TEXT_MASKS = ("attention_mask", "prompt_attention_mask", "question_attention_mask")

@@ -29,7 +29,7 @@ from .alignment import (
     is_distributed,
     mean_of_groups,
 )
-from .configuration_valor import ValorConfig
+from .configuration_valor import MEDIA, MODALITIES, ValorConfig
 from .modeling_valor_audio import ValorAudioModel
 from .modeling_valor_text import ValorConditions, ValorTextModel
 from .modeling_valor_vision import (
@@ -125,7 +125,7 @@ class ValorTokenWeight(nn.Module):
 class ValorPreTrainedModel(PreTrainedModel):
     config: ValorConfig
     base_model_prefix = "valor"
-    input_modalities = ("text", "video", "audio")
+    input_modalities = tuple(modality.name for modality in MODALITIES)
     supports_gradient_checkpointing = True
     # Losses are means over the batch, which gradient accumulation has to divide by its steps
     accepts_loss_kwargs = False
@@ -527,14 +527,12 @@ class ValorModel(ValorPreTrainedModel):
             `ValueError`: there are neither frames nor sounds among the inputs.
         """
         embeds = {}
-        for name, inputs, mask, get_embeds in (
-            ("video_embeds", "pixel_values_videos", "frame_mask", self.get_video_embeds),
-            ("audio_embeds", "input_features", "audio_mask", self.get_audio_embeds),
-        ):
-            if media.get(inputs) is not None:
-                embeds[name] = get_embeds(media[inputs], media.get(mask))
-                if media.get(mask) is not None:
-                    embeds[mask] = media[mask]
+        for modality in MEDIA:
+            inputs, mask = media.get(modality.input), media.get(modality.mask)
+            if inputs is not None:
+                embeds[f"{modality.name}_embeds"] = getattr(self, f"get_{modality.name}_embeds")(inputs, mask)
+                if mask is not None:
+                    embeds[modality.mask] = mask
         if not embeds:
             raise ValueError(
                 f"Media to score need `pixel_values_videos`, `input_features` or both; given are {list(media)}."

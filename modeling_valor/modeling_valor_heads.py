@@ -27,8 +27,8 @@ from .captioning import (
     next_word_labels,
     total_weight,
 )
-from .configuration_valor import CAPTIONING_GROUPS, ValorConfig
-from .generation import GROUP_OF_MODALITIES, ValorGenerationMixin
+from .configuration_valor import CAPTIONING_GROUPS, GROUP_OF_MODALITIES, ValorConfig
+from .generation import ValorGenerationMixin
 from .modeling_valor import ValorModel, ValorOutput, ValorPreTrainedModel
 from .modeling_valor_text import ValorConditions
 

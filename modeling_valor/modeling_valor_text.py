@@ -22,7 +22,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_valor import CROSS_ATTENTION_BLOCKS, ValorTextConfig
+from .configuration_valor import CROSS_ATTENTION_BLOCKS, MEDIA, ValorTextConfig
 
 
 @dataclass
@@ -42,7 +42,7 @@ class ValorConditions(ModelOutput):
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities given, video before audio as everywhere in VALOR."""
-        return tuple(name for name in ("video", "audio") if getattr(self, name) is not None)
+        return tuple(modality.name for modality in MEDIA if getattr(self, modality.name) is not None)
 
     @property
     def device(self) -> torch.device:

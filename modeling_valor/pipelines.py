@@ -12,11 +12,11 @@ from transformers import Pipeline, PreTrainedModel
 from transformers.pipelines.base import build_pipeline_init_args
 from transformers.utils import ModelOutput, add_end_docstrings, logging
 
+from .configuration_valor import MEDIA
 from .feature_extraction_valor import is_waveform
 from .media import media_source
 from .modeling_valor import ValorPreTrainedModel
 from .modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
-from .processing_valor import MASKS
 from .video_processing_valor import has_metadata
 
 
@@ -184,10 +184,10 @@ class AudiovisualPipeline(Pipeline):
     def modalities_of(inputs: dict, batch_size: int) -> list[str]:
         """ "av", "v" or "a" for each sample: what its text was made from."""
         names = [""] * batch_size
-        for letter, (name, mask) in zip("va", MASKS.items(), strict=True):
+        for letter, _, name, mask in reversed(MEDIA):
             if name in inputs:
                 present = inputs[mask].any(1).tolist() if mask in inputs else [True] * batch_size
-                names = [letter * there + other for there, other in zip(present, names, strict=True)]
+                names = [other + letter * is_present for is_present, other in zip(present, names, strict=True)]
         return names
 
     def postprocess(self, model_outputs: dict) -> list[dict] | list[list[dict]]:
@@ -345,7 +345,9 @@ def _is_sample(inputs: Any) -> bool:
 
 def _is_dict_of_parts(sample: Any) -> bool:
     """Whether a sample names its parts; other dicts are encoded entries of `datasets`, or waveforms."""
-    return isinstance(sample, dict) and not sample.keys().isdisjoint(("video", "audio", "question"))
+    return isinstance(sample, dict) and not sample.keys().isdisjoint(
+        (*(modality.name for modality in MEDIA), "question")
+    )
 
 
 def _is_waveform(sample: Any) -> bool:
@@ -368,13 +370,11 @@ def _coverage(media: Mapping) -> dict | None:
     """Duration of a long file and how many frames and clips of its sound are used; `None` for other samples."""
     used = {"duration": 0.0}
     is_long = False
-    for name, inputs, metadata in (
-        ("frames", "pixel_values_videos", media.get("video_metadata")),
-        ("audio_clips", "input_features", media.get("audio_metadata")),
-    ):
+    for modality, name in zip(MEDIA, ("frames", "audio_clips"), strict=True):
+        metadata = media.get(f"{modality.name}_metadata")
         duration = metadata[0]["duration"] if metadata and metadata[0] is not None else None
-        if inputs in media and duration is not None:
-            used[name] = media[inputs].shape[1]
+        if modality.input in media and duration is not None:
+            used[name] = media[modality.input].shape[1]
             used["duration"] = max(used["duration"], round(duration, 2))
             is_long = is_long or duration > LONG_SECONDS * used[name]
     return used if is_long else None

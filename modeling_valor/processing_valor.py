@@ -15,6 +15,7 @@ from transformers.processing_utils import AudioKwargs, ProcessingKwargs, Process
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
+from .configuration_valor import MASKS
 from .feature_extraction_valor import ValorFeatureExtractor, is_waveform
 from .media import MediaError, MediaLimits, NoVideoError, media_source, open_source, source_name
 from .text_cleaning import clean_caption
@@ -23,9 +24,6 @@ from .video_processing_valor import ValorVideoProcessor, ValorVideoProcessorKwar
 
 
 logger = logging.get_logger(__name__)
-
-MASKS = {"pixel_values_videos": "frame_mask", "input_features": "audio_mask"}
-"""Media inputs, (B, F or A, ...), and the masks, (B, F or A), that say what of them is there."""
 
 
 class ValorAudioKwargs(AudioKwargs, total=False):

@@ -17,9 +17,10 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from ..configuration_valor import MEDIA
 from ..media import MediaError
 from ..media_container import reason
-from ..processing_valor import MASKS, ValorProcessor
+from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_answer, clean_caption, clean_question
 from .failures import Failure, attempt, describe
 from .files import appearing, warn_once
@@ -33,8 +34,6 @@ TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
 
 _CACHE_FORMAT = 2
 """Changes when the files of a cache of media do, so that older ones are not taken for damaged."""
-
-_INPUTS = dict(zip("va", MASKS.items(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def load_media(
     digest = hashlib.sha256(place.encode()).hexdigest()
     path = cache / digest[:2] / f"{digest}.safetensors"
     state = [file_state(source) for source in sources]
-    wanted = {name for key, names in _INPUTS.items() if key in modalities for name in names}
+    wanted = {name for modality in MEDIA if modality.letter in modalities for name in (modality.input, modality.mask)}
     media = _read_cached(path, state, wanted)
     if media is None:
         try:

@@ -18,27 +18,13 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 from ..alignment import gather_samples, mean_over_ranks
 from ..captioning import IGNORE_INDEX
-from ..configuration_valor import CAPTIONING_GROUPS
+from ..configuration_valor import CAPTIONING_GROUPS, MEDIA, MODALITIES
 from ..modeling_valor_heads import ValorForPreTraining, ValorForRetrieval
 
 
-EMBEDS = ("text_embeds", "video_embeds", "audio_embeds")
-ENCODER_INPUTS = (
-    "input_ids",
-    "attention_mask",
-    "pixel_values_videos",
-    "frame_mask",
-    "input_features",
-    "audio_mask",
-)
+ENCODER_INPUTS = [name for modality in MODALITIES for name in (modality.input, modality.mask)]
 # Parameters that take part after the embeddings: in the scores and in the loss on them
-SCORING = (
-    "text_token_weight.",
-    "video_token_weight.",
-    "audio_token_weight.",
-    "audiovisual_projection.",
-    "logit_scale",
-)
+SCORING = (*(f"{modality.name}_token_weight." for modality in MODALITIES), "audiovisual_projection.", "logit_scale")
 
 
 def gradient_cached_step(
@@ -79,7 +65,7 @@ def gradient_cached_step(
         states.append(_RandomState.now(chunk["input_ids"]))
         with torch.no_grad(), precision():
             outputs = valor(**{name: chunk.get(name) for name in ENCODER_INPUTS}, alignment_groups=[])
-        parts.append([getattr(outputs, name) for name in EMBEDS])
+        parts.append([getattr(outputs, f"{modality.name}_embeds") for modality in MODALITIES])
     embeds = [None if pieces[0] is None else torch.cat(pieces).requires_grad_() for pieces in zip(*parts, strict=True)]
     with precision():
         alignment, alignment_losses = _alignment_loss(model, embeds, inputs, alignment_groups)
@@ -108,8 +94,8 @@ def gradient_cached_step(
             with precision():
                 outputs = forward(**chunk, alignment_groups=[], **targets)
             loss = sum(
-                (getattr(outputs, name) * pieces[index]).sum()
-                for name, pieces in zip(EMBEDS, grads, strict=True)
+                (getattr(outputs, f"{modality.name}_embeds") * pieces[index]).sum()
+                for modality, pieces in zip(MODALITIES, grads, strict=True)
                 if pieces is not None
             )
             if with_captions and outputs.captioning_losses:
@@ -147,7 +133,7 @@ def _alignment_loss(
         valor.encoded_frame_mask(inputs.get("frame_mask")),
         inputs.get("audio_mask"),
     ]
-    given = [name.removesuffix("_embeds") for name, value in zip(EMBEDS, embeds, strict=True) if value is not None]
+    given = [modality.name for modality, value in zip(MODALITIES, embeds, strict=True) if value is not None]
     groups = model.config.select_groups("alignment_groups", groups, given)
     embeds, masks = gather_samples(embeds, masks)
     similarity = valor.compute_similarities(groups, *embeds, *masks)
@@ -159,15 +145,14 @@ def _num_targets(inputs: dict[str, Any]) -> dict[str, Tensor]:
     modalities.
     """
     targets = (inputs["labels"] != IGNORE_INDEX).sum(dim=1)
-    masks = {"video": inputs.get("frame_mask"), "audio": inputs.get("audio_mask")}
-    given = {"video": inputs.get("pixel_values_videos"), "audio": inputs.get("input_features")}
     counts = {}
     for group, modalities in CAPTIONING_GROUPS.items():
-        there = torch.zeros_like(targets, dtype=torch.bool)
-        for name in modalities:
-            if given[name] is not None:
-                there |= True if masks[name] is None else masks[name].any(dim=1)
-        counts[group] = (targets * there).sum()
+        present = torch.zeros_like(targets, dtype=torch.bool)
+        for modality in MEDIA:
+            if modality.name in modalities and inputs.get(modality.input) is not None:
+                mask = inputs.get(modality.mask)
+                present |= True if mask is None else mask.any(dim=1)
+        counts[group] = (targets * present).sum()
     return dict(zip(counts, mean_over_ranks(torch.stack(list(counts.values())).float()), strict=True))
 
 

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..captioning import step_queries
+from ..configuration_valor import GROUP_OF_MODALITIES, MASKS
 from ..evaluation.inference import evaluating
 from ..evaluation.metrics.captioning import CiderScorer
-from ..generation import GROUP_OF_MODALITIES
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions
-from ..processing_valor import MASKS
 from .trainer import ValorTrainer
 
 
