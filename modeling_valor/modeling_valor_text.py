@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -57,17 +56,17 @@ class ValorConditions(ModelOutput):
         """Tokens of `modalities`, one after the other."""
         return torch.cat([self[name] for name in modalities], dim=1)
 
+    def full_mask(self, modality: str) -> torch.BoolTensor:
+        """Mask of the modality's tokens, all True when all of them are valid."""
+        if (mask := self.mask(modality)) is not None:
+            return mask
+        return torch.ones(self[modality].shape[:2], dtype=torch.bool, device=self[modality].device)
+
     def join_masks(self, modalities: Sequence[str]) -> torch.BoolTensor | None:
-        """Mask of the tokens that `join` gives; `None` when all of them are valid."""
+        """Mask of the tokens that `join` returns; `None` when all of them are valid."""
         if all(self.mask(name) is None for name in modalities):
             return None
-        masks = [
-            torch.ones(self[name].shape[:2], dtype=torch.bool, device=self[name].device)
-            if self.mask(name) is None
-            else self.mask(name)
-            for name in modalities
-        ]
-        return torch.cat(masks, dim=1)
+        return torch.cat([self.full_mask(name) for name in modalities], dim=1)
 
     def present(self, modalities: Sequence[str]) -> torch.BoolTensor | None:
         """Which samples have any valid token of `modalities`, (batch_size,); `None` when all of them have."""
@@ -107,6 +106,19 @@ class CrossAttentionStep:
     tokens: slice
     attention_mask: torch.Tensor | None
     present: torch.BoolTensor | None
+
+
+@dataclass
+class CrossAttentionPlan:
+    """
+    Which tokens each modality group attends to through which block; one plan, with its masks, serves all layers.
+
+    blocks (`dict[str, list[str]]`): the modalities whose tokens each block attends to.
+    groups (`list[list[CrossAttentionStep]]`): the steps of each group, in the order in which they are applied.
+    """
+
+    blocks: dict[str, list[str]]
+    groups: list[list[CrossAttentionStep]]
 
 
 class ValorTextEmbeddings(nn.Module):
@@ -226,7 +238,7 @@ class ValorTextLayer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         *condition_states: torch.Tensor | None,  # positional, so that reentrant gradient checkpointing sees them
         attention_mask: torch.Tensor | None = None,
-        cross_attention_plan: dict[str, Any] | None = None,
+        cross_attention_plan: CrossAttentionPlan | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         is_causal: bool = False,
         **kwargs: Unpack[TransformersKwargs],
@@ -240,12 +252,12 @@ class ValorTextLayer(GradientCheckpointingLayer):
         hidden_states = self.self_attention_norm(hidden_states + self.dropout(attn_output))
 
         if cross_attention_plan is not None:
-            keys_values = self.condition_key_values(cross_attention_plan["blocks"], condition_states, past_key_values)
-            groups = hidden_states.chunk(len(cross_attention_plan["groups"]))
+            keys_values = self.condition_key_values(cross_attention_plan.blocks, condition_states, past_key_values)
+            groups = hidden_states.chunk(len(cross_attention_plan.groups))
             hidden_states = torch.cat(
                 [
                     self.attend_to_conditions(group, steps, keys_values, **kwargs)
-                    for group, steps in zip(groups, cross_attention_plan["groups"], strict=True)
+                    for group, steps in zip(groups, cross_attention_plan.groups, strict=True)
                 ]
             )
 
@@ -391,48 +403,29 @@ class ValorTextModel(ValorTextPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        if use_cache and past_key_values is None and is_causal:
-            past_key_values = DynamicCache(config=self.config)
-        if isinstance(past_key_values, DynamicCache):
-            past_key_values = EncoderDecoderCache(past_key_values, ConditionCache())
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-
-        if conditions is not None and not conditions.modalities:
-            conditions = None
-        if conditions is None:
-            groups = [()]
-        elif groups is None:
-            groups = [conditions.modalities]
-        merge = conditions is not None and self.cross_attention_type == "merge"
-        if past_key_values is not None and len(groups) > 1:
-            raise ValueError(f"A cache serves one modality group at a time, got {len(groups)} groups.")
-
         text = input_ids if input_ids is not None else inputs_embeds
         rows, text_length = text.shape[:2]
-        prefix_length, prefix_mask = self.prefix_mask(
-            prompt_input_ids, prompt_attention_mask, conditions if merge else None, groups, rows
-        )
-        cached_text = max(past_length - prefix_length, 0)
+        conditions, groups = self.select_conditions(conditions, groups)
+        past_key_values = self.prepare_cache(past_key_values, use_cache and is_causal, len(groups))
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+
+        merged, attended = (conditions, None) if self.cross_attention_type == "merge" else (None, conditions)
+        prefix_length, prefix_mask = self.prefix_mask(prompt_input_ids, prompt_attention_mask, merged, groups, rows)
         if position_ids is None:
-            if cached_text + text_length > self.config.max_position_embeddings:
-                raise ValueError(
-                    f"The text has {cached_text + text_length} tokens, but the model has only "
-                    f"{self.config.max_position_embeddings} positions. Truncate it."
-                )
-            position_ids = torch.arange(cached_text, cached_text + text_length, device=text.device)
+            position_ids = self.text_positions(max(past_length - prefix_length, 0), text_length, text.device)
         hidden_states = self.embeddings(input_ids, position_ids, inputs_embeds).repeat(len(groups), 1, 1)
         if past_length == 0 and prefix_length > 0:
-            prefix = self.prefix_embeddings(prompt_input_ids, conditions if merge else None, len(groups), rows)
+            prefix = self.prefix_embeddings(prompt_input_ids, merged, len(groups), rows)
             hidden_states = torch.cat([prefix, hidden_states], dim=1)
 
         self_attention_mask = self.self_attention_mask(
             hidden_states, attention_mask, prefix_length, prefix_mask, len(groups), past_key_values, is_causal
         )
         plan, condition_states = None, ()
-        if conditions is not None and not merge:
-            plan = self.plan_cross_attention(conditions, groups, hidden_states)
+        if attended is not None:
+            plan = self.plan_cross_attention(attended, groups, hidden_states)
             is_cached = past_key_values is not None and len(past_key_values.is_updated) > 0
-            condition_states = [None if is_cached else conditions.join(m) for m in plan["blocks"].values()]
+            condition_states = [None if is_cached else attended.join(names) for names in plan.blocks.values()]
 
         for layer in self.layers:
             hidden_states = layer(
@@ -449,6 +442,36 @@ class ValorTextModel(ValorTextPreTrainedModel):
             last_hidden_state=hidden_states[:, -text_length:],
             past_key_values=past_key_values,
         )
+
+    @staticmethod
+    def select_conditions(
+        conditions: ValorConditions | None, groups: Sequence[Sequence[str]] | None
+    ) -> tuple[ValorConditions | None, Sequence[Sequence[str]]]:
+        """The conditions, `None` where they are empty, and the modality groups that attend to them."""
+        if conditions is None or not conditions.modalities:
+            return None, [()]
+        return conditions, [conditions.modalities] if groups is None else groups
+
+    def prepare_cache(
+        self, past_key_values: Cache | None, use_cache: bool | None, num_groups: int
+    ) -> EncoderDecoderCache | None:
+        """The cache given, or a new one, with a part for the conditions; a `ValueError` for several groups."""
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if isinstance(past_key_values, DynamicCache):
+            past_key_values = EncoderDecoderCache(past_key_values, ConditionCache())
+        if past_key_values is not None and num_groups > 1:
+            raise ValueError(f"A cache serves one modality group at a time, got {num_groups} groups.")
+        return past_key_values
+
+    def text_positions(self, start: int, length: int, device: torch.device) -> torch.LongTensor:
+        """Positions of the text's new tokens; a `ValueError` where the model has too few."""
+        most = self.config.max_position_embeddings
+        if start + length > most:
+            raise ValueError(
+                f"The text has {start + length} tokens, but the model has only {most} positions. Truncate it."
+            )
+        return torch.arange(start, start + length, device=device)
 
     def prefix_mask(
         self,
@@ -467,9 +490,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         if merged is not None:
             for name in merged.modalities:
                 lengths.append(merged[name].shape[1])
-                mask = merged.mask(name)
-                if mask is None:
-                    mask = torch.ones(merged[name].shape[:2], dtype=torch.bool, device=merged[name].device)
+                mask = merged.full_mask(name)
                 mask = mask.repeat_interleave(rows // len(mask), dim=0)
                 parts.append(torch.cat([mask if name in group else torch.zeros_like(mask) for group in groups]))
         if all(part is None for part in parts):
@@ -491,7 +512,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         if prompt_input_ids is not None:
             parts.append(self.embeddings(prompt_input_ids, is_prompt=True).expand(rows, -1, -1))
         if merged is not None:
-            states = torch.cat([merged[name] for name in merged.modalities], dim=1)
+            states = merged.join(merged.modalities)
             parts.append(states.repeat_interleave(rows // states.shape[0], dim=0))
         return torch.cat(parts, dim=1).repeat(num_groups, 1, 1)
 
@@ -553,42 +574,51 @@ class ValorTextModel(ValorTextPreTrainedModel):
 
     def plan_cross_attention(
         self, conditions: ValorConditions, groups: Sequence[Sequence[str]], hidden_states: torch.Tensor
-    ) -> dict[str, Any]:
-        """Which tokens each group attends to through which block: masks are made once, not once per layer.
-
-        Returns:
-            `blocks`, the modalities whose tokens each block attends to, and `groups`, the steps of each group.
-        """
+    ) -> CrossAttentionPlan:
+        """Which tokens each group attends to through which block: masks are made once, not once per layer."""
         blocks = {}
         for block in CROSS_ATTENTION_BLOCKS[self.cross_attention_type]:
-            modalities = ("video", "audio") if block == "audiovisual" else (block,)
+            modalities = conditions.modalities if block == "audiovisual" else (block,)
             if modalities := [name for name in modalities if name in conditions.modalities]:
                 blocks[block] = modalities
         masks = {block: conditions.join_masks(modalities) for block, modalities in blocks.items()}
-        rows = hidden_states.shape[0] // len(groups)
-        plans = []
-        for group in groups:
-            steps = []
-            for block, modalities in blocks.items():
-                wanted = [name for name in modalities if name in group]
-                if not wanted:
-                    continue
-                start = sum(conditions[name].shape[1] for name in modalities[: modalities.index(wanted[0])])
-                tokens = slice(start, start + sum(conditions[name].shape[1] for name in wanted))
-                mask, attention_mask, present = masks[block], None, None
-                if mask is not None and not (mask := mask[:, tokens]).all():
-                    samples = len(mask)
-                    present = mask.any(dim=1)
-                    # Samples that skip the block still pass through it: let them see something, for the sake of softmax
-                    attention_mask = create_bidirectional_mask(
-                        config=self.config,
-                        inputs_embeds=hidden_states[:rows].reshape(samples, -1, hidden_states.shape[-1]),
-                        attention_mask=mask | ~present[:, None],
-                    )
-                    present = None if present.all() else present.repeat_interleave(rows // samples).view(-1, 1, 1)
-                steps.append(CrossAttentionStep(block, tokens, attention_mask, present))
-            plans.append(steps)
-        return {"blocks": blocks, "groups": plans}
+        states = hidden_states[: hidden_states.shape[0] // len(groups)]  # those of one group
+        steps = [
+            [
+                self.cross_attention_step(block, tokens, masks[block], states)
+                for block, modalities in blocks.items()
+                if (tokens := self.attended_tokens(conditions, modalities, group)) is not None
+            ]
+            for group in groups
+        ]
+        return CrossAttentionPlan(blocks, steps)
+
+    @staticmethod
+    def attended_tokens(conditions: ValorConditions, modalities: Sequence[str], group: Sequence[str]) -> slice | None:
+        """Which of the tokens of a block's `modalities` a group attends to; `None` for none of them."""
+        wanted = [name for name in modalities if name in group]
+        if not wanted:
+            return None
+        lengths = {name: conditions[name].shape[1] for name in modalities}
+        start = sum(lengths[name] for name in modalities[: modalities.index(wanted[0])])
+        return slice(start, start + sum(lengths[name] for name in wanted))
+
+    def cross_attention_step(
+        self, block: str, tokens: slice, mask: torch.BoolTensor | None, hidden_states: torch.Tensor
+    ) -> CrossAttentionStep:
+        """One step of a group, with `mask` of shape (samples, tokens of the block) and the states of the group's rows."""
+        if mask is None or (mask := mask[:, tokens]).all():
+            return CrossAttentionStep(block, tokens, None, None)
+        samples, rows = len(mask), hidden_states.shape[0]
+        present = mask.any(dim=1)
+        attention_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=hidden_states.reshape(samples, -1, hidden_states.shape[-1]),
+            # An all-masked row would make softmax NaN; its result is discarded by `present`
+            attention_mask=mask | ~present[:, None],
+        )
+        present = None if present.all() else present.repeat_interleave(rows // samples).view(-1, 1, 1)
+        return CrossAttentionStep(block, tokens, attention_mask, present)
 
 
 __all__ = ["ValorConditions", "ValorTextModel", "ValorTextPreTrainedModel"]
