@@ -15,8 +15,7 @@ from .tokenization_valor import TASK_PROMPTS, encode_prompts, load_tokenizer, sp
 
 
 class Modality(NamedTuple):
-    """
-    A modality, and how it reaches the models.
+    """A modality, and how it reaches the models.
 
     letter: stands for it in the name of a modality group.
     input, mask: the model inputs that carry it and say what of it is valid.

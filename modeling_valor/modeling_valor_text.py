@@ -110,8 +110,7 @@ class CrossAttentionStep:
 
 @dataclass
 class CrossAttentionPlan:
-    """
-    Which tokens each modality group attends to through which block; one plan, with its masks, serves all layers.
+    """Which tokens each modality group attends to through which block; one plan, with its masks, serves all layers.
 
     blocks (`dict[str, list[str]]`): the modalities whose tokens each block attends to.
     groups (`list[list[CrossAttentionStep]]`): the steps of each group, in the order in which they are applied.
