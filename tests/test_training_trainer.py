@@ -15,8 +15,10 @@ from transformers import TrainerCallback
 
 from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor import ValorForRetrieval
+from modeling_valor.data.failures import TooManyFailures
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, RequestSampler, Source
+from modeling_valor.data.samples import Sample
 from modeling_valor.training import HEADS, TrainingDiverged, ValorForMultitask, ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.interruption import StopRequest
 from modeling_valor.training.resume import global_step, last_checkpoint
@@ -164,6 +166,16 @@ def test_each_part_learns_at_its_own_rate(tmp_path, processor):
         for name in names:
             assert same[name].abs().max() > 1e-5, name
             torch.testing.assert_close(own[name], factor * same[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_samples_that_cannot_be_read_are_named_at_the_end_and_too_many_end_the_training(tmp_path, processor, messages):
+    samples = [*small_samples(6), *(Sample(name, f"{name}.mp4", None, ("a bell",)) for name in ("gone", "lost"))]
+    make_trainer(tmp_path, processor, samples=samples, max_steps=4, max_failures=0.25).train()
+    (said,) = [text for text in messages if "could not be read" in text]
+    assert said.startswith("2 of 8 samples could not be read and were replaced by others: ")
+    assert "gone.mp4" in said and "lost.mp4" in said
+    with pytest.raises(TooManyFailures, match="2 of 8 samples could not be read, more than the 24%"):
+        make_trainer(tmp_path, processor, samples=samples, max_steps=4, max_failures=0.24).train()
 
 
 # --- Epochs -----------------------------------------------------------------------------------------------------------
