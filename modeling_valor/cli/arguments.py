@@ -177,7 +177,7 @@ def written_text(text: str) -> str:
     return text
 
 
-def printable(name: str) -> str:
+def on_one_line(name: str) -> str:
     """A file's name on one line: line breaks, and bytes that are no text in UTF-8, as escapes."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 

@@ -12,8 +12,8 @@ from .arguments import (
     add_model_arguments,
     list_samples,
     load,
+    on_one_line,
     positive_count,
-    printable,
     written_text,
 )
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
                 if name in coverage
             ]
             progress.write(
-                f"valor caption: of the {coverage['duration']:.0f} seconds of {printable(file)} only {' and '.join(used)} were used "
+                f"valor caption: of the {coverage['duration']:.0f} seconds of {on_one_line(file)} only {' and '.join(used)} were used "
                 "(--num-frames, --num-audio-clips).",
                 file=sys.stderr,
             )
@@ -97,6 +97,6 @@ def main(argv: Sequence[str]) -> int:
                 asked = {} if question is None else {"question": question}
                 line = json.dumps({"file": file, **asked, "text": text, **result})
             else:
-                line = f"{printable(file)}: {text}" if len(texts) == 1 else f"{printable(file)}: {question} {text}"
+                line = f"{on_one_line(file)}: {text}" if len(texts) == 1 else f"{on_one_line(file)}: {question} {text}"
             progress.write(line)
     return int(failed)

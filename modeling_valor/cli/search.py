@@ -11,8 +11,8 @@ from .arguments import (
     add_model_arguments,
     list_samples,
     load,
+    on_one_line,
     positive_count,
-    printable,
     written_text,
 )
 
@@ -67,5 +67,5 @@ def main(argv: Sequence[str]) -> int:
                 scores.update(zip((files[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))
     for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[: args.top]:
-        print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {printable(file)}")
+        print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {on_one_line(file)}")
     return int(num_empty > 0 or len(scores) < len(samples))
