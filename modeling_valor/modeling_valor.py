@@ -4,12 +4,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import (
@@ -35,6 +35,7 @@ from .modeling_valor_text import ValorConditions, ValorTextModel
 from .modeling_valor_vision import (
     build_part,
     build_vision_model,
+    encode_each,
     encode_frames,
     encoded_frame_mask,
     supported_attention,
@@ -305,19 +306,7 @@ class ValorModel(ValorPreTrainedModel):
                 "`input_features` must have the shape (batch_size, clips, mel_bins, time), got "
                 f"{tuple(input_features.shape)}."
             )
-        if audio_mask is not None and not audio_mask.all():
-            audio_mask = audio_mask.bool()
-            # As in `encode_frames`, a batch without any sound runs the encoder too, on one empty clip
-            clips = input_features[audio_mask] if audio_mask.any() else torch.zeros_like(input_features[:1, 0])
-            outputs = self.audio_model(clips, **kwargs)
-            encoded = tree_map(lambda result: result.new_zeros(*audio_mask.shape, *result.shape[1:]), outputs)
-            if not audio_mask.any():
-                return tree_map(lambda target, result: target + 0 * result.sum(), encoded, outputs)
-            for target, result in zip(tree_leaves(encoded), tree_leaves(outputs), strict=True):
-                target[audio_mask] = result
-            return encoded
-        outputs = self.audio_model(input_features.flatten(0, 1), **kwargs)
-        return tree_map(lambda result: result.unflatten(0, input_features.shape[:2]), outputs)
+        return encode_each(partial(self.audio_model, **kwargs), input_features, audio_mask)
 
     # --- Conditions of the decoder ------------------------------------------------------------------------------------
 

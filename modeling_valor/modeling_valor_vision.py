@@ -2,6 +2,8 @@
 """Vision encoders of VALOR under one call: frames in, tokens and global features out (sections 4.1, 4.2)."""
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, logging
+from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -193,14 +195,32 @@ def encode_images(
     )
 
 
-def encode_videos(
-    vision_model: nn.Module, pixel_values_videos: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-) -> BaseModelOutputWithPooling:
-    """Tokens and global feature of each frame, (B, F, 3, H, W) to (B, F, T, C) and (B, F, C); every frame is valid."""
-    if encodes_frames_together(vision_model):
-        return vision_model(pixel_values_videos, **kwargs)
-    outputs = encode_images(vision_model, pixel_values_videos.flatten(0, 1), **kwargs)
-    return tree_map(lambda result: result.unflatten(0, pixel_values_videos.shape[:2]), outputs)
+def encode_each(
+    encode: Callable[[torch.Tensor], ModelOutput], items: torch.Tensor, mask: torch.Tensor | None
+) -> ModelOutput:
+    """Encodes frames or audio clips, (B, F, ...), each by itself: results (B, F, ...), zero where `mask`, (B, F), is False.
+
+    Masked ones never reach the encoder, so that what they hold changes nothing. A batch without any valid one costs a pass
+    of zero gradient over zeros: ranks of a distributed training run the same modules.
+
+    Args:
+        encode: takes (N, ...) and returns results (N, ...).
+    """
+    if mask is None or mask.all():
+        return tree_map(lambda result: result.unflatten(0, items.shape[:2]), encode(items.flatten(0, 1)))
+    mask = mask.bool()
+    results = encode(items[mask] if mask.any() else torch.zeros_like(items[:1, 0]))
+    encoded = tree_map(lambda result: result.new_zeros(*mask.shape, *result.shape[1:]), results)
+    if not mask.any():
+        return tree_map(add_zero_gradient, encoded, results)
+    for target, result in zip(tree_leaves(encoded), tree_leaves(results), strict=True):
+        target[mask] = result
+    return encoded
+
+
+def add_zero_gradient(target: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
+    """`target` itself, with a gradient of zero to what `result` was computed from."""
+    return target + 0 * result.sum()
 
 
 def encode_frames(
@@ -240,36 +260,43 @@ def encode_frames(
             f"`frame_mask` must be (batch_size, frames), here {tuple(pixel_values_videos.shape[:2])}, "
             f"got {tuple(frame_mask.shape)}."
         )
+    if encodes_frames_together(vision_model):
+        return encode_videos(vision_model, pixel_values_videos, frame_mask, **kwargs)
+    return encode_each(partial(encode_images, vision_model, **kwargs), pixel_values_videos, frame_mask)
+
+
+def encode_videos(
+    vision_model: nn.Module, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None, **kwargs
+) -> BaseModelOutputWithPooling:
+    """`encode_frames` of an encoder of videos: the valid frames of each sample are one video."""
     whole = frame_mask is None or bool(frame_mask.all())
-    groups = [] if whole else group_by_length(vision_model, frame_mask.bool())
+    groups = [] if whole else group_by_length(frame_mask.bool())
     passes = 1 if whole else len(groups)
     # Before the first pass: afterwards ranks might wait for weights that another one does not gather
     missing = passes_of_all_ranks(vision_model, max(passes, 1), pixel_values_videos.device) - passes
     encoded = None
     if whole:
-        encoded = encode_videos(vision_model, pixel_values_videos, **kwargs)
+        encoded = vision_model(pixel_values_videos, **kwargs)
     else:
         encoded_mask = encoded_frame_mask(vision_model.config, frame_mask.bool())
     for length, samples in groups:
         frames = pixel_values_videos[frame_mask.bool() & samples[:, None]]
-        results = encode_videos(vision_model, frames.unflatten(0, (-1, length)), **kwargs)
-        encoded = zeros_for(vision_model, results, encoded_mask) if encoded is None else encoded
+        results = vision_model(frames.unflatten(0, (-1, length)), **kwargs)
+        encoded = zeros_for(results, encoded_mask) if encoded is None else encoded
         for target, result in zip(tree_leaves(encoded), tree_leaves(results), strict=True):
             target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
     # Passes of zero gradient, over one empty frame: ranks of a distributed training run the same modules, also one whose
     # samples have no frames
     for _ in range(missing):
-        results = encode_videos(vision_model, torch.zeros_like(pixel_values_videos[:1, :1]), **kwargs)
-        encoded = zeros_for(vision_model, results, encoded_mask) if encoded is None else encoded
-        encoded = tree_map(lambda target, result: target + 0 * result.sum(), encoded, results)
+        results = vision_model(torch.zeros_like(pixel_values_videos[:1, :1]), **kwargs)
+        encoded = zeros_for(results, encoded_mask) if encoded is None else encoded
+        encoded = tree_map(add_zero_gradient, encoded, results)
     return encoded
 
 
-def zeros_for(
-    vision_model: nn.Module, results: BaseModelOutputWithPooling, mask: torch.BoolTensor
-) -> BaseModelOutputWithPooling:
-    """Zeros of the shape that results (n, frames, ...) have in a batch of the mask (B, F): (B, F, ...)."""
-    if encodes_frames_together(vision_model) and results.attentions is not None:
+def zeros_for(results: BaseModelOutputWithPooling, mask: torch.BoolTensor) -> BaseModelOutputWithPooling:
+    """Zeros of the shape that results (n, frames, ...) of videos have in a batch of the mask (B, F): (B, F, ...)."""
+    if results.attentions is not None:
         raise ValueError(
             "Video Swin has no common attentions for samples of which frames are masked: give samples with the same "
             "number of frames, without a mask."
@@ -277,17 +304,15 @@ def zeros_for(
     return tree_map(lambda result: result.new_zeros(*mask.shape, *result.shape[2:]), results)
 
 
-def group_by_length(vision_model: nn.Module, frame_mask: torch.BoolTensor) -> list[tuple[int, torch.BoolTensor]]:
-    """Samples that go through the encoder together, (B,), and how many of their frames are one video."""
+def group_by_length(frame_mask: torch.BoolTensor) -> list[tuple[int, torch.BoolTensor]]:
+    """Samples that go through an encoder of videos together, (B,), and how many valid frames each of them has."""
     lengths = frame_mask.sum(dim=1)
-    if encodes_frames_together(vision_model):
-        return [(length, lengths == length) for length in lengths.unique().tolist() if length > 0]
-    return [(1, lengths > 0)] if lengths.any() else []
+    return [(length, lengths == length) for length in lengths.unique().tolist() if length > 0]
 
 
 def passes_of_all_ranks(vision_model: nn.Module, passes: int, device: torch.device) -> int:
     """Passes that this rank must run for `passes` of its own: the most of any rank, where the weights are sharded."""
-    if not encodes_frames_together(vision_model) or not is_sharded(vision_model):
+    if not is_sharded(vision_model):
         return passes
     most = torch.tensor(passes, device=device)
     torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
@@ -309,6 +334,7 @@ __all__ = [
     "ValorCLIPVisionModel",
     "build_part",
     "build_vision_model",
+    "encode_each",
     "encode_frames",
     "encoded_frame_mask",
     "vision_hidden_size",
