@@ -14,6 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import BertTokenizer, GenerationConfig
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 from transformers.utils import PROCESSOR_NAME
 
 from .configuration_valor import ValorConfig
@@ -33,13 +39,6 @@ from .modeling_valor_heads import ValorForPreTraining
 from .processing_valor import ValorProcessor
 from .tokenization_valor import TASK_PROMPTS
 from .video_processing_valor import ValorVideoProcessor
-
-
-CLIP_STATISTICS = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
-IMAGENET_STATISTICS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
 def find_checkpoint(checkpoint: Path, hps: Any) -> tuple[Path, Any]:
@@ -86,13 +85,15 @@ def build_processor(
     hps = read_options(hps)
     side = hps["video_resolution"] or config.vision_config.image_size
     crop = crops_frames(hps)
+    is_clip = config.vision_config.model_type == "clip_vision_model"
     video_processor = ValorVideoProcessor(
         num_frames=sampled_at_test_time(hps, "video_sample_num", config.max_frames),
         size={"shortest_edge": side} if crop else {"height": side, "width": side},
         do_center_crop=crop,
         crop_size={"height": side, "width": side},
         antialias=False,
-        **(CLIP_STATISTICS if config.vision_config.model_type == "clip_vision_model" else IMAGENET_STATISTICS),
+        image_mean=list(OPENAI_CLIP_MEAN if is_clip else IMAGENET_DEFAULT_MEAN),
+        image_std=list(OPENAI_CLIP_STD if is_clip else IMAGENET_DEFAULT_STD),
     )
     feature_extractor = ValorFeatureExtractor(
         feature_size=config.audio_config.num_mel_bins,

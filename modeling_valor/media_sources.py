@@ -300,5 +300,10 @@ def list_frame_files(folder: str | os.PathLike) -> list[Path]:
 def _natural_order(folder: str | os.PathLike) -> list[Path]:
     """What is in a folder and not hidden."""
     paths = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
-    # Splitting at digits gives text and numbers by turns, so that equal places hold equal types.
-    return sorted(paths, key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", path.name)])
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def natural_key(name: str) -> list[str | int]:
+    """For sorting names with numbers: `2.jpg` before `10.jpg`."""
+    # Splitting at digits gives text and numbers by turns, so that equal places hold equal types
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]

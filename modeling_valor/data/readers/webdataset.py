@@ -11,11 +11,12 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import BinaryIO
 
 from ...media import download
 from ...media_container import reason
-from ...media_sources import MEDIA_SUFFIXES
+from ...media_sources import media_kind, natural_key
 from ..samples import Sample, SampleStream, printable, unreadable_sample
 from ..splits import SPLIT_NAMES, split_names
 from .records import captions_of, name_columns, questions_of, rename_columns
@@ -230,7 +231,7 @@ def _sample_of_members(
     """
     record, captions, media = {}, [], {"video": [], "image": [], "audio": []}
     _check_kinds(members)
-    for member, data in sorted(members, key=lambda item: _natural(item[0].name)):
+    for member, data in sorted(members, key=lambda item: natural_key(item[0].name)):
         if member.kind == "json":
             record = parse_json(data, member.name)
             if not isinstance(record, dict):
@@ -302,19 +303,12 @@ def sample_name(stem: str, kind: str, current: str | None = None) -> str:
     return before if kind == "image" or before == current else name
 
 
-def _natural(name: str) -> list[str | int]:
-    """For sorting names with numbers: `2.jpg` before `10.jpg`."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
-
-
 def _kind(name: str) -> str | None:
     """What a file is, by what comes after the last dot; None for what is passed over."""
-    suffix = f".{name.rpartition('.')[2].lower()}"
+    suffix = PurePath(name).suffix.lower()
     if suffix == ".json":
         return "json"
-    if suffix in TEXT_SUFFIXES:
-        return "text"
-    return next((kind for kind, suffixes in MEDIA_SUFFIXES.items() if suffix in suffixes), None)
+    return "text" if suffix in TEXT_SUFFIXES else media_kind(name)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
