@@ -4,7 +4,7 @@
 import functools
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Number
 from typing import Any
 
@@ -214,10 +214,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         with open_source(source, limits) as path:
             if (info := audio_info(path)) is None:
                 return None, None
-            if info.sampling_rate > MAX_SAMPLING_RATE:
-                raise MediaError(
-                    f"{path.name} states a sampling rate of {info.sampling_rate:,} Hz, which no sound has."
-                )
+            check_sampling_rate(path.name, info.sampling_rate)
             pieces = []
 
             def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
@@ -227,8 +224,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
                     raise MediaError(
                         f"{path.name} has an audio track, but no sound could be decoded where it should be."
                     )
-                if not all(piece.isfinite().all() for piece in pieces):
-                    raise MediaError(f"{path.name} has sound with NaN or infinite values.")
+                check_samples(path.name, pieces)
                 return pieces, audio.sampling_rate
 
             features = self._features_of(self._clip_samples(read, info.duration, choose))
@@ -393,6 +389,18 @@ def is_waveform(sample: Any) -> bool:
     """Whether a sample is sound that says its own rate: a pair, a dict, or a decoder such as torchcodec's."""
     decoded = isinstance(sample, dict) and sample.get("array") is not None
     return decoded or _is_pair(sample) or hasattr(sample, "get_all_samples")
+
+
+def check_sampling_rate(name: str, rate: int) -> None:
+    """Raises a `MediaError` where a file states a rate that no sound has."""
+    if rate > MAX_SAMPLING_RATE:
+        raise MediaError(f"{name} states a sampling rate of {rate:,} Hz, which no sound has.")
+
+
+def check_samples(name: str, pieces: Iterable[Tensor]) -> None:
+    """Raises a `MediaError` where the sound of a file holds NaN or infinite values."""
+    if not all(piece.isfinite().all() for piece in pieces):
+        raise MediaError(f"{name} has sound with NaN or infinite values.")
 
 
 def _has_columns_of_channels(waveform: np.ndarray | Tensor) -> bool:

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..feature_extraction_valor import MAX_SAMPLING_RATE, resample
+from ..feature_extraction_valor import check_samples, check_sampling_rate, resample
 from ..media import (
     DamagedMediaWarning,
     MediaError,
@@ -429,15 +429,13 @@ def _write_sound(audio: Any, path: Path) -> bool:
         info = audio_info(source)
         if info is None:
             return False
-        if info.sampling_rate > MAX_SAMPLING_RATE:
-            raise MediaError(f"{source} states a sampling rate of {info.sampling_rate:,} Hz, which no sound has.")
+        check_sampling_rate(source, info.sampling_rate)
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(SAMPLING_RATE)
             for piece in _sound(source, info.sampling_rate, info.duration):
-                if not piece.isfinite().all():
-                    raise MediaError(f"{source} has sound with NaN or infinite values.")
+                check_samples(source, [piece])
                 samples = (piece * 2**15).round().clamp(-(2**15), 2**15 - 1)
                 file.writeframes(samples.numpy().astype("<i2").tobytes())
     return True
