@@ -148,12 +148,14 @@ def test_workers_and_batches_change_nothing(converted, capsys, command):
         (["--model", "{empty}"], "this folder has no config.json"),
         (["--model", "{empty}/missing"], "there is no such folder"),
         (["--model", "{bert}"], "this is a 'bert' checkpoint"),
+        (["--model", "{base}"], "this folder has a configuration only, without weights"),
         (["--model", "casia/missing"], "the Hub gives no checkpoint of this name"),
         (["--model", "{valor}", "--device", "cuda:99"], "this machine has no such device"),
     ],
 )
 def test_a_wrong_model_or_device_is_one_sentence(converted, capsys, tmp_path, command, options, message):
     folders = {"empty": tmp_path / "empty", "bert": tmp_path / "bert", "valor": converted("clip-vision-bert-shared")}
+    folders["base"] = CLIPS[0].parents[2] / "hub_configs" / "valor-base"
     folders["empty"].mkdir()
     folders["bert"].mkdir()
     (folders["bert"] / "config.json").write_text('{"model_type": "bert"}')

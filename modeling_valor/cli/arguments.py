@@ -118,6 +118,8 @@ def check_model(name: str, option: str = "--model") -> str:
     model_type = model_type_of(name, option)
     if model_type != "valor":
         raise ValueError(f"{option} {name}: this is a {model_type!r} checkpoint; a VALOR checkpoint is needed.")
+    if os.path.isdir(name) and not any(path.suffix in (".safetensors", ".bin") for path in Path(name).iterdir()):
+        raise ValueError(f"{option} {name}: this folder has a configuration only, without weights.")
     return name
 
 
