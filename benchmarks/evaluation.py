@@ -30,7 +30,7 @@ from modeling_valor.evaluation import retrieval_metrics
 
 
 TEXT_TOKENS, FRAMES, CLIPS, WIDTH = 42, 8, 2, 512
-ROWS = 512  # texts of a block, as in `modeling_valor.evaluation.inference`
+ROWS = 512  # texts of a block, as in `modeling_valor.evaluation.retrieve`
 
 
 def make_embeddings(texts: int, clips: int, shortest: int) -> dict[str, TokenSet]:

@@ -25,16 +25,16 @@ from modeling_valor import (
     ValorProcessor,
 )
 from modeling_valor.data.samples import Sample
-from modeling_valor.evaluation import caption_metrics, retrieval_metrics
-from modeling_valor.evaluation.inference import (
-    embed,
+from modeling_valor.evaluation import (
+    caption_metrics,
     evaluate_captioning,
     evaluate_question_answering,
     evaluate_retrieval,
-    score,
-    with_head,
+    retrieval_metrics,
 )
 from modeling_valor.evaluation.loader import MediaOptions
+from modeling_valor.evaluation.models import with_head
+from modeling_valor.evaluation.retrieve import embed, score
 from modeling_valor.evaluation.work import TensorCache, TextCache, work_through
 from modeling_valor.text_cleaning import clean_caption, clean_question
 from modeling_valor.world import write_world

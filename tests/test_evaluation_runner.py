@@ -309,7 +309,8 @@ def test_media_that_were_rendered_anew_are_measured_anew(task, checkpoint, tmp_p
         decoded.extend(samples[index].id for batch in batches for index in batch)
         return media_batches(samples, processor, batches, options)
 
-    monkeypatch.setattr("modeling_valor.evaluation.inference.media_batches", counted)
+    for module in ("retrieve", "generate"):
+        monkeypatch.setattr(f"modeling_valor.evaluation.{module}.media_batches", counted)
     folder = tmp_path / "world"
     write_world(folder, "test", 3, seed=0, workers=1)
     write_world(tmp_path / "other", "test", 2, seed=1, workers=1)

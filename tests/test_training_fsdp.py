@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from helpers.training_world import small_samples, write_checkpoint
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
-from modeling_valor.evaluation.inference import evaluate_captioning, evaluate_retrieval
+from modeling_valor.evaluation import evaluate_captioning, evaluate_retrieval
 from modeling_valor.training import ValorForMultitask, ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.recipes import ModelArguments, build_model
 

@@ -18,8 +18,8 @@ import torch
 from modeling_valor import ValorProcessor
 from modeling_valor.data.files import appearing
 from modeling_valor.data.readers import load_samples
-from modeling_valor.evaluation.inference import embed, score
 from modeling_valor.evaluation.loader import MediaOptions
+from modeling_valor.evaluation.retrieve import embed, score
 from modeling_valor.text_cleaning import clean_caption
 
 

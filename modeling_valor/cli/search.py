@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
 
     from .. import ValorForRetrieval
     from ..data.samples import Sample
-    from ..evaluation.inference import GROUP_OF
     from ..evaluation.loader import MediaOptions, media_batches
+    from ..evaluation.retrieve import GROUP_OF
 
     files, num_empty = list_samples(parser.prog, args.files)
     if not files:

@@ -32,10 +32,15 @@ EVALUATE_MODULES = Path(__file__).parent / "evaluate_modules"
 """Folder of the `evaluate` modules: `valor_retrieval`, `valor_captioning`, `valor_answers`, `valor_audio_concepts`."""
 
 # How models are measured; it imports them, so only when used
-_INFERENCE = ("Evaluation", "evaluate_captioning", "evaluate_question_answering", "evaluate_retrieval")
+_MODULE_OF = {
+    "Evaluation": ".results",
+    "evaluate_captioning": ".generate",
+    "evaluate_question_answering": ".generate",
+    "evaluate_retrieval": ".retrieve",
+}
 
 __all__ = [
-    *_INFERENCE,
+    *_MODULE_OF,
     "CAPTION_METRICS",
     "EVALUATE_MODULES",
     "PAPER_STATISTICS",
@@ -54,6 +59,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _INFERENCE:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(".inference", __name__), name)
+    return getattr(importlib.import_module(_MODULE_OF[name], __name__), name)

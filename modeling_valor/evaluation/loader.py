@@ -16,6 +16,10 @@ from ..data.samples import Sample, sample_at
 from ..processing_valor import ValorProcessor
 
 
+TEXT_LENGTH = 40
+"""Tokens of a caption or question at the most, as in the processor."""
+
+
 @dataclass(frozen=True)
 class MediaOptions:
     """How much of each clip is seen and heard, and how it gets here.

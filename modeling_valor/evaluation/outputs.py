@@ -21,9 +21,9 @@ from yaml import YAMLError
 from ..data.failures import Failure
 from ..data.files import appearing, writing_to
 from ..data.readers.benchmarks import BENCHMARKS
-from .inference import reverse
 from .paper import PAPER_FIGURES
 from .rankings import ranking_records
+from .retrieve import reverse
 from .runner import Report
 from .settings import TASKS, scale
 from .work import key_of

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .inference import Embeddings, Evaluation, reverse
 from .metrics.retrieval import query_ranks
+from .results import Embeddings, Evaluation
+from .retrieve import reverse
 
 
 @dataclass(frozen=True)

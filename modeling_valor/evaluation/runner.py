@@ -23,7 +23,9 @@ from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
 from ..processing_valor import ValorProcessor
 from ..world.render import ORIGIN
 from .clips import merge_rows
-from .inference import Evaluation, evaluate_captioning, evaluate_question_answering, evaluate_retrieval
+from .generate import evaluate_captioning, evaluate_question_answering
+from .results import Evaluation
+from .retrieve import evaluate_retrieval
 from .settings import Recipe, on_paper_scale
 from .work import TensorCache, TextCache, from_main, key_of
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.readers.benchmarks import BENCHMARKS
-from .inference import GROUP_OF, TEXT_LENGTH, check_groups
+from .loader import TEXT_LENGTH
 from .metrics.captioning import CAPTION_METRICS, check_caption_metrics
+from .retrieve import GROUP_OF, check_groups
 
 
 TASKS = {"retrieval": "retrieval", "captioning": "captioning", "qa": "question_answering"}
@@ -139,7 +140,7 @@ def scale(task: str) -> int:
 
 
 def on_paper_scale(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of `evaluation.inference` as the paper's tables, logs, cards and JSON have them; see [`scale`]."""
+    """Metrics of an [`Evaluation`] as the paper's tables, logs, cards and JSON have them; see [`scale`]."""
     return {name: scale(task) * value for name, value in metrics.items()}
 
 

@@ -16,8 +16,9 @@ from ..data.mixture import Source
 from ..data.readers import has_splits, load_samples
 from ..data.samples import Sample, each_sample
 from ..data.splits import file_of, files_of, first_samples, hold_out
-from ..evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
+from ..evaluation.generate import evaluate_captioning, evaluate_question_answering
 from ..evaluation.metrics.captioning import CAPTION_METRICS
+from ..evaluation.retrieve import evaluate_retrieval
 from ..evaluation.settings import on_paper_scale
 from ..processing_valor import ValorProcessor
 from .arguments import DataArguments, ValorTrainingArguments

@@ -11,8 +11,8 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from ..captioning import step_queries
 from ..configuration_valor import GROUP_OF_MODALITIES, MASKS
-from ..evaluation.inference import evaluating
 from ..evaluation.metrics.captioning import CiderScorer
+from ..evaluation.models import evaluating
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions
 from .trainer import ValorTrainer

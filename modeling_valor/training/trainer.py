@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from ..data.failures import FailureLog
 from ..data.mixture import Mixture, MixtureLoader, steps_of_sources
-from ..evaluation.inference import evaluating
+from ..evaluation.models import evaluating
 from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
 from .interruption import StopRequest

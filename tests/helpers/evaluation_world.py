@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from modeling_valor import ValorForPreTraining, ValorProcessor
 from modeling_valor.data.samples import Question, Sample
-from modeling_valor.evaluation.inference import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
+from modeling_valor.evaluation import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
 
 
 OPTIONS = {"num_frames": 2, "num_audio_clips": 1, "batch_size": 2}

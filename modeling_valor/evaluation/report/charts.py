@@ -9,9 +9,9 @@ import torch
 from markupsafe import Markup, escape
 from PIL import Image
 
-from ..inference import reverse
 from ..outputs import direction_name, visible
 from ..rankings import rankings
+from ..retrieve import reverse
 from ..runner import Report
 from ..settings import scale
 from .examples import MODALITIES

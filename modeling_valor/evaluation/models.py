@@ -1,0 +1,50 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The model that is measured, whatever wraps it: its base model, its heads, and a pass without gradients."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..modeling_valor import ValorModel
+from ..modeling_valor_heads import ValorDecoderModel, as_head
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The VALOR model inside of DistributedDataParallel and PEFT."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def base_model(model: nn.Module) -> ValorModel:
+    """The [`ValorModel`] of a head, or of anything that holds one as `valor`; itself if it is one."""
+    model = unwrapped(model)
+    return model if isinstance(model, ValorModel) else model.valor
+
+
+def with_head(model: nn.Module, head_class: type[ValorDecoderModel]) -> ValorDecoderModel:
+    """The model, or what wraps it for training, as a `head_class`; see [`as_head`]."""
+    return as_head(unwrapped(model), head_class)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def on_device(inputs: Mapping[str, Tensor], valor: ValorModel) -> dict[str, Tensor]:
+    """Inputs where the model is, floating-point ones in its type."""
+    weight = valor.text_projection.weight
+    return {
+        name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }

@@ -1,0 +1,352 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""All-pairs retrieval over a set of samples (section 4.3): embeddings, scores of a modality group, recall in both directions.
+
+The one way to measure it, in training and in `valor evaluate`. Every function that reads samples runs in all processes of
+a distributed job, which share the work; metrics are computed by the main process and the same in all of them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ..configuration_valor import ALIGNMENT_GROUPS
+from ..data.failures import Failure
+from ..data.samples import Sample
+from ..modeling_valor import ValorModel
+from ..processing_valor import ValorProcessor
+from ..text_cleaning import clean_caption
+from .clips import clip_keys, merge_rows
+from .loader import TEXT_LENGTH, MediaBatch, MediaOptions, media_batches
+from .metrics.retrieval import retrieval_metrics_in_blocks
+from .models import base_model, evaluating, on_device
+from .results import Embeddings, Evaluation, failures_of, rows_of
+from .work import Result, ResultCache, failed, from_main, key_of, work_through
+
+
+GROUP_OF = {"av": "t-av", "v": "t-v", "a": "t-a"}
+"""Modality group that is measured where only the modalities are said."""
+
+RETRIEVAL_GROUPS = tuple(group for group, (_, candidates) in ALIGNMENT_GROUPS.items() if "text" not in candidates)
+"""Modality groups that retrieval is measured for; each is measured in both directions."""
+
+_TEXTS_PER_CLIP = 4  # a batch of texts costs about as much as a batch of so many times fewer clips
+_SCORED_TEXTS = 512
+
+
+def embed(
+    model: nn.Module,
+    processor: ValorProcessor,
+    samples: Sequence[Sample],
+    media: MediaOptions | None = None,
+    batch_size: int = 16,
+    max_length: int = TEXT_LENGTH,
+    paragraph: bool = False,
+    clean_text: bool = True,
+    dtype: torch.dtype = torch.float32,
+    caches: Mapping[str, ResultCache] | None = None,
+    progress: bool = False,
+) -> tuple[Embeddings | None, list[Failure]]:
+    """Embeds all clips, each once, and all captions, each distinct one once; broken clips and their captions are left out.
+
+    Costs one pass of the encoders, and memory on the CPU for the result: 2 kB for each token, frame and clip of VALOR.
+
+    Args:
+        model: any VALOR model.
+        media, batch_size: how the clips are read; `batch_size` clips are encoded together, and four times as many texts.
+        max_length: tokens of a text, more are cut off.
+        paragraph: the captions of a clip are one text (section 5.1.2: DiDeMo, ActivityNet).
+        clean_text: clean captions as training does (and the 2023 code did).
+        dtype: type of the result.
+        caches: "clips" and "texts", where there are some.
+
+    Returns:
+        The embeddings, in the main process only, and the clips that could not be read.
+    """
+    valor, caches = base_model(model), caches or {}
+    texts, clip_of_text = [], []
+    for index, sample in enumerate(samples):
+        captions = [clean_caption(caption) if clean_text else caption for caption in sample.captions]
+        captions = [" ".join(captions)] if paragraph and captions else captions
+        texts += captions
+        clip_of_text += [index] * len(captions)
+    # Texts of similar length are encoded together
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+
+    with evaluating(valor):
+        clips = work_through(
+            from_main(lambda: clip_keys(samples)),
+            batch_size,
+            lambda batches: (
+                _embed_clips(valor, batch, dtype)
+                for batch in media_batches(samples, processor, batches, media or MediaOptions())
+            ),
+            caches.get("clips"),
+            "clips" if progress else None,
+            lambda _, clip: _is_embedded_clip(clip, valor),
+        )
+        text_results = work_through(
+            [key_of(text) for text in distinct],
+            batch_size * _TEXTS_PER_CLIP,
+            lambda batches: (_embed_texts(valor, processor, distinct, batch, max_length, dtype) for batch in batches),
+            caches.get("texts"),
+            "texts" if progress else None,
+            lambda _, text: _is_embedding(text.get("text"), valor),
+        )
+    embeddings = []
+
+    def stack() -> list[Failure]:
+        by_text = {text: result["text"] for text, result in zip(distinct, text_results, strict=True)}
+        embeddings.append(_stack(samples, clips, texts, clip_of_text, by_text, valor, max_length))
+        return failures_of(clips)
+
+    failures = from_main(stack)
+    return (embeddings[0] if embeddings else None), failures
+
+
+def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, Result]:
+    """What each clip of a batch has: "video" (F, C) with "frame_mask" (F,), "audio" (A, C) with "audio_mask" (A,)."""
+    results: dict[int, dict[str, Any]] = {index: failed(failure) for index, failure in batch.failures.items()}
+    results.update((index, {}) for index in batch.indices)
+    inputs = on_device(batch.inputs, valor)
+    for name, values, mask, encode in (
+        ("video", "pixel_values_videos", "frame_mask", valor.get_video_embeds),
+        ("audio", "input_features", "audio_mask", valor.get_audio_embeds),
+    ):
+        if values not in inputs:
+            continue
+        embeds = encode(inputs[values], inputs.get(mask)).to("cpu", dtype)
+        present = batch.inputs.get(mask, torch.ones(inputs[values].shape[:2], dtype=torch.bool))
+        for index, embed, there in zip(batch.indices, embeds, present, strict=True):
+            if there.any():
+                results[index].update({name: embed.clone(), mask: there.clone()})
+    return results
+
+
+def _is_embedded_clip(result: Result, valor: ValorModel) -> bool:
+    """Whether a cached result has the form of what [`_embed_clips`] returns."""
+    for name, mask in (("video", "frame_mask"), ("audio", "audio_mask")):
+        if name not in result and mask not in result:
+            continue
+        if not _is_embedding(result.get(name), valor) or mask not in result or result[mask].ndim != 1:
+            return False
+        kept = valor.encoded_frame_mask(result[mask][None])[0] if name == "video" else result[mask]
+        if valor.config.alignment == "fine" and len(result[name]) != len(kept):
+            return False
+    return True
+
+
+def _is_embedding(value: Any, valor: ValorModel) -> bool:
+    """(tokens, C), or (C,) with coarse alignment."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return False
+    return value.ndim == 1 + (valor.config.alignment == "fine") and value.shape[-1] == valor.config.projection_dim
+
+
+def _embed_texts(
+    valor: ValorModel,
+    processor: ValorProcessor,
+    texts: Sequence[str],
+    batch: Sequence[int],
+    max_length: int,
+    dtype: torch.dtype,
+) -> dict[int, Result]:
+    """ "text" of each, (its tokens, C), or (C,) with coarse alignment."""
+    inputs = processor(text=[texts[index] for index in batch], max_length=max_length, return_tensors="pt")
+    embeds = valor.get_text_embeds(**on_device(inputs, valor)).to("cpu", dtype)
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    fine = embeds.ndim == 3
+    return {
+        index: {"text": (embed[:length] if fine else embed).clone()}
+        for index, embed, length in zip(batch, embeds, lengths, strict=True)
+    }
+
+
+def _stack(
+    samples: Sequence[Sample],
+    clips: Sequence[Result],
+    texts: Sequence[str],
+    clip_of_text: Sequence[int],
+    by_text: Mapping[str, Tensor],
+    valor: ValorModel,
+    max_length: int,
+) -> Embeddings:
+    """The results of all clips and texts as tensors, without those of clips that could not be read."""
+    row_of_clip = {index: row for row, index in enumerate(i for i, clip in enumerate(clips) if "failure" not in clip)}
+    kept = [index for index, clip in enumerate(clip_of_text) if clip in row_of_clip]
+    if not kept:
+        first = next((clip["failure"] for clip in clips if "failure" in clip), None)
+        raise ValueError(
+            f"Retrieval needs clips with captions, but of {len(samples)} samples {len(row_of_clip)} could be read and "
+            f"{sum(bool(sample.captions) for sample in samples)} have captions."
+            + ("" if first is None else f" The first that could not be read is {first.id}: {first.reason}")
+        )
+    tensors = {}
+    for name, mask in (("video", "frame_mask"), ("audio", "audio_mask")):
+        found = [clips[index] for index in row_of_clip]
+        template = next((clip for clip in found if name in clip), None)
+        if template is None:
+            continue
+        blank = {key: torch.zeros_like(template[key]) for key in (name, mask)}
+        parts = {key: [clip[key] if name in clip else blank[key] for clip in found] for key in blank}
+        tensors[mask] = pad_sequence(parts[mask], batch_first=True)
+        fine = template[name].ndim == 2
+        tensors[name] = pad_sequence(parts[name], batch_first=True) if fine else torch.stack(parts[name])
+
+    rows = [by_text[texts[index]] for index in kept]
+    if rows[0].ndim == 1:
+        text, text_mask = torch.stack(rows), torch.ones(len(rows), 1, dtype=torch.bool)
+    else:
+        text = pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        if valor.config.padded_similarity == "zero" and text.shape[1] < max_length:
+            # As in 2023, where texts were padded to `max_length`, every shorter text has padding that takes part in
+            # its maxima; how much of it makes no difference
+            text = nn.functional.pad(text, (0, 0, 0, 1))
+        text_mask = torch.arange(text.shape[1]) < lengths[:, None]
+    return Embeddings(
+        ids=[samples[index].id for index in row_of_clip],
+        clip_of_text=torch.tensor([row_of_clip[clip_of_text[index]] for index in kept]),
+        texts=[texts[index] for index in kept],
+        text=text,
+        text_mask=text_mask,
+        **tensors,
+    )
+
+
+def check_groups(groups: Sequence[str]) -> None:
+    """Checks that retrieval is measured for these modality groups.
+
+    Raises:
+        ValueError: retrieval is not measured for one of these modality groups, or there is none.
+    """
+    unknown = [group for group in groups if group not in RETRIEVAL_GROUPS]
+    if unknown or not groups:
+        accepted = '"' + '", "'.join(RETRIEVAL_GROUPS) + '"'
+        raise ValueError(
+            f"Retrieval is measured for the groups {accepted}, not for {(unknown[0] if unknown else groups)!r}."
+        )
+
+
+def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tensor:
+    """Eq. 3 for every query and every candidate of a modality group, on the CPU, float32.
+
+    Computed by the model's device for 512 queries at a time. Above the embeddings that needs the matrix (25,000 texts x
+    5,000 clips: 500 MB), and on the device all candidates and one block of queries.
+
+    Returns:
+        (T, N) for groups with the text as query; (N, N) for "v-a". -inf where a clip lacks the modalities.
+
+    Raises:
+        ValueError: no clip has the group's modalities, or the group has text among its candidates.
+    """
+    check_groups([group])
+    valor = base_model(model)
+    query, candidates = ALIGNMENT_GROUPS[group]
+    weight = valor.text_projection.weight
+    masks = {"text": "attention_mask", "video": "frame_mask", "audio": "audio_mask"}
+
+    def arguments(name: str, rows: slice) -> dict[str, Tensor]:
+        embeds = getattr(embeddings, name)
+        if embeds is None:
+            return {}
+        mask = embeddings.text_mask if name == "text" else getattr(embeddings, masks[name])
+        return {
+            f"{name}_embeds": embeds[rows].to(weight.device, weight.dtype),
+            masks[name]: mask[rows].to(weight.device),
+        }
+
+    fixed = {}
+    for name in candidates:
+        fixed.update(arguments(name, slice(None)))
+    if not fixed:
+        raise ValueError(f"Group {group!r} compares {query} with {' and '.join(candidates)}, which no clip has.")
+    count = len(embeddings.text) if query == "text" else len(embeddings.ids)
+    scores = torch.empty(count, len(embeddings.ids))
+    with evaluating(valor):
+        for start in range(0, count, _SCORED_TEXTS):
+            rows = slice(start, start + _SCORED_TEXTS)
+            scores[rows] = valor.compute_similarity(**arguments(query, rows), **fixed, group=group)
+    return scores
+
+
+def reverse(group: str) -> str:
+    """ "t-av" -> "av-t"."""
+    query, candidates = group.split("-")
+    return f"{candidates}-{query}"
+
+
+def retrieve(
+    model: nn.Module, embeddings: Embeddings, groups: Sequence[str] = ("t-av",), dual_softmax: bool = False
+) -> tuple[dict[str, float], dict[str, int], dict[str, Tensor]]:
+    """Recall and ranks of each group in both directions ("t-av/R@1", "av-t/R@1"), how many were counted, and the scores.
+
+    Clips without the group's modalities are neither queries nor candidates, and neither are their texts; the group's N
+    says so. With `dual_softmax` the figures after that post-processing are given too, as "t-av/DSL/R@1".
+    """
+    metrics, counts, similarity = {}, {}, {}
+    for group in groups:
+        scores = similarity[group] = score(model, embeddings, group)
+        clips, rows, right = embeddings.members(group)
+        positives = right.unsqueeze(1).tolist()
+
+        def blocks(scores: Tensor = scores, rows: Tensor = rows, clips: Tensor = clips) -> Iterator[Tensor]:
+            if clips.all():  # then so are the rows
+                return iter(scores[rows[0] : rows[-1] + 1].split(_SCORED_TEXTS))
+            return (scores[block][:, clips] for block in rows.split(_SCORED_TEXTS))
+
+        counts[f"{group}/queries"], counts[f"{group}/candidates"] = len(rows), int(clips.sum())
+        for prefix, post_process in (("", False), ("DSL/", True))[: 1 + dual_softmax]:
+            both = retrieval_metrics_in_blocks(blocks, positives, post_process)
+            for direction, figures in zip((group, reverse(group)), both, strict=True):
+                metrics.update({f"{direction}/{prefix}{name}": value for name, value in figures.items()})
+    return metrics, counts, similarity
+
+
+def evaluate_retrieval(
+    model: nn.Module,
+    processor: ValorProcessor,
+    samples: Sequence[Sample],
+    groups: Sequence[str] | None = None,
+    *,
+    modalities: str = "av",
+    num_frames: int | None = None,
+    num_audio_clips: int | None = None,
+    num_workers: int = 0,
+    media_cache: str | os.PathLike | None = None,
+    batch_size: int = 16,
+    max_length: int = TEXT_LENGTH,
+    paragraph: bool = False,
+    clean_text: bool = True,
+    dual_softmax: bool = False,
+    dtype: torch.dtype = torch.float32,
+    caches: Mapping[str, ResultCache] | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """All-pairs retrieval: every text against every clip, in both directions (section 4.3).
+
+    Args:
+        groups: "t-av", "t-v", "t-a", "v-a"; by default the one of `modalities`.
+        modalities, num_frames, num_audio_clips, num_workers, media_cache: see [`MediaOptions`].
+        batch_size, max_length, paragraph, clean_text, dtype, caches: see [`embed`].
+        dual_softmax: see [`retrieve`].
+    """
+    samples = merge_rows(samples)
+    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
+    groups = [GROUP_OF[modalities]] if groups is None else list(groups)
+    check_groups(groups)
+    embeddings, failures = embed(
+        model, processor, samples, media, batch_size, max_length, paragraph, clean_text, dtype, caches, progress
+    )
+    similarity = {}
+
+    def measure() -> tuple[dict[str, float], dict[str, int]]:
+        metrics, counts, matrices = retrieve(model, embeddings, groups, dual_softmax)
+        similarity.update(matrices)
+        return metrics, {"clips": len(embeddings.ids), "texts": len(embeddings.texts), **counts, **rows_of(samples)}
+
+    metrics, counts = from_main(measure)
+    return Evaluation(metrics, counts, failures, similarity=similarity, embeddings=embeddings)
