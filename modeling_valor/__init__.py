@@ -14,7 +14,6 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     AutoVideoProcessor,
-    BertTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -33,6 +32,7 @@ from .modeling_valor_text import ValorTextModel
 from .modeling_valor_video_swin import ValorVideoSwinModel
 from .pipelines import AudiovisualCaptioningPipeline, AudiovisualQuestionAnsweringPipeline
 from .processing_valor import ValorProcessor
+from .tokenization_valor import ValorTokenizer
 from .video_processing_valor import ValorVideoProcessor
 
 
@@ -50,7 +50,7 @@ AutoModelForVisualQuestionAnswering.register(ValorConfig, ValorForQuestionAnswer
 AutoProcessor.register(ValorConfig, ValorProcessor)
 AutoFeatureExtractor.register(ValorConfig, ValorFeatureExtractor)
 AutoVideoProcessor.register(ValorConfig, ValorVideoProcessor)
-AutoTokenizer.register(ValorConfig, tokenizer_class=BertTokenizer)
+AutoTokenizer.register(ValorConfig, tokenizer_class=ValorTokenizer)
 PIPELINE_REGISTRY.register_pipeline(
     "audiovisual-captioning",
     AudiovisualCaptioningPipeline,

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_checks import check_values
@@ -209,6 +210,9 @@ class ValorAudioConfig(PreTrainedConfig):
                 f"{self.patch_size}."
             )
 
+
+# `pipeline("any-to-any")` and `transformers serve` look models up by this name
+MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.setdefault("valor", "ValorForCaptioning")
 
 # Here, not in `__init__`, which does not travel with remote code; that of an installed package is kept
 for _part in (ValorTextConfig, ValorVideoSwinConfig, ValorAudioConfig):

@@ -20,7 +20,7 @@ from transformers.image_utils import (
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
 )
-from transformers.utils import PROCESSOR_NAME
+from transformers.utils import CHAT_TEMPLATE_FILE, PROCESSOR_NAME
 
 from .configuration_valor import ValorConfig
 from .conversion.files import read_checkpoint, whole_folder
@@ -132,6 +132,7 @@ def save_configs(
     build_generation_config(config, hps).save_pretrained(output_dir)
     if tokenizer is None:
         processor.to_json_file(Path(output_dir) / PROCESSOR_NAME)
+        (Path(output_dir) / CHAT_TEMPLATE_FILE).write_text(processor.chat_template, encoding="utf-8")
     else:
         processor.save_pretrained(output_dir)
 

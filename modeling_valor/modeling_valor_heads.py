@@ -171,6 +171,22 @@ class ValorDecoderModel(ValorPreTrainedModel):
             return self.valor.prompt("caption_prompt_ids", device), None
         return prompt_input_ids, self.valor.text_attention_mask(prompt_input_ids, prompt_attention_mask)
 
+    def question_prompt(
+        self, question_input_ids: torch.LongTensor, question_attention_mask: torch.Tensor | None
+    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
+        """The question with the configuration's prompt after its [CLS]."""
+        mask = self.valor.text_attention_mask(question_input_ids, question_attention_mask)
+        prompt = self.valor.prompt("question_prompt_ids", question_input_ids.device)
+        if prompt is None:
+            return question_input_ids, mask
+        text_config = self.config.text_config
+        prompt = prompt[(prompt != text_config.bos_token_id) & (prompt != text_config.eos_token_id)]
+        prompt = prompt.expand(len(question_input_ids), -1)
+        return (
+            torch.cat([question_input_ids[:, :1], prompt, question_input_ids[:, 1:]], dim=1),
+            torch.cat([mask[:, :1], torch.ones_like(prompt, dtype=torch.bool), mask[:, 1:]], dim=1),
+        )
+
     def conditions_of(
         self,
         conditions: ValorConditions | None,
@@ -509,6 +525,8 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
         captioning_groups: Sequence[str] | None = None,
         prompt_input_ids: torch.LongTensor | None = None,
         prompt_attention_mask: torch.Tensor | None = None,
+        question_input_ids: torch.LongTensor | None = None,
+        question_attention_mask: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -525,6 +543,8 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
                 By default those of the configuration for which inputs are given. The loss is their mean (eq. 6).
             prompt_input_ids (`torch.LongTensor` of shape `(batch_size, prompt_length)`, *optional*):
                 Replaces the configuration's prompt.
+            question_input_ids (`torch.LongTensor` of shape `(batch_size, question_length)`, *optional*):
+                A question, `[CLS] ... [SEP]`, to answer instead, as [`ValorForQuestionAnswering`] does.
             conditions (`ValorConditions`, *optional*): in place of video and audio inputs, already encoded.
             logits_to_keep (`int` or `torch.Tensor`): compute logits for the last so many positions (0: all), or for these.
 
@@ -533,12 +553,18 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
         """
         conditions = self.conditions_of(conditions, pixel_values_videos, frame_mask, input_features, audio_mask)
         groups = self.select_captioning_groups(captioning_groups, conditions.modalities)
+        if question_input_ids is None:
+            prompt = self.caption_prompt(prompt_input_ids, prompt_attention_mask, conditions.device)
+        elif prompt_input_ids is None:
+            prompt = self.question_prompt(question_input_ids, question_attention_mask)
+        else:
+            raise ValueError("Give `prompt_input_ids` to describe or `question_input_ids` to answer, not both.")
         return self.predict(
             input_ids,
             attention_mask,
             conditions,
             groups,
-            self.caption_prompt(prompt_input_ids, prompt_attention_mask, conditions.device),
+            prompt,
             labels,
             label_smoothing=self.config.label_smoothing,
             logits_to_keep=logits_to_keep,
@@ -606,22 +632,6 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
             past_key_values=past_key_values,
             use_cache=use_cache,
             **kwargs,
-        )
-
-    def question_prompt(
-        self, question_input_ids: torch.LongTensor, question_attention_mask: torch.Tensor | None
-    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
-        """The question with the configuration's prompt after its [CLS]."""
-        mask = self.valor.text_attention_mask(question_input_ids, question_attention_mask)
-        prompt = self.valor.prompt("question_prompt_ids", question_input_ids.device)
-        if prompt is None:
-            return question_input_ids, mask
-        text_config = self.config.text_config
-        prompt = prompt[(prompt != text_config.bos_token_id) & (prompt != text_config.eos_token_id)]
-        prompt = prompt.expand(len(question_input_ids), -1)
-        return (
-            torch.cat([question_input_ids[:, :1], prompt, question_input_ids[:, 1:]], dim=1),
-            torch.cat([mask[:, :1], torch.ones_like(prompt, dtype=torch.bool), mask[:, 1:]], dim=1),
         )
 
 

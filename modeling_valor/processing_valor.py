@@ -26,6 +26,14 @@ from .video_processing_valor import ValorVideoProcessor, ValorVideoProcessorKwar
 logger = logging.get_logger(__name__)
 
 
+CHAT_TEMPLATE = """\
+{%- set users = messages | selectattr("role", "equalto", "user") | list -%}
+{%- set content = (users | last).content if users else "" -%}
+{{- content if content is string else content | selectattr("type", "equalto", "text") | map(attribute="text") | join(" ") -}}
+"""
+"""Jinja template that renders a chat as the question to answer: the text of the newest message of a user."""
+
+
 class ValorAudioKwargs(AudioKwargs, total=False):
     """num_audio_clips (`int`): clips of each sample.
     sampling (`str`): which block of a segment is taken, its `"center"` or a `"random"` one.
@@ -66,6 +74,7 @@ class ValorProcessor(ProcessorMixin):
             [`MediaLimits`]. A service that is given sources by strangers sets `{"public_only": True}`: then only URLs of
             public addresses and content (bytes, file objects) are read, no private addresses and no local files. May
             also be given in a call.
+        chat_template (`str`): Jinja template that renders a chat as a question; an empty one asks for a description.
 
     ```python
     >>> processor = ValorProcessor.from_pretrained("casia/valor-l")
@@ -86,8 +95,9 @@ class ValorProcessor(ProcessorMixin):
         feature_extractor,
         clean_text: bool = False,
         media_limits: dict[str, Any] | None = None,
+        chat_template: str | dict[str, str] | None = None,
     ):
-        super().__init__(tokenizer, video_processor, feature_extractor)
+        super().__init__(tokenizer, video_processor, feature_extractor, chat_template=chat_template or CHAT_TEMPLATE)
         self.clean_text = clean_text
         self.media_limits = MediaLimits.checked(media_limits)
 
@@ -172,6 +182,69 @@ class ValorProcessor(ProcessorMixin):
                 )
             data.update({f"question_{name}": value for name, value in asked.items()})
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, Any]] | list[list[dict[str, Any]]],
+        chat_template: str | None = None,
+        tokenize: bool = False,
+        return_tensors: str | TensorType | None = None,
+        return_dict: bool = False,
+        load_audio_from_video: bool | None = None,
+        num_frames: int | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs,
+    ) -> str | list[str] | BatchFeature | Any:
+        """Prepares chats for `generate`: the text is the question about the video; no text asks for a description.
+
+        What counts is the newest message of a user for the text, and the newest message with media for the video. A video
+        or an image stands for what is seen, audio for what is heard (by default the sound of the video).
+
+        Args:
+            conversation: messages `{"role": ..., "content": ...}`, whose content is a text or a list of parts
+                `{"type": "text", "text": ...}`, `{"type": "video", "url": ...}`, of the type `"image"` or `"audio"` as well,
+                with any source of this processor as `"url"`, `"path"` or under the type's own name.
+            tokenize (`bool`): by default the question is returned as text.
+            return_dict (`bool`): with `tokenize`, the inputs of `generate`; without it only `input_ids`.
+            load_audio_from_video (`bool`): by default as this processor does.
+            num_frames (`int`): at most so many frames, where the processor would take more; to take another number, give
+                `processor_kwargs={"num_frames": ...}`.
+            processor_kwargs (`dict`): further arguments of this processor.
+
+        Returns:
+            The question; or media inputs, `question_input_ids` and its mask where something is asked, and `input_ids`,
+            (chats, 1), the [CLS] that the answer begins with.
+
+        Raises:
+            ValueError: a chat without video and audio, or with two of a kind in its newest message with media; or some of
+                the chats ask a question and others do not.
+        """
+        question = super().apply_chat_template(conversation, chat_template=chat_template)
+        if not tokenize:
+            return question
+        is_batch = bool(conversation) and isinstance(conversation[0], (list, tuple))
+        chats, questions = (conversation, question) if is_batch else ([conversation], [question])
+        media = [_media_of_chat(chat) for chat in chats]
+        options = {"return_tensors": return_tensors, **(processor_kwargs or {})}
+        if num_frames is not None:
+            options.setdefault("num_frames", min(num_frames, self.video_processor.num_frames))
+        if load_audio_from_video is not None:
+            options["load_audio_from_video"] = load_audio_from_video
+        videos, audio = ([sample.get(name) for sample in media] for name in ("video", "audio"))
+        asked = [bool(text.strip()) for text in questions]
+        if any(asked) != all(asked):
+            raise ValueError("Some of the chats ask a question and others do not: give them apart.")
+        inputs = self(
+            videos=None if all(video is None for video in videos) else videos,
+            audio=None if all(sound is None for sound in audio) else audio,
+            question=questions if all(asked) else None,
+            **options,
+        )
+        inputs["input_ids"] = [[self.tokenizer.cls_token_id] for _ in chats]
+        inputs = BatchFeature(
+            inputs.data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
+        )
+        return inputs if return_dict else inputs["input_ids"]
 
     def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
         """transformers drops arguments that it does not know, with a warning.
@@ -308,6 +381,12 @@ class ValorProcessor(ProcessorMixin):
             texts.append(" ".join(words).replace(" ##", ""))
         return texts
 
+    def post_process_image_text_to_text(
+        self, generated_outputs: Tensor | np.ndarray | Sequence, skip_special_tokens: bool = True, **kwargs
+    ) -> list[str]:
+        """[`post_process_generation`], under the name by which transformers' pipelines know it."""
+        return self.post_process_generation(generated_outputs, skip_special_tokens)
+
     @property
     def model_input_names(self) -> list[str]:
         """What text and complete audiovisual samples become; questions and masks come with questions and gaps."""
@@ -319,6 +398,30 @@ def _as_list(samples: Any) -> list:
     single = not isinstance(samples, (list, tuple)) or is_waveform(samples) or has_metadata(samples)
     samples = [samples] if single else samples
     return [sample[0] if isinstance(sample, (list, tuple)) and len(sample) == 1 else sample for sample in samples]
+
+
+def _media_of_chat(chat: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The "video" and "audio" of the newest message of a chat that has any."""
+    for message in reversed(chat):
+        content = message.get("content") or []
+        media = {}
+        for part in content if not isinstance(content, str) else ():
+            sources = [part[key] for key in (part["type"], "url", "path", "base64") if part.get(key) is not None]
+            if part["type"] == "text" or not sources:
+                continue
+            name = {"image": "video", "video": "video", "audio": "audio"}.get(part["type"])
+            if name is None:
+                raise ValueError(
+                    f'A chat has parts of the types "text", "video", "image" and "audio", got {part["type"]!r}.'
+                )
+            if name in media:
+                raise ValueError(
+                    f"A question is about one {name}, but there are several in one message: ask in several chats."
+                )
+            media[name] = sources[0]
+        if media:
+            return media
+    raise ValueError('There is nothing to describe: a chat needs a part such as {"type": "video", "url": "clip.mp4"}.')
 
 
 def _as_files(videos: Any) -> list | None:

@@ -4,7 +4,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
 
 TASK_PROMPTS = {
@@ -31,6 +31,13 @@ def load_tokenizer(name: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase
         tokenizer, cause = AutoTokenizer.from_pretrained(name, **kwargs), None
     except ValueError as error:
         tokenizer, cause = None, error
+    return require_words(tokenizer, name, cause)
+
+
+def require_words(
+    tokenizer: PreTrainedTokenizerBase | None, name: str | os.PathLike, cause: Exception | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of `name` again; an `OSError` where there is none, or one without any words."""
     if tokenizer is None or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise OSError(
             f"{name} has no tokenizer: add the `tokenizer.json` and `tokenizer_config.json`, or the `vocab.txt`, that the "
@@ -38,6 +45,15 @@ def load_tokenizer(name: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase
             "writes them)."
         ) from cause
     return tokenizer
+
+
+class ValorTokenizer(BertTokenizer):
+    """What AutoTokenizer loads of a folder that does not name its tokenizer: BERT's, which must have words."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs) -> BertTokenizer:
+        tokenizer = BertTokenizer.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return require_words(tokenizer, pretrained_model_name_or_path)
 
 
 def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -98,8 +114,10 @@ def translate_prompts(
 __all__ = [
     "BERT_BASE_UNCASED_PROMPTS",
     "TASK_PROMPTS",
+    "ValorTokenizer",
     "encode_prompts",
     "load_tokenizer",
+    "require_words",
     "special_token_ids",
     "translate_prompts",
 ]

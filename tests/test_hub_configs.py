@@ -13,6 +13,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoProcessor,
+    AutoTokenizer,
     AutoVideoProcessor,
     GenerationConfig,
 )
@@ -76,11 +77,14 @@ def model(size):
 
 def test_hub_configs_are_what_the_converter_writes(size, tmp_path):
     write_hub_configs(tmp_path)
-    written = {file.name: json.loads(file.read_text()) for file in (tmp_path / size).iterdir()}
-    shipped = {file.name: json.loads(file.read_text()) for file in (HUB_CONFIGS / size).iterdir()}
+    written = {file.name: json.loads(file.read_text()) for file in (tmp_path / size).glob("*.json")}
+    shipped = {file.name: json.loads(file.read_text()) for file in (HUB_CONFIGS / size).glob("*.json")}
     for content in (*written.values(), *shipped.values()):
         content.pop("transformers_version", None)
     assert written == shipped
+    template = (tmp_path / size / "chat_template.jinja").read_text()
+    for folder in (size, "valor-tiny"):
+        assert (HUB_CONFIGS / folder / "chat_template.jinja").read_text() == template
 
 
 def test_model_has_exactly_the_released_tensors(size, model):
@@ -127,7 +131,7 @@ def test_files_load_through_auto_classes(size):
     assert GenerationConfig.from_pretrained(folder).max_new_tokens == 30
 
 
-@pytest.mark.parametrize("auto", [AutoProcessor, ValorProcessor])
+@pytest.mark.parametrize("auto", [AutoProcessor, ValorProcessor, AutoTokenizer])
 def test_a_processor_without_its_tokenizer_is_refused(size, auto):
     with pytest.raises(OSError, match=rf"{size} has no tokenizer: add the `tokenizer.json`.*`vocab.txt`"):
         auto.from_pretrained(HUB_CONFIGS / size)
