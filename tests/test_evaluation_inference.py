@@ -24,7 +24,7 @@ from modeling_valor import (
     ValorModel,
     ValorProcessor,
 )
-from modeling_valor.data.samples import Sample
+from modeling_valor.data.samples import Question, Sample
 from modeling_valor.evaluation import (
     caption_metrics,
     evaluate_captioning,
@@ -141,6 +141,20 @@ def test_answers_are_those_of_generate_one_by_one(model, processor, samples):
         assert (entry["prediction"], entry["question"], entry["type"]) == (expected[0], question.text, question.type)
     types = {f"accuracy/{question.type}" for _, question in asked}
     assert set(result.metrics) == {"accuracy", *types}
+
+
+def test_questions_are_cleaned_where_that_is_wanted(model, processor, samples, monkeypatch):
+    asked, call = [], ValorProcessor.__call__
+
+    def recording(self, *args, **kwargs):
+        asked.extend(kwargs.get("question") or ())
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(ValorProcessor, "__call__", recording)
+    sample = dataclasses.replace(samples[0], questions=(Question("What's Red?", ("bell",)),))
+    for clean in (True, False):
+        evaluate_question_answering(model, processor, [sample], clean_text=clean, max_new_tokens=1, **OPTIONS)
+    assert asked == ["whats red", "What's Red?"]
 
 
 def test_right_answers_count(model, processor, samples):
