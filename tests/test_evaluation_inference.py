@@ -34,8 +34,8 @@ from modeling_valor.evaluation import (
 )
 from modeling_valor.evaluation.loader import MediaOptions
 from modeling_valor.evaluation.models import with_head
+from modeling_valor.evaluation.resumable import TensorCache, TextCache, map_resumable
 from modeling_valor.evaluation.retrieve import embed, score
-from modeling_valor.evaluation.work import TensorCache, TextCache, work_through
 from modeling_valor.text_cleaning import clean_caption, clean_question
 from modeling_valor.world import write_world
 
@@ -381,10 +381,10 @@ def test_interrupted_work_goes_on_in_the_same_batches(tmp_path):
             yield result
 
     with pytest.raises(KeyboardInterrupt):
-        work_through(keys, 2, killed, TensorCache(tmp_path))
+        map_resumable(keys, 2, killed, TensorCache(tmp_path))
     (tmp_path / "torn.1.partial").write_bytes(b"half")
     log = []
-    results = work_through(keys, 2, lambda batches: squares(batches, log), TensorCache(tmp_path))
+    results = map_resumable(keys, 2, lambda batches: squares(batches, log), TensorCache(tmp_path))
     assert log == [[4, 5], [6]]
     assert [result["square"].item() for result in results] == [index**2 for index in range(7)]
 
@@ -413,7 +413,9 @@ def test_damaged_tensors_are_computed_anew_and_named(damage, tmp_path, caplog):
     assert len(cache.load(set("abc"))) == 2
     (record,) = caplog.records
     assert path.name in record.message and "anew" in record.message
-    results = work_through(list("abc"), 1, lambda batches: ({batch[0]: tensors("x")["x"]} for batch in batches), cache)
+    results = map_resumable(
+        list("abc"), 1, lambda batches: ({batch[0]: tensors("x")["x"]} for batch in batches), cache
+    )
     assert all(torch.equal(result["square"], torch.ones(2)) for result in results)
     caplog.clear()
     assert len(cache.load(set("abc"))) == 3 and not caplog.records
@@ -489,7 +491,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
             log.append(batch)
             yield {item: {"text": str(item)} for item in batch}
 
-    results = work_through(list("abcd"), 1, compute, TextCache(tmp_path))
+    results = map_resumable(list("abcd"), 1, compute, TextCache(tmp_path))
     assert [result["text"] for result in results] == list("0123") and len(log) == 4
     (record,) = caplog.records
     assert f"{tmp_path} cannot be written (No space left on device)" in record.message

@@ -69,10 +69,10 @@ def main(argv: Sequence[str]) -> int:
     from ..data.failures import FailureLog
     from ..evaluation import outputs
     from ..evaluation.report import check_report_path, write_html
+    from ..evaluation.resumable import broadcast_from_main
     from ..evaluation.runner import check_model, run
     from ..evaluation.settings import TASKS as TASK_NAMES
     from ..evaluation.settings import recipe_for
-    from ..evaluation.work import from_main
 
     if args.device is not None:
         check_device(args.device)
@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
 
     state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
     try:
-        from_main(check)
+        broadcast_from_main(check)
         report = run(
             recipe,
             args.model,

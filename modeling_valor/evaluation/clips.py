@@ -10,7 +10,7 @@ from typing import Any
 from ..data.fingerprints import IncomparableError, fingerprint
 from ..data.samples import Sample, each_sample, sample_at
 from ..media_sources import media_source
-from .work import key_of
+from .resumable import stable_hash
 
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def clip_keys(samples: Sequence[Sample]) -> list[str]:
 
     Files are known by place, size and time of change, as in `data.loading.load_media`; folders of frames by their files.
     """
-    return [key_of(sample.id, _media_key(sample, with_state=True)) for sample in samples]
+    return [stable_hash(sample.id, _media_key(sample, with_state=True)) for sample in samples]
 
 
 def _merged(rows: Sequence[Sample]) -> Sample:
@@ -108,8 +108,8 @@ def _short_name(source: Any) -> str:
 def _media_key(sample: Sample, with_state: bool = False) -> str | None:
     """The same for samples of the same media, None for media that cannot be compared; without media it is the id's."""
     if sample.video is None and sample.audio is None:
-        return key_of(sample.id)
+        return stable_hash(sample.id)
     try:
-        return key_of(fingerprint(sample.video, with_state), fingerprint(sample.audio, with_state))
+        return stable_hash(fingerprint(sample.video, with_state), fingerprint(sample.audio, with_state))
     except IncomparableError:
         return None

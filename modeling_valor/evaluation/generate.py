@@ -23,7 +23,7 @@ from .metrics.answers import answer_accuracy
 from .metrics.captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
 from .models import evaluating, on_device, with_head
 from .results import Evaluation, failures_of, rows_of
-from .work import Result, ResultCache, failed, from_main, key_of, work_through
+from .resumable import Result, ResultCache, broadcast_from_main, failed_result, map_resumable, stable_hash
 
 
 def caption(
@@ -40,7 +40,7 @@ def caption(
     head = with_head(model, ValorForCaptioning)
 
     def write(batch: MediaBatch) -> dict[int, Result]:
-        results = {index: failed(failure) for index, failure in batch.failures.items()}
+        results = {index: failed_result(failure) for index, failure in batch.failures.items()}
         if batch.indices:
             ids = head.generate(**on_device(batch.inputs, head.valor), **generate_kwargs)
             texts = processor.post_process_generation(ids)
@@ -48,8 +48,8 @@ def caption(
         return results
 
     with evaluating(head):
-        return work_through(
-            from_main(lambda: clip_keys(samples)),
+        return map_resumable(
+            broadcast_from_main(lambda: clip_keys(samples)),
             batch_size,
             lambda batches: map(write, media_batches(samples, processor, batches, media or MediaOptions())),
             cache,
@@ -77,7 +77,9 @@ def answer(
     head = with_head(model, ValorForQuestionAnswering)
 
     def write(batch: MediaBatch) -> dict[int, Result]:
-        results: dict[int, dict[str, Any]] = {index: failed(failure) for index, failure in batch.failures.items()}
+        results: dict[int, dict[str, Any]] = {
+            index: failed_result(failure) for index, failure in batch.failures.items()
+        }
         results.update((index, {"answers": []}) for index in batch.indices)
         asked = [
             (row, clean_question(question.text) if clean_text else question.text)
@@ -96,8 +98,8 @@ def answer(
         return results
 
     with evaluating(head):
-        return work_through(
-            from_main(lambda: _keys_of_questions(samples)),
+        return map_resumable(
+            broadcast_from_main(lambda: _keys_of_questions(samples)),
             batch_size,
             lambda batches: map(write, media_batches(samples, processor, batches, media or MediaOptions())),
             cache,
@@ -108,7 +110,7 @@ def answer(
 
 def _keys_of_questions(samples: Sequence[Sample]) -> list[str]:
     questions = ([question.text for question in sample.questions] for sample in samples)
-    return list(map(key_of, clip_keys(samples), questions))
+    return list(map(stable_hash, clip_keys(samples), questions))
 
 
 def _are_texts(value: Any, number: int) -> bool:
@@ -170,7 +172,7 @@ def evaluate_captioning(
         counts = {"clips": len(written), "references": sum(len(entry["references"]) for entry in compared)}
         return figures, counts | rows_of(samples), failures_of(results)
 
-    figures, counts, failures = from_main(measure)
+    figures, counts, failures = broadcast_from_main(measure)
     return Evaluation(figures, counts, failures, predictions)
 
 
@@ -239,7 +241,7 @@ def evaluate_question_answering(
         counts = {"clips": len(read), "questions": len(predictions)}
         return figures, counts | rows_of(samples), failures_of(results)
 
-    figures, counts, failures = from_main(measure)
+    figures, counts, failures = broadcast_from_main(measure)
     return Evaluation(figures, counts, failures, predictions)
 
 

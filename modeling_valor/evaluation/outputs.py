@@ -23,10 +23,10 @@ from ..data.files import appearing, writing_to
 from ..data.readers.benchmarks import BENCHMARKS
 from .paper import PAPER_FIGURES
 from .rankings import ranking_records
+from .resumable import stable_hash
 from .retrieve import reverse
 from .runner import Report
 from .settings import TASKS, scale
-from .work import key_of
 
 
 CARD_TASKS = {
@@ -324,7 +324,7 @@ def results_folder(report: Report, output: Path) -> Path:
     names += [] if recipe.limit is None else [f"first{recipe.limit}"]
     places = [_place(place) for place in (recipe.dataset, checkpoint.name, *report.source)]
     settings = dataclasses.asdict(dataclasses.replace(recipe, dataset=""))
-    digest = key_of(places, checkpoint.version, settings, str(checkpoint.model.dtype))[:8]
+    digest = stable_hash(places, checkpoint.version, settings, str(checkpoint.model.dtype))[:8]
     return output / "-".join(re.sub(r"[^\w.+-]+", "_", name) for name in [*names, digest])
 
 

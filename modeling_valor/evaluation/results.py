@@ -11,7 +11,7 @@ from torch import Tensor
 from ..configuration_valor import ALIGNMENT_GROUPS
 from ..data.failures import Failure
 from .clips import Clips
-from .work import Result
+from .resumable import Result
 
 
 @dataclass

@@ -24,7 +24,7 @@ from .loader import TEXT_LENGTH, MediaBatch, MediaOptions, media_batches
 from .metrics.retrieval import retrieval_metrics_in_blocks
 from .models import base_model, evaluating, on_device
 from .results import Embeddings, Evaluation, failures_of, rows_of
-from .work import Result, ResultCache, failed, from_main, key_of, work_through
+from .resumable import Result, ResultCache, broadcast_from_main, failed_result, map_resumable, stable_hash
 
 
 GROUP_OF = {"av": "t-av", "v": "t-v", "a": "t-a"}
@@ -77,8 +77,8 @@ def embed(
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
 
     with evaluating(valor):
-        clips = work_through(
-            from_main(lambda: clip_keys(samples)),
+        clips = map_resumable(
+            broadcast_from_main(lambda: clip_keys(samples)),
             batch_size,
             lambda batches: (
                 _embed_clips(valor, batch, dtype)
@@ -88,8 +88,8 @@ def embed(
             "clips" if progress else None,
             lambda _, clip: _is_embedded_clip(clip, valor),
         )
-        text_results = work_through(
-            [key_of(text) for text in distinct],
+        text_results = map_resumable(
+            [stable_hash(text) for text in distinct],
             batch_size * _TEXTS_PER_CLIP,
             lambda batches: (_embed_texts(valor, processor, distinct, batch, max_length, dtype) for batch in batches),
             caches.get("texts"),
@@ -103,13 +103,13 @@ def embed(
         embeddings.append(_stack(samples, clips, texts, clip_of_text, by_text, valor, max_length))
         return failures_of(clips)
 
-    failures = from_main(stack)
+    failures = broadcast_from_main(stack)
     return (embeddings[0] if embeddings else None), failures
 
 
 def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, Result]:
     """What each clip of a batch has: "video" (F, C) with "frame_mask" (F,), "audio" (A, C) with "audio_mask" (A,)."""
-    results: dict[int, dict[str, Any]] = {index: failed(failure) for index, failure in batch.failures.items()}
+    results: dict[int, dict[str, Any]] = {index: failed_result(failure) for index, failure in batch.failures.items()}
     results.update((index, {}) for index in batch.indices)
     inputs = on_device(batch.inputs, valor)
     for name, values, mask, encode in (
@@ -348,5 +348,5 @@ def evaluate_retrieval(
         similarity.update(matrices)
         return metrics, {"clips": len(embeddings.ids), "texts": len(embeddings.texts), **counts, **rows_of(samples)}
 
-    metrics, counts = from_main(measure)
+    metrics, counts = broadcast_from_main(measure)
     return Evaluation(metrics, counts, failures, similarity=similarity, embeddings=embeddings)

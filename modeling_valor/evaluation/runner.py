@@ -25,9 +25,9 @@ from ..world.render import ORIGIN
 from .clips import merge_rows
 from .generate import evaluate_captioning, evaluate_question_answering
 from .results import Evaluation
+from .resumable import TensorCache, TextCache, broadcast_from_main, stable_hash
 from .retrieve import evaluate_retrieval
 from .settings import Recipe, on_paper_scale
-from .work import TensorCache, TextCache, from_main, key_of
 
 
 logger = logging.get_logger(__name__)
@@ -153,7 +153,9 @@ def version_of(name: str, model: PreTrainedModel) -> str:
     if not folder.is_dir():
         return getattr(model.config, "_commit_hash", None) or name
     files = sorted(file for file in folder.iterdir() if file.suffix in _WEIGHTS_AND_SETTINGS)
-    return key_of(str(folder.resolve()), [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    return stable_hash(
+        str(folder.resolve()), [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    )
 
 
 def read_samples(recipe: Recipe, media: str | None = None, annotations: str | None = None) -> Sequence[Sample]:
@@ -231,7 +233,7 @@ def evaluate(
     }
 
     def folder(kind: str, *more: Any) -> Path:
-        return Path(cache, f"{kind}-{key_of(*made_from, *more)}")
+        return Path(cache, f"{kind}-{stable_hash(*made_from, *more)}")
 
     model, processor = checkpoint.model, checkpoint.processor
     if recipe.task == "retrieval":
@@ -311,5 +313,5 @@ def run(
     samples = read_samples(recipe, media, annotations)
     checkpoint = load_checkpoint(model, recipe.task, device, dtype)
     # Files may be seen with other times by other machines: all processes take the main one's word
-    checkpoint = dataclasses.replace(checkpoint, version=from_main(lambda: checkpoint.version))
+    checkpoint = dataclasses.replace(checkpoint, version=broadcast_from_main(lambda: checkpoint.version))
     return evaluate(recipe, checkpoint, samples, source=(media, annotations), **options)

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Work on many items that several processes share, and that goes on where it was killed.
+"""A map over many items that several processes share, and that goes on where it was killed.
 
 Items form batches before anything else happens, and whole batches are handed out. So a batch holds the same items however
 many processes there are and however often the work was interrupted, and results are the same to the last bit.
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..alignment import is_distributed
 from ..data.failures import Failure
 from ..data.files import appearing
 
@@ -28,20 +29,22 @@ from ..data.files import appearing
 logger = logging.getLogger(__name__)
 
 Result = Mapping[str, Any]
-"""What becomes of one item: tensors by name, or values that JSON can hold. Mapping "failure" to a reason: nothing."""
+"""Result of one item: tensors by name, or JSON-serialisable values; or {"failure": [`Failure`]}."""
 
 
-def process() -> tuple[int, int]:
-    """This process's rank and the number of processes; (0, 1) outside of distributed runs."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+def rank_and_world_size() -> tuple[int, int]:
+    """Rank of this process and number of processes; (0, 1) outside of distributed runs.
+
+    Of torch's process group, whoever started it. Not of accelerate's `PartialState`, which starts a group by itself, and
+    takes a run for a single process where the group was not started by its launcher (no LOCAL_RANK).
+    """
+    return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
-def from_main(compute: Callable[[], Any]) -> Any:
-    """What `compute` gives in the main process, in all processes; where it raises there, all of them raise."""
-    rank, processes = process()
-    if processes == 1:
+def broadcast_from_main(compute: Callable[[], Any]) -> Any:
+    """The result of `compute` in the main process, in all processes; where it raises there, all of them raise."""
+    rank, world_size = rank_and_world_size()
+    if world_size == 1:
         return compute()
     answer = [None, None]
     if rank == 0:
@@ -55,8 +58,8 @@ def from_main(compute: Callable[[], Any]) -> Any:
     return answer[0]
 
 
-def key_of(*parts: Any) -> str:
-    """A short name for what JSON can write: equal for equal parts, in every process and every year."""
+def stable_hash(*parts: Any) -> str:
+    """Stable hash (24 hex digits of SHA-256) of JSON-serialisable values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -71,7 +74,7 @@ class ResultCache(ABC):
 
     @abstractmethod
     def load(self, keys: Collection[str]) -> dict[str, Result]:
-        """Those results of `keys` that are there."""
+        """The results of those `keys` that the cache has."""
 
     @abstractmethod
     def add(self, results: Mapping[str, Result]) -> None:
@@ -106,7 +109,7 @@ class TensorCache(ResultCache):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{key}/{field}": value for key, result in results.items() for field, value in result.items()}
-        path = self.folder / f"{key_of(sorted(results))}.safetensors"
+        path = self.folder / f"{stable_hash(sorted(results))}.safetensors"
         with appearing(path) as partial:
             partial.write_bytes(safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}))
 
@@ -133,7 +136,7 @@ class TextCache(ResultCache):
 
     def add(self, results: Mapping[str, Result]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / f"{process()[0]:05d}-{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
+        with open(self.folder / f"{rank_and_world_size()[0]:05d}-{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
             # A line break first: the last line may have been cut off
             file.writelines("\n" + json.dumps({"key": key, "result": value}) for key, value in results.items())
             file.write("\n")
@@ -156,7 +159,7 @@ def _warn_of_damage(folder: Path, damaged: Sequence[str]) -> None:
         logger.warning(f"The cache {folder} is damaged in {damaged[0]}{more}; what was there is computed anew.")
 
 
-def work_through(
+def map_resumable(
     keys: Sequence[str],
     batch_size: int,
     compute: Callable[[list[list[int]]], Iterator[Mapping[int, Result]]],
@@ -180,23 +183,23 @@ def work_through(
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    rank, processes = process()
-    known = _load_valid(cache, keys, is_valid) if cache is not None and rank == 0 else {}
-    done = from_main(lambda: set(known))
+    rank, world_size = rank_and_world_size()
+    cached = _load_valid(cache, keys, is_valid) if cache is not None and rank == 0 else {}
+    done = broadcast_from_main(lambda: set(cached))
     batches = [range(start, min(start + batch_size, len(keys))) for start in range(0, len(keys), batch_size)]
     pending = [left for batch in batches if (left := [item for item in batch if keys[item] not in done])]
-    mine = pending[rank::processes]
+    mine = pending[rank::world_size]
 
-    results = {keys[item]: known[keys[item]] for item in range(len(keys)) if keys[item] in known}
+    results = {key: cached[key] for key in keys if key in cached}
     with tqdm(total=sum(map(len, pending)), desc=description, disable=description is None or rank > 0) as bar:
         for number, batch in enumerate(compute(mine)):
             by_key = {keys[item]: result for item, result in batch.items()}
             results.update(by_key)
             if cache is not None:
                 cache = _keep(cache, {key: result for key, result in by_key.items() if "failure" not in result})
-            bar.update(sum(map(len, pending[number * processes : (number + 1) * processes])))
-    if processes > 1:
-        gathered = [None] * processes if rank == 0 else None
+            bar.update(sum(map(len, pending[number * world_size : (number + 1) * world_size])))
+    if world_size > 1:
+        gathered = [None] * world_size if rank == 0 else None
         dist.gather_object(results, gathered, dst=0)
         if rank > 0:
             return None
@@ -233,6 +236,6 @@ def _keep(cache: ResultCache, results: Mapping[str, Result]) -> ResultCache | No
     return cache
 
 
-def failed(failure: Failure) -> Result:
+def failed_result(failure: Failure) -> Result:
     """The result of an item that could not be read."""
     return {"failure": failure}
