@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from helpers.training_world import small_processor, small_samples
 from modeling_valor.data import files as files_module
-from modeling_valor.data.files import WriteError, appearing, writing_to
+from modeling_valor.data.files import WriteError, atomic_write, writing_to
 from modeling_valor.data.loading import LoadingOptions, cache_folder, load_media
 from modeling_valor.data.samples import Sample
 
@@ -162,7 +162,7 @@ def test_arrays_of_one_id_are_told_apart(load):
 
 def test_what_an_error_leaves_half_written_is_removed(tmp_path):
     for write in (lambda path: path.write_text("half"), lambda path: (path.mkdir(), (path / "a").write_text("half"))):
-        with pytest.raises(ZeroDivisionError), appearing(tmp_path / "target") as partial:
+        with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "target") as partial:
             write(partial)
             raise ZeroDivisionError
         assert not list(tmp_path.iterdir())

@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from modeling_valor import ValorConfig, ValorProcessor
-from modeling_valor.data.files import appearing
+from modeling_valor.data.files import atomic_write
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
 from modeling_valor.evaluation import caption_metrics, evaluate_captioning
@@ -153,7 +153,7 @@ def prepare_model(place: Place, scale: Scale, vocabulary: str) -> Path:
             processor.video_processor.size = {"height": scale.image_size, "width": scale.image_size}
             config = _merged(ValorConfig.from_pretrained(base).to_dict(), scale.model)
             config["text_config"]["vocab_size"] = len(processor.tokenizer)
-            with appearing(folder) as partial:
+            with atomic_write(folder) as partial:
                 processor.save_pretrained(partial)
                 ValorConfig.from_dict(config).save_pretrained(partial)
     return folder
@@ -454,7 +454,7 @@ def run_variant(
 def write_json(path: Path, content: Any) -> None:
     """Writes a file that appears under its name when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from modeling_valor import ValorProcessor
-from modeling_valor.data.files import appearing
+from modeling_valor.data.files import atomic_write
 from modeling_valor.data.readers import load_samples
 from modeling_valor.evaluation.loader import MediaOptions
 from modeling_valor.evaluation.retrieve import embed, score
@@ -62,7 +62,7 @@ def prepare_real_data(data: Path, folder: Path) -> None:
         if missing:
             _extract(data / f"{name}.tar", missing, folder)
     for name, file in SETS.items():
-        with appearing(folder / f"{name}.jsonl") as partial, partial.open("w", encoding="utf-8") as lines:
+        with atomic_write(folder / f"{name}.jsonl") as partial, partial.open("w", encoding="utf-8") as lines:
             for row in read_manifest(data, file):
                 lines.write(json.dumps(row_of(name, row)) + "\n")
 
@@ -95,7 +95,7 @@ def _extract(archive: Path, names: set[str], folder: Path) -> None:
             if member.name in left and member.isfile():
                 target = folder / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with appearing(target) as partial:
+                with atomic_write(target) as partial:
                     partial.write_bytes(tar.extractfile(member).read())
                 left.discard(member.name)
     if left:

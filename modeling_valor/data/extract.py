@@ -38,7 +38,7 @@ from ..media import (
     segment_indices,
 )
 from .failures import MAX_FAILURES, Failure, FailureLog, attempt, describe
-from .files import WriteError, appearing, end_with_parent, make_folder, remove, sole_writer, writing_to
+from .files import WriteError, atomic_write, end_with_parent, make_folder, remove, sole_writer, writing_to
 from .fingerprints import IncomparableError, fingerprint
 from .readers import METADATA_FILES
 from .samples import Sample, SampleStream, each_sample
@@ -173,13 +173,13 @@ def _extract_missing(
                     result.damaged[outcome.id] = outcome.damage
                 log.update(1, [Failure(outcome.id, outcome.failure)] if outcome.failure else ())
                 bar.set_postfix(failed=len(log.failures), refresh=False)
-    with appearing(directory / FAILURES) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_write(directory / FAILURES) as partial, partial.open("w", encoding="utf-8") as file:
         for identity, why in log.failures.items():
             file.write(json.dumps({"id": identity, "failure": why}, ensure_ascii=False) + "\n")
     log.total = len(names)
     log.check()
     result.clips = log.total - len(log.failures)
-    with appearing(directory / METADATA_FILES[0]) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_write(directory / METADATA_FILES[0]) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(_metadata(draft, directory))
     for leftover in itertools.chain(directory.glob(".*.partial"), clips.glob(".*.partial")):  # of killed runs, too
         remove(leftover)
@@ -207,7 +207,7 @@ def _claim(directory: Path, origin: dict[str, Any]) -> None:
     elif any((directory / name).exists() for name in (*METADATA_FILES, CLIPS)):
         raise ValueError(f"{directory} holds a dataset that was not extracted: choose an empty folder.")
     else:
-        with appearing(note) as partial:
+        with atomic_write(note) as partial:
             partial.write_text(json.dumps(origin), encoding="utf-8")
 
 
@@ -370,7 +370,7 @@ def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            with writing_to(folder.parent), appearing(folder) as partial:
+            with writing_to(folder.parent), atomic_write(folder) as partial:
                 remove(partial)
                 partial.mkdir()
                 _write_clip(job, partial, options)

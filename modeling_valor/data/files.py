@@ -92,17 +92,17 @@ def sole_writer(directory: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A hidden name of this process beside `path` to write to, which becomes `path` when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which replaces `path` when the block ends without an error.
 
-    For a file or a folder. What an error leaves is removed; leftovers of runs that were killed are named `.*.partial`.
+    For a file or a folder. After an error it is removed; what killed runs leave is named `.*.partial`.
     """
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield hidden
-        os.replace(hidden, path)
+        yield partial_path
+        os.replace(partial_path, path)
     except BaseException:
-        remove(hidden)
+        remove(partial_path)
         raise
 
 
@@ -116,8 +116,8 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def mapping(workers: int, chunksize: int) -> Iterator[Callable]:
-    """A `map` over so many processes, which end with this one; for one it is Python's own, in this process."""
+def process_map(workers: int, chunksize: int) -> Iterator[Callable]:
+    """A `map` over `workers` processes, which end with this one; with one worker it is Python's own `map`."""
     if workers == 1:
         yield map
         return

@@ -23,7 +23,7 @@ from ..media_container import reason
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_answer, clean_caption, clean_question
 from .failures import Failure, attempt, describe
-from .files import appearing, warn_once
+from .files import atomic_write, warn_once
 from .fingerprints import IncomparableError, file_state, fingerprint, is_unchanged
 from .samples import Sample, UnreadableFile
 
@@ -177,7 +177,7 @@ def _write_cached(path: Path, state: list[Any], media: dict[str, torch.Tensor]) 
     metadata = {"state": json.dumps(state), "checksums": json.dumps(checksums)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(safetensors.torch.save(media, metadata))
     except OSError as error:
         folder = path.parents[1]

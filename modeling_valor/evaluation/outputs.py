@@ -19,7 +19,7 @@ from torch import Tensor
 from yaml import YAMLError
 
 from ..data.failures import Failure
-from ..data.files import appearing, writing_to
+from ..data.files import atomic_write, writing_to
 from ..data.readers.benchmarks import BENCHMARKS
 from .paper import PAPER_FIGURES
 from .rankings import ranking_records
@@ -284,7 +284,7 @@ def update_model_card(path: Path, report: Report) -> None:
     replaced = {kind(entry) for entry in new}
     entries = [entry for entry in known if kind(entry) not in replaced] + new
     metadata["model-index"] = eval_results_to_model_index(name, entries)
-    with writing_to(path.parent), appearing(path) as partial:
+    with writing_to(path.parent), atomic_write(path) as partial:
         if path.exists():
             shutil.copy(path, partial)
         metadata_save(partial, metadata)
@@ -376,7 +376,7 @@ def write_text(path: Path, content: str) -> None:
     Raises:
         WriteError: the disk is full or read-only.
     """
-    with writing_to(path.parent), appearing(path) as partial:
+    with writing_to(path.parent), atomic_write(path) as partial:
         partial.write_bytes(content.encode("utf-8", "backslashreplace"))
 
 

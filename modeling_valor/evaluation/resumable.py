@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..alignment import is_distributed
 from ..data.failures import Failure
-from ..data.files import appearing
+from ..data.files import atomic_write
 
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class TensorCache(ResultCache):
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{key}/{field}": value for key, result in results.items() for field, value in result.items()}
         path = self.folder / f"{stable_hash(sorted(results))}.safetensors"
-        with appearing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..data.files import appearing, mapping
+from ..data.files import atomic_write, process_map
 from .drawing import draw_still
 from .language import describe_still, questions_on_still
 from .render import METADATA
@@ -69,8 +69,8 @@ def write_portraits(
         raise ValueError(f"{directory} is not empty: choose another folder.")
     write = partial(_write_portrait, directory=directory, seed=seed)
     with (
-        mapping(workers, chunksize=64) as mapped,
-        appearing(directory / METADATA) as path,
+        process_map(workers, chunksize=64) as mapped,
+        atomic_write(directory / METADATA) as path,
         path.open("w", encoding="utf-8") as file,
     ):
         rows = mapped(write, range(count))

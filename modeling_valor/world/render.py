@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 from tqdm.auto import tqdm
 
-from ..data.files import appearing, mapping, sole_writer
+from ..data.files import atomic_write, process_map, sole_writer
 from .drawing import FRAME_RATE, FRAME_SIZE, render_frames
 from .language import LESSONS, describe, questions
 from .scenes import Scene, sample_scene
@@ -29,7 +29,7 @@ def write_clip(scene: Scene, path: str | os.PathLike) -> None:
     complete, never before. Takes about 0.1 s.
     """
     samples, sampling_rate = render_audio(scene)
-    with appearing(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with atomic_write(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"preset": "veryfast", "crf": "20"})
         video.width = video.height = FRAME_SIZE
         video.pix_fmt = "yuv420p"
@@ -107,10 +107,10 @@ def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: 
     names = [f"clip-{index:05d}.mp4" for index in range(len(scenes))]
     missing = [index for index, name in enumerate(names) if not (directory / name).exists()]
     jobs = [scenes[index] for index in missing], [directory / names[index] for index in missing]
-    with mapping(workers, chunksize=8) as mapped:
+    with process_map(workers, chunksize=8) as mapped:
         for _ in tqdm(mapped(write_clip, *jobs), total=len(missing), unit="clip", disable=None if progress else True):
             pass
-    with appearing(directory / METADATA) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_write(directory / METADATA) as partial, partial.open("w", encoding="utf-8") as file:
         for name, scene in zip(names, scenes, strict=True):
             row = {"file_name": name, "captions": describe(scene), "qa": questions(scene, origin.get("about"))}
             file.write(json.dumps(row) + "\n")
@@ -129,5 +129,5 @@ def _claim(directory: Path, origin: dict) -> None:
     elif any(directory.glob("*.mp4")):
         raise ValueError(f"{directory} holds clips that are not of this world: choose an empty directory.")
     else:
-        with appearing(note) as partial:
+        with atomic_write(note) as partial:
             partial.write_text(json.dumps(origin), encoding="utf-8")
