@@ -94,8 +94,8 @@ def grouped_similarity(
 
     Source: section 4.2, eq. 3; Table 8 for the groups, Table 10 for fusion and weights.
     """
-    given = {"text": text, "video": video, "audio": audio}
-    given = {modality: tokens for modality, tokens in given.items() if tokens is not None}
+    modalities = {"text": text, "video": video, "audio": audio}
+    given = {modality: tokens for modality, tokens in modalities.items() if tokens is not None}
     if fusion not in ("feature", "score"):
         raise ValueError(f'fusion="{fusion}" was given; pass "feature" or "score".')
 
@@ -217,9 +217,8 @@ def mean_of_groups(losses: Sequence[Tensor], present: Sequence[Tensor]) -> Tenso
 
     Source: section 4.2, eq. 4 and 6.
     """
-    present = torch.stack(tuple(present))
-    losses = torch.stack(tuple(losses))
-    return (losses * present).sum() / present.sum().clamp(min=1)
+    is_present = torch.stack(tuple(present))
+    return (torch.stack(tuple(losses)) * is_present).sum() / is_present.sum().clamp(min=1)
 
 
 def gather_samples(
@@ -252,7 +251,7 @@ def gather_samples(
         if part is not None and mask is None:
             mask = part.new_ones(len(part), part.shape[1] if part.ndim == 3 else 1)
         all_embeds.append(None if part is None else gather_with_gradient(part))
-        all_masks.append(None if part is None else gather_with_gradient(mask.bool()))
+        all_masks.append(None if part is None or mask is None else gather_with_gradient(mask.bool()))
     return tuple(all_embeds), tuple(all_masks)
 
 
@@ -336,5 +335,5 @@ def _sum_of_present(scores: Sequence[Tensor]) -> Tensor:
     if len(scores) == 1:
         return scores[0]
     missing = [score == -torch.inf for score in scores]
-    total = sum(score.masked_fill(absent, 0) for score, absent in zip(scores, missing, strict=True))
+    total = reduce(torch.add, (score.masked_fill(absent, 0) for score, absent in zip(scores, missing, strict=True)))
     return total.masked_fill(reduce(torch.logical_and, missing), -torch.inf)

@@ -26,7 +26,7 @@ Several comparisons share the similarities of the sets that they have in common.
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ def score_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def compare(
-    rows: Mapping[Hashable, "TokenSet"], columns: Mapping[Hashable, "TokenSet"], comparisons: Sequence[Comparison]
+    rows: Mapping[Any, "TokenSet"], columns: Mapping[Any, "TokenSet"], comparisons: Sequence[Comparison]
 ) -> list[Tensor]:
     """The score matrix (row samples, column samples) of each comparison, -inf where a sample has no valid token.
 
@@ -87,7 +87,7 @@ def compare(
 
     row_embeds, row_side = _join(rows)
     column_embeds, column_side = _join(columns)
-    weights = []
+    weights: list[Tensor] = []
     for item in comparisons:
         weights += _token_weights([rows[name] for name in item.rows], item.uniform)
         weights += _token_weights([columns[name] for name in item.columns], item.uniform)
@@ -97,8 +97,9 @@ def compare(
     for item, score in zip(comparisons, matrices, strict=True):
         for names, sets, dim in ((item.rows, rows, 1), (item.columns, columns, 0)):
             masks = [sets[name].mask for name in names]
-            if all(mask is not None for mask in masks):
-                absent = ~torch.cat(masks, dim=1).any(dim=1)
+            valid = [mask for mask in masks if mask is not None]
+            if len(valid) == len(masks):
+                absent = ~torch.cat(valid, dim=1).any(dim=1)
                 score = score.masked_fill(absent.unsqueeze(dim), -torch.inf)
         scores.append(score)
     return scores
@@ -137,8 +138,8 @@ def _join(sets: Mapping[Hashable, "TokenSet"]) -> tuple[Tensor, _Side]:
         )
         absent = padding[-1].all(dim=1, keepdim=True).expand_as(padding[-1])
         excluded.append(absent if tokens.zero_padding else padding[-1])
-    embeds = [tokens.embeds for tokens in sets.values()]
-    embeds = embeds[0] if len(embeds) == 1 else torch.cat(embeds, dim=1)
+    parts = [tokens.embeds for tokens in sets.values()]
+    embeds = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     if all(tokens.mask is None for tokens in sets.values()):
         return embeds, _Side(slices, None, None)
     return embeds, _Side(slices, torch.cat(padding, dim=1), torch.cat(excluded, dim=1))
@@ -208,7 +209,7 @@ def _row_blocks(embeds: Tensor, side: _Side, tokens: int) -> Iterator[tuple[_Sam
     captions of 12 to 42 tokens that saves a third of the products. An accelerator would have to wait for the lengths.
     """
     count = embeds.shape[1]
-    if side.padding is None or embeds.device.type != "cpu":
+    if side.padding is None or side.excluded is None or embeds.device.type != "cpu":
         yield from ((rows, count) for rows in _slices(embeds, tokens))
         return
     lengths = (torch.arange(1, count + 1) * ~side.padding).amax(dim=1)
@@ -234,7 +235,7 @@ def _load(
 ) -> tuple[Tensor, Tensor | None]:
     """The first tokens of some samples, (n, N, C), zero at padding; and what keeps them from the maxima if added, (n, N)."""
     tokens = embeds[samples, :length].to(dtype)
-    if side.padding is None:
+    if side.padding is None or side.excluded is None:
         return tokens, None
     padding, excluded = side.padding[samples, :length], side.excluded[samples, :length]
     return tokens.masked_fill(padding[:, :, None], 0), excluded.to(dtype) * _EXCLUDED
@@ -282,8 +283,8 @@ def _block_grads(plan: _Plan, block: _Block, score_grads: Sequence[Tensor]) -> t
     column_best = [part.amax(dim=1).requires_grad_() for part in pairs.values()]
     weights = [weight.detach().requires_grad_() for weight in block.weights]
     with torch.enable_grad():
-        by_pair = (dict(zip(pairs, best, strict=True)) for best in (row_best, column_best))
-        scores = _weigh(plan.comparisons, *by_pair, weights)
+        best_of_rows, best_of_columns = (dict(zip(pairs, best, strict=True)) for best in (row_best, column_best))
+        scores = _weigh(plan.comparisons, best_of_rows, best_of_columns, weights)
         grads = torch.autograd.grad(scores, [*row_best, *column_best, *weights], score_grads)
     count = len(pairs)
     row_grads, column_grads, weight_grads = grads[:count], grads[count : 2 * count], grads[2 * count :]
@@ -307,17 +308,17 @@ def _weigh(
     weights: Sequence[Tensor],
 ) -> list[Tensor]:
     """Eq. 3 for each comparison, (n, q), from the best match of each row token (n, N, q) and column token (n, M, q)."""
-    weights = iter(weights)
+    remaining = iter(weights)
     scores = []
     for item in comparisons:
-        score = 0
+        parts = []
         for row in item.rows:
-            best, weight = reduce(torch.maximum, (row_best[row, column] for column in item.columns)), next(weights)
-            score = score + torch.einsum("ni,niq->nq", weight, best.to(weight.dtype))
+            best, weight = reduce(torch.maximum, (row_best[row, column] for column in item.columns)), next(remaining)
+            parts.append(torch.einsum("ni,niq->nq", weight, best.to(weight.dtype)))
         for column in item.columns:
-            best, weight = reduce(torch.maximum, (column_best[row, column] for row in item.rows)), next(weights)
-            score = score + torch.einsum("qj,njq->nq", weight, best.to(weight.dtype))
-        scores.append(score / 2)
+            best, weight = reduce(torch.maximum, (column_best[row, column] for row in item.rows)), next(remaining)
+            parts.append(torch.einsum("qj,njq->nq", weight, best.to(weight.dtype)))
+        scores.append(reduce(torch.add, parts) / 2)
     return scores
 
 

@@ -9,13 +9,13 @@ IGNORE_INDEX = -100
 
 
 def mask_tokens(
-    input_ids: torch.LongTensor,
+    input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None,
     mask_token_id: int,
     vocab_size: int,
     mask_probability: float = 0.6,
     generator: torch.Generator | None = None,
-) -> tuple[torch.LongTensor, torch.LongTensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Masks words for causal masked language modelling (section 4.2), as the 2023 code does.
 
     Every token but the first ([CLS]) and the padding is chosen with `mask_probability`, [SEP] included; a text in which
@@ -49,7 +49,7 @@ def mask_tokens(
     return torch.where(chosen & (replacement >= 0.8) & (replacement < 0.9), random_words, masked), labels
 
 
-def next_word_labels(input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None) -> torch.LongTensor:
+def next_word_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
     """Labels of the "causal" objective: at each position the next token, -100 at the end and for padding."""
     labels = torch.full_like(input_ids, IGNORE_INDEX)
     labels[:, :-1] = input_ids[:, 1:]
@@ -58,9 +58,7 @@ def next_word_labels(input_ids: torch.LongTensor, attention_mask: torch.Tensor |
     return labels
 
 
-def step_queries(
-    sequences: torch.LongTensor, mask_token_id: int
-) -> tuple[torch.LongTensor, torch.LongTensor, torch.BoolTensor]:
+def step_queries(sequences: torch.Tensor, mask_token_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Input of one decoder pass that predicts every word of finished texts as decoding would have predicted it.
 
     Decoding reads [CLS] y_1 .. y_(t-1) [MASK] to predict y_t (section 4.3). Here the text is followed by one [MASK] for each
@@ -86,7 +84,7 @@ def step_queries(
     )
 
 
-def answer_token_weights(labels: torch.LongTensor, answer_weights: torch.Tensor | None = None) -> torch.Tensor:
+def answer_token_weights(labels: torch.Tensor, answer_weights: torch.Tensor | None = None) -> torch.Tensor:
     """Weights with which [`captioning_loss`] is the mean over an answer's tokens, then over answers (section 4.3).
 
     Args:
@@ -102,7 +100,7 @@ def answer_token_weights(labels: torch.LongTensor, answer_weights: torch.Tensor 
     return weights if answer_weights is None else weights * answer_weights.float()[:, None]
 
 
-def total_weight(labels: torch.LongTensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+def total_weight(labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """What [`captioning_loss`] divides by: the number of targets, or the sum of their weights; float32."""
     targets = (labels != IGNORE_INDEX).float()
     return (targets if weights is None else targets * weights).sum()
@@ -110,7 +108,7 @@ def total_weight(labels: torch.LongTensor, weights: torch.Tensor | None = None) 
 
 def captioning_loss(
     logits: torch.Tensor,
-    labels: torch.LongTensor,
+    labels: torch.Tensor,
     weights: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
     total: torch.Tensor | None = None,

@@ -81,7 +81,7 @@ def check_values(config: PreTrainedConfig, part: str = "") -> None:
         )
 
 
-def estimate_parameters(config: PreTrainedConfig, layers: int) -> float:
+def estimate_parameters(config: PreTrainedConfig, layers: float) -> float:
     """Roughly the parameters of one stack: embeddings, attention, feed-forward, position biases of windows, projections."""
 
     def largest(name: str, default: float = 0) -> float:

@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
@@ -255,7 +255,7 @@ class ValorConfig(PreTrainedConfig):
     """
 
     model_type = "valor"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig,
             model_type="clip_vision_model",
@@ -273,10 +273,18 @@ class ValorConfig(PreTrainedConfig):
         "text_encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True),
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    audio_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    text_encoder_config: dict | PreTrainedConfig | None = None
+    if TYPE_CHECKING:  # what they are once they are given, as fields (dict), or left out (None)
+        vision_config: PreTrainedConfig
+        audio_config: ValorAudioConfig
+        text_config: ValorTextConfig
+        text_encoder_config: PreTrainedConfig | None
+
+        def __init__(self, **kwargs: Any) -> None: ...
+    else:
+        vision_config: dict | PreTrainedConfig | None = None
+        audio_config: dict | PreTrainedConfig | None = None
+        text_config: dict | PreTrainedConfig | None = None
+        text_encoder_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 512
     alignment: Literal["fine", "coarse"] = "fine"
     audiovisual_fusion: Literal["feature", "score"] = "feature"

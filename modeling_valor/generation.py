@@ -2,11 +2,11 @@
 """Decoding with a [MASK] query, a cache, and the beam search of the released decoder (section 4.3)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn import functional as F
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteriaList
@@ -15,6 +15,12 @@ from transformers.utils import ModelOutput
 
 from .configuration_valor import GROUP_OF_MODALITIES
 from .modeling_valor_text import ConditionCache, ValorConditions
+
+
+if TYPE_CHECKING:
+    GenerationMixin: Any  # its methods demand a `self` that has what only the finished model has
+else:
+    from transformers import GenerationMixin
 
 
 DEFAULT_MAX_NEW_TOKENS = 30
@@ -77,15 +83,15 @@ class ValorGenerationMixin(GenerationMixin):
     @torch.no_grad()
     def generate(
         self,
-        input_ids: torch.LongTensor | None = None,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
         generation_config: GenerationConfig | None = None,
         **kwargs,
-    ) -> torch.LongTensor | ModelOutput:
+    ) -> torch.Tensor | ModelOutput:
         r"""Describes (or answers about) videos and sounds.
 
         Greedy by default; `num_beams`, `do_sample`, `num_return_sequences`, `streamer`, `logits_processor` and the other
@@ -168,7 +174,7 @@ class ValorGenerationMixin(GenerationMixin):
                 "it unset."
             )
 
-    def decoding_group(self, requested: Sequence[str] | None, modalities: Sequence[str]) -> list[str]:
+    def decoding_group(self, requested: Sequence[str] | None, modalities: tuple[str, ...]) -> list[str]:
         """A list of the one modality group that the text is conditioned on; by default all that is there."""
         if requested is None:
             requested = [GROUP_OF_MODALITIES[modalities]]
@@ -207,7 +213,7 @@ class ValorGenerationMixin(GenerationMixin):
 
     def prepare_inputs_for_generation(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         past_key_values: EncoderDecoderCache | None = None,
         conditions: ValorConditions | None = None,
         captioning_groups: list[str] | None = None,
@@ -269,13 +275,13 @@ class ValorGenerationMixin(GenerationMixin):
 
     def _beam_search(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
         synced_gpus: bool = False,
         **model_kwargs,
-    ) -> GenerateBeamOutput | torch.LongTensor:
+    ) -> GenerateBeamOutput | torch.Tensor:
         """Beam search of the released decoder: a fixed number of beams, sums of log-probabilities, no length penalty.
 
         What it does not have (`do_sample`, `length_penalty`, `early_stopping`) is left to the beam search of transformers.
@@ -291,7 +297,7 @@ class ValorGenerationMixin(GenerationMixin):
         num_beams, num_returned = generation_config.num_beams, generation_config.num_return_sequences
         batch_size, device = input_ids.shape[0] // num_beams, input_ids.device
         prompt_length = input_ids.shape[1]
-        pad_token_id = generation_config._pad_token_tensor.to(device)
+        pad_token_id = cast(torch.Tensor, generation_config._pad_token_tensor).to(device)
         first_rows = torch.arange(batch_size, device=device)[:, None] * num_beams
 
         # All beams start equal: only the first one may offer words at the first step
@@ -299,7 +305,10 @@ class ValorGenerationMixin(GenerationMixin):
         scores[:, 1:] = -torch.inf
         finished = torch.zeros(batch_size, num_beams, dtype=torch.bool, device=device)
         beam_indices = torch.empty(input_ids.shape[0], 0, dtype=torch.long, device=device)
-        all_scores, all_logits, attentions, hidden_states = (), (), (), ()
+        all_scores: tuple[Any, ...] = ()
+        all_logits: tuple[Any, ...] = ()
+        attentions: tuple[Any, ...] = ()
+        hidden_states: tuple[Any, ...] = ()
 
         this_peer_finished = False
         while self._has_unfinished_sequences(this_peer_finished, synced_gpus, device=device):
@@ -308,8 +317,8 @@ class ValorGenerationMixin(GenerationMixin):
             if synced_gpus and this_peer_finished:
                 continue
 
-            logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=device)
-            log_probs = logits_processor(input_ids, F.log_softmax(logits, dim=-1))
+            logits = cast(torch.Tensor, outputs.logits)[:, -1].to(copy=True, dtype=torch.float32, device=device)
+            log_probs = logits_processor(cast("torch.LongTensor", input_ids), F.log_softmax(logits, dim=-1))
             vocab_size = log_probs.shape[-1]
             candidates = scores[:, :, None] + log_probs.view(batch_size, num_beams, vocab_size)
             stay = torch.full_like(candidates, -torch.inf)
@@ -341,11 +350,11 @@ class ValorGenerationMixin(GenerationMixin):
         if not generation_config.return_dict_in_generate:
             return sequences
         return GenerateBeamDecoderOnlyOutput(
-            sequences=sequences,
+            sequences=cast("torch.LongTensor", sequences),
             sequences_scores=scores[:, :num_returned].flatten(),
             scores=all_scores or None,
             logits=all_logits or None,
-            beam_indices=beam_indices,
+            beam_indices=cast("torch.LongTensor", beam_indices),
             attentions=attentions or None,
             hidden_states=hidden_states or None,
             past_key_values=model_kwargs.get("past_key_values"),

@@ -8,7 +8,9 @@ import warnings
 import wave
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import av
 import numpy as np
 import torch
 
@@ -188,7 +190,7 @@ def read_frames(
         with _video_track(path, name, head=num_frames + 32, thorough=backend not in (None, "pyav")) as track:
             indices = choose(track.num_frames)
             moments = _moments(track, indices, num_frames)
-            stream = track.container.streams[track.index]
+            stream = cast(av.VideoStream, track.container.streams[track.index])
             size = 3 * stream.width * stream.height * len(indices)
             if size <= path.budget.limits.read_bytes // 2:  # as they are held twice for a moment
                 reading, reader = read_with_backends(track, list(moments.values()), backend)
@@ -226,7 +228,7 @@ def _read_one_by_one(
                 reading.times.append(time)
                 yield index, picture if shrink is None else shrink(picture)
 
-        frames = stack_pictures(track.path, pictures(), indices)
+        frames = stack_pictures(cast(LocalFile, track.path), pictures(), indices)
         reading.damage, reading.decoded = cursor.damage, cursor.decoded
     return frames, reading
 
@@ -274,7 +276,8 @@ def iterate_frames(source: MediaSource, count: Callable[[int, float], int]) -> I
 def _video_track(path: str, name: str, head: int, thorough: bool = False) -> Iterator[Track]:
     """The video track of a file, surveyed with `head` and `thorough`."""
     with open_container(path, name) as container:
-        stream = next(iter(readable_streams(container, "video", name)), None)
+        streams = cast(list[av.VideoStream], readable_streams(container, "video", name))
+        stream = next(iter(streams), None)
         if stream is None:
             raise NoVideoError(f"{name} has no video track{', only sound' if container.streams.audio else ''}.")
         if stream.width * stream.height > MAX_VIDEO_PIXELS:
@@ -396,7 +399,7 @@ def _read_wave(file: wave.Wave_read, parts: Sequence[tuple[float, float]], as_li
     return Audio(pieces if as_list else pieces[0], rate, length / rate)
 
 
-def _survey_audio(path: str, name: str) -> tuple[Track, AudioInfo] | None:
+def _survey_audio(path: LocalFile, name: str) -> tuple[Track, AudioInfo] | None:
     if os.path.isdir(path):
         return None
     if (image := open_image(path, name)) is not None:
@@ -408,7 +411,8 @@ def _survey_audio(path: str, name: str) -> tuple[Track, AudioInfo] | None:
     for index in indices:  # a track that is declared and has no packets is no sound
         with open_container(path, name) as container:
             stream = container.streams[index]
-            track, codec = survey(container, stream, path, name, head=64), stream.codec_context
+            track = survey(container, stream, path, name, head=64)
+            codec = cast(av.AudioCodecContext, stream.codec_context)
             if track is not None:
                 return track, AudioInfo(codec.sample_rate, track.duration, channel_count(codec))
     if indices and not is_film:

@@ -2,7 +2,8 @@
 """Samples of a sound track: the waveform of given windows of time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -47,8 +48,9 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
     if jump:
         decoder.seek(round((track.start + begin - run_up) / decoder.time_base))
     first, last = round(begin * rate), math.inf if end == math.inf else round(end * rate)
-    pieces, position = [], None
-    for frame in decoder.frames():
+    pieces: list[tuple[int, np.ndarray]] = []
+    position = None
+    for frame in cast(Iterator[av.AudioFrame], decoder.frames()):
         if frame.sample_rate != rate:
             decoder.damage = "its sampling rate changes"
             continue
@@ -70,7 +72,7 @@ def _read_window(decoder: Decoder, rate: int, begin: float, end: float, run_up: 
         if position >= last:
             break
     length = pieces[-1][0] + len(pieces[-1][1]) if pieces else 0
-    track.path.budget.check_memory(4 * (length - sum(len(samples) for _, samples in pieces)), "the gaps in its sound")
+    decoder.budget.check_memory(4 * (length - sum(len(samples) for _, samples in pieces)), "the gaps in its sound")
     window = np.zeros(length, dtype=np.float32)
     for offset, samples in pieces:
         window[offset : offset + len(samples)] = samples
@@ -94,8 +96,9 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
     channels = frame.layout.nb_channels
     if frame.format.is_planar:
         # Not `frame.planes`: PyAV 18 goes on beyond the last plane where there are eight or more.
-        planes = [AudioPlane(frame, channel) for channel in range(channels)]
+        planes: list[Any] = [AudioPlane(frame, channel) for channel in range(channels)]
         samples = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes])
     else:
-        samples = np.frombuffer(AudioPlane(frame, 0), kind, frame.samples * channels).reshape(-1, channels).T
+        plane: Any = AudioPlane(frame, 0)
+        samples = np.frombuffer(plane, kind, frame.samples * channels).reshape(-1, channels).T
     return (samples.astype(np.float32) - (128 if kind == "u1" else 0)).mean(0) / scale

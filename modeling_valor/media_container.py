@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import av
 
@@ -89,7 +89,7 @@ class Track:
         keys = [entry for entry in self.entries if entry.is_key]
         if self.timing == "dts":
             keys = [entry._replace(pts=entry.dts) for entry in keys]
-        return sorted((entry for entry in keys if entry.pts is not None), key=lambda entry: entry.pts)
+        return sorted((entry for entry in keys if entry.pts is not None), key=lambda entry: entry.pts or 0)
 
     def shown_at(self, moment: float) -> float | None:
         """The time of the frame that is on the screen at a moment; None where the survey cannot tell."""
@@ -123,7 +123,9 @@ def open_container(path: str, name: str) -> Iterator[av.container.InputContainer
         raise MediaError(f"{name} cannot be read: {reason(error)}.") from error
 
 
-def readable_streams(container: av.container.InputContainer, kind: str, name: str) -> list[av.stream.Stream]:
+def readable_streams(
+    container: av.container.InputContainer, kind: Literal["video", "audio"], name: str
+) -> list[av.stream.Stream]:
     """The "video" or "audio" streams, FFmpeg's choice first, cover pictures aside.
 
     Raises:
@@ -177,17 +179,17 @@ def _survey(
         if timing == "order" or not last.entries or _falls_short(last.reach, promised):
             with open_container(path, name) as again:
                 first = last = _scan(again, again.streams[stream.index], family, budget)
-    complete, entries, tick = first is last, first.entries, float(stream.time_base)
+    complete, entries, tick = first is last, first.entries, float(stream.time_base or 0)
     if not entries:
         return None
 
     stamps = [_stamp(entry, place, timing) for place, entry in enumerate(entries) if entry.is_shown]
     known = [stamp for stamp in stamps if stamp is not None]
-    start = min(known, default=0)
+    begin = min(known, default=0)
     # Without times of decoding, as in Matroska, FFmpeg guesses where a stream starts, and may pass over frames.
     if timing == "pts" and not first.joined and stream.start_time is not None and entries[0].dts is not None:
-        start = max(start, stream.start_time)
-    start, end = start * tick, max(_end(stream, last.entries, timing, family), start * tick)
+        begin = max(begin, stream.start_time)
+    start, end = begin * tick, max(_end(stream, last.entries, timing, family), begin * tick)
     truncated = _falls_short(last.reach, promised) or (family == "wav" and _is_short_of_its_header(path))
     whole = complete and len(known) == len(stamps)
     rate = float(getattr(stream, "average_rate", None) or 25)
@@ -226,7 +228,7 @@ def _is_short_of_its_header(path: str) -> bool:
 def _timing(stream: av.stream.Stream, entries: Sequence[Entry], family: str) -> Literal["pts", "dts", "order"]:
     if stream.type != "video":
         return "pts"
-    context = stream.codec_context
+    context = cast(av.VideoCodecContext, stream.codec_context)
     stamps = [entry.pts for entry in entries if entry.pts is not None]
     # These containers keep no such times, or not always; FFmpeg makes them up, and does it badly for these codecs, of
     # which it also only guesses from the first frames whether they are reordered.
@@ -247,21 +249,21 @@ def _stamp(entry: Entry, place: int, timing: str) -> int | None:
 
 def _end(stream: av.stream.Stream, entries: Sequence[Entry], timing: str, family: str) -> float:
     """When the last of these frames ends, in seconds."""
-    tick, shown = float(stream.time_base), [entry for entry in entries if entry.is_shown]
+    tick, shown = float(stream.time_base or 0), [entry for entry in entries if entry.is_shown]
     stamps = [_stamp(entry, place, timing) for place, entry in enumerate(shown)]
-    known = [place for place, stamp in enumerate(stamps) if stamp is not None]
+    known = {place: stamp for place, stamp in enumerate(stamps) if stamp is not None}
     if not known:
         return sum(entry.duration for entry in shown) * tick
-    final = max(known, key=stamps.__getitem__)
-    last, duration = stamps[final], shown[final].duration
-    mean = (last - min(stamps[place] for place in known)) / max(len(known) - 1, 1)
-    if stream.type == "video" and family == "mov" and final < known[-1]:
+    final = max(known, key=known.__getitem__)
+    last, duration, latest = known[final], float(shown[final].duration), max(known)
+    mean = (last - min(known.values())) / max(len(known) - 1, 1)
+    if stream.type == "video" and family == "mov" and final < latest:
         # Here the durations are the distances of decoding times, and say nothing of a frame that is decoded early.
         stated = (stream.start_time or 0) + (stream.duration or 0) - last
         duration = stated if 0 < stated <= max(entry.duration for entry in shown) else mean
     elif stream.type == "video":
         duration = duration or mean
-    without = sum(entry.duration for entry in shown[known[-1] + 1 :])  # these come after it, and do not say when
+    without = sum(entry.duration for entry in shown[latest + 1 :])  # these come after it, and do not say when
     return (last + duration + without) * tick
 
 
@@ -289,7 +291,9 @@ def _scan(
     limit: int | None = None,
 ) -> _Scan:
     """The stream's next packets, at most `limit`."""
-    entries, reach, clocks = [], 0.0, defaultdict(Clock)
+    entries: list[Entry] = []
+    clocks: defaultdict[int, Clock] = defaultdict(Clock)
+    reach = 0.0
     packets = container.demux()
     while limit is None or len(entries) < limit:
         budget.check_time()
@@ -370,19 +374,20 @@ class Decoder:
     """Decodes one stream of a container from where it stands; damage is passed over and kept in `damage`."""
 
     def __init__(self, container: av.container.InputContainer, track: Track):
-        self.track, self.time_base = track, float(container.streams[track.index].time_base)
+        self.track, self.time_base = track, float(container.streams[track.index].time_base or 0)
         self.budget = budget_of(track.path, track.name)
         self.damage: str | None = None
         self.use(container)
 
     def use(self, container: av.container.InputContainer) -> None:
         """Goes on with another opening of the same file."""
-        self.container, self.stream = container, container.streams[self.track.index]
+        self.container = container
+        self.stream: Any = container.streams[self.track.index]  # of video or sound
         context = self.stream.codec_context
         if not context.is_open:
             context.thread_count = 1  # as the other backends: data is loaded by one process per core
         if self.stream.type == "audio":
-            channel_count(context)
+            channel_count(cast(av.AudioCodecContext, context))
 
     def seek(self, stamp: int) -> bool:
         """Goes to a key frame, mostly the last one before the time stamp; whether that was possible."""

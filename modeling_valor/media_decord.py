@@ -9,6 +9,7 @@ libraries do not meet PyAV's and torchcodec's. The frames come back through a pi
 import atexit
 import importlib.util
 import inspect
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -29,7 +31,11 @@ class DecordProcess:
 
     seconds_to_start, seconds_per_frame = 20.0, 3.0
 
-    def __init__(self):
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """As it is made: without a process."""
         self.lock = threading.Lock()
         self.process: subprocess.Popen | None = None
         self.usable = importlib.util.find_spec("decord") is not None
@@ -77,20 +83,23 @@ class DecordProcess:
             self.usable = False
             self._answer(self.seconds_to_start)
             self.usable = True
-        self.process.stdin.write(json.dumps(request).encode() + b"\n")
-        self.process.stdin.flush()
+        requests = cast(IO[bytes], self.process.stdin)
+        requests.write(json.dumps(request).encode() + b"\n")
+        requests.flush()
 
     def _answer(self, seconds: float) -> tuple[dict, np.ndarray]:
         """One JSON line and the pixels that it announces; the process is ended when they take longer than `seconds`."""
-        watch = threading.Timer(seconds, self.process.kill)
+        process = cast(subprocess.Popen, self.process)  # started by `_request`
+        answers = cast(io.BufferedReader, process.stdout)
+        watch = threading.Timer(seconds, process.kill)
         watch.start()
         try:
-            line = self.process.stdout.readline()
+            line = answers.readline()
             if not line.endswith(b"\n"):
                 raise EOFError
             header = json.loads(line)
-            pixels = np.empty(math.prod(header.get("shape", (0,))), dtype=np.uint8)
-            if self.process.stdout.readinto(pixels) != len(pixels):
+            pixels: Any = np.empty(math.prod(header.get("shape", (0,))), dtype=np.uint8)
+            if answers.readinto(pixels) != len(pixels):
                 raise EOFError
             return header, pixels
         finally:
@@ -153,4 +162,4 @@ def _serve() -> None:
 decord = DecordProcess()
 atexit.register(decord.stop)
 if hasattr(os, "register_at_fork"):  # each worker of a data loader has its own
-    os.register_at_fork(after_in_child=decord.__init__)
+    os.register_at_fork(after_in_child=decord.reset)

@@ -36,7 +36,7 @@ def fetch(
     try:
         from huggingface_hub.utils import httpx
     except ImportError:  # huggingface_hub before 2.0
-        import httpx
+        import httpx  # type: ignore[no-redef]  # the same library
 
     with _Deadline(max_seconds) as deadline:
 
@@ -46,7 +46,8 @@ def fetch(
             elif event == "connection.connect_tcp.complete":
                 connection = info["return_value"].get_extra_info("socket")
                 if public_only:  # the name may have another address by now
-                    _require_public(*connection.getpeername()[:2], name)
+                    host, port, *_ = connection.getpeername()
+                    _require_public(host, port, name)
                 deadline.ends(connection)
 
         try:
@@ -130,7 +131,7 @@ def _require_public(host: str, port: int, name: str) -> None:
         MediaError: it has one, or it has none.
     """
     try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError as error:
         raise MediaError(f"{name} could not be fetched: {reason(error)}.") from None
     if not all(map(is_public, addresses)):
@@ -142,15 +143,15 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet; so must be an IPv4 address that is inside an IPv6 address."""
-    address = ipaddress.ip_address(address.partition("%")[0])
-    inside = []
-    if address.version == 6:
-        inside = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    if inside := [part for part in inside if part is not None]:
-        return all(part.is_global and not part.is_multicast for part in inside)
-    return address.is_global and not address.is_multicast
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    inside: list[ipaddress.IPv4Address | None] = []
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inside = [parsed.ipv4_mapped, parsed.sixtofour, *(parsed.teredo or ())]
+        if parsed in _NAT64:
+            inside.append(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF))
+    if present := [part for part in inside if part is not None]:
+        return all(part.is_global and not part.is_multicast for part in present)
+    return parsed.is_global and not parsed.is_multicast
 
 
 @contextlib.contextmanager

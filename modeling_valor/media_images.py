@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +137,8 @@ def stack_pictures(
     Raises:
         MediaError: the frames, of which many may be the same picture, need more memory than the file may take.
     """
-    frames, rows = None, defaultdict(list)
+    frames: Any = None  # until there is a picture
+    rows: defaultdict[int, list[int]] = defaultdict(list)
     for row, index in enumerate(indices):
         rows[index].append(row)
     for number, picture in pictures:

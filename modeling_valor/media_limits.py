@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 
 class MediaError(ValueError):
@@ -85,7 +85,9 @@ class MediaLimits:
     def checked(cls, limits: "MediaLimits | Mapping[str, Any] | None") -> dict[str, Any] | None:
         """Limits as a processor's configuration has them, after the check of `of`."""
         cls.of(limits)
-        return dataclasses.asdict(limits) if isinstance(limits, MediaLimits) else limits
+        if isinstance(limits, MediaLimits):
+            return dataclasses.asdict(limits)
+        return cast("dict[str, Any] | None", limits)
 
 
 class Budget:
@@ -127,16 +129,16 @@ class Budget:
         if self._since is not None:  # what is around this block counts it
             yield
             return
-        self._since = time.monotonic()
+        self._since = since = time.monotonic()
         try:
             yield
         except Exception:
-            self._stop()
+            self._stop(since)
             raise
-        self._stop()
+        self._stop(since)
 
-    def _stop(self) -> None:
-        self._spent += time.monotonic() - self._since
+    def _stop(self, since: float) -> None:
+        self._spent += time.monotonic() - since
         self._since = None
         self.check_time()
 

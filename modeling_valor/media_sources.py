@@ -15,7 +15,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from .media_fetch import fetch
 from .media_limits import Budget, MediaError, MediaLimits, printable, reason
@@ -152,7 +152,8 @@ def _public_part(address: str) -> str:
     """An address without user, password, query and fragment; members of archives and files on the Hub are whole."""
     if _scheme(address) in (None, "file", "hf", *_ARCHIVES):
         return address
-    scheme, host, path, query = re.fullmatch(r"(.*?://)([^/?#]*)([^?#]*)(\??).*", address, re.DOTALL).groups()
+    parts = cast(re.Match, re.fullmatch(r"(.*?://)([^/?#]*)([^?#]*)(\??).*", address, re.DOTALL))
+    scheme, host, path, query = parts.groups()
     host = host.rpartition("@")[2]
     if not re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", host):  # a password that is not escaped, perhaps
         return f"{scheme}..."
@@ -180,8 +181,8 @@ def _address_content(address: str, name: str, limits: MediaLimits) -> Generator[
     """What is at an address that is no local file, in pieces."""
     scheme = _scheme(address)
     if _DATA_URL.match(address):
-        header, _, content = address.partition(",")
-        content = urllib.parse.unquote_to_bytes(content)
+        header, _, quoted = address.partition(",")
+        content = urllib.parse.unquote_to_bytes(quoted)
         yield base64.b64decode(content) if header.lower().endswith(";base64") else content
     elif scheme == "hf" or scheme in _ARCHIVES:
         yield from _filesystem_content(address, name, limits)
@@ -264,7 +265,8 @@ def list_media(source: str | os.PathLike) -> list[str]:
 
 
 def _list_folder(folder: str | os.PathLike) -> list[str]:
-    found, kinds = [], Counter()
+    found: list[str] = []
+    kinds: Counter[str] = Counter()
     for path in _natural_order(folder):
         if path.is_dir():
             inside = [] if path.is_symlink() else _list_folder(path)

@@ -10,6 +10,7 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -57,7 +58,7 @@ def orientation(matrix: np.ndarray) -> tuple[bool, int]:
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    data: Any = cast(Any, frame.side_data).get(SideDataType.DISPLAYMATRIX)
     return None if data is None else np.frombuffer(bytes(data), np.int32)[:9].reshape(3, 3)
 
 
@@ -89,11 +90,12 @@ class Cursor(Decoder):
         super().__init__(container, track)
         self.decoded = 0
         self.seeks, self.in_order = track.seekable, False
-        self.running: Iterator[tuple[float, av.VideoFrame]] | None = None
-        self.shown = self.coming = None
+        self.running: Iterator[tuple[float, av.VideoFrame]] = iter(())
+        self.shown: tuple[float, av.VideoFrame] | None = None
+        self.coming: tuple[float, av.VideoFrame] | None = None
         self.reopened = contextlib.ExitStack()
         self.keys = track.key_entries()
-        self.key_times = [entry.pts * self.time_base for entry in self.keys]
+        self.key_times = [(entry.pts or 0) * self.time_base for entry in self.keys]
         if self.seeks and not track.entries:  # loads the index of key frames, which Matroska keeps at the end
             self.seek(BEYOND_THE_END)
 
@@ -117,7 +119,8 @@ class Cursor(Decoder):
         Raises:
             MediaError: no frame can be decoded.
         """
-        size = time = picture = None
+        size = time = None
+        picture: Any = None
         for moment in moments:
             found = self.at(moment)
             if found is None:
@@ -133,7 +136,7 @@ class Cursor(Decoder):
 
     def close(self) -> None:
         """Lets go of the decoder's frames, which this object and its generator would keep until they are collected."""
-        self.running = self.shown = self.coming = None
+        self.running, self.shown, self.coming = iter(()), None, None
         self.reopened.close()
 
     def _advance(self, moment: float) -> None:
@@ -165,7 +168,7 @@ class Cursor(Decoder):
             for entry in self.keys[max(found - 3, 0) : found][::-1]:
                 # These two look for times of presentation, the others for those of decoding.
                 by_pts = entry.dts is None or self.track.family in ("mov", "matroska")
-                yield entry.pts if by_pts else entry.dts
+                yield cast(int, entry.pts if by_pts else entry.dts)  # a key entry has a `pts`
             return
         for back in (0, 1, 5, 21, 85, 341):
             yield int(max(moment - back, 0 if self.track.start >= 0 else self.track.start) / self.time_base)
@@ -197,8 +200,9 @@ class Cursor(Decoder):
         self.shown, self.coming = None, next(self.running, None)
 
     def _timed_frames(self, packets: Iterator[av.Packet]) -> Iterator[tuple[float, av.VideoFrame]]:
-        seconds, stamps = None, iter(self.track.stamps if self.track.timing == "order" else ())
-        for frame in self.frames(packets):
+        seconds: Any = None  # of the last frame; with timing "order" there is a time for the first one
+        stamps = iter(self.track.stamps if self.track.timing == "order" else ())
+        for frame in cast(Iterator[av.VideoFrame], self.frames(packets)):
             self.decoded += 1
             if self.track.timing == "order":
                 seconds = next(stamps, seconds)
@@ -257,7 +261,7 @@ def why_unproven(track: Track) -> str | None:
     closed (what is decoded after a key frame is shown after it, and refers to nothing before it), and where the
     container lists every frame, so that its key frames are found.
     """
-    codec = track.container.streams[track.index].codec_context
+    codec = cast(av.VideoCodecContext, track.container.streams[track.index].codec_context)
     if track.family != "mov":
         return "its container does not list all its frames"
     if codec.codec.canonical_name not in _PROVEN_CODECS:
@@ -267,17 +271,17 @@ def why_unproven(track: Track) -> str | None:
     if track.truncated or len(set(track.stamps)) < len(track.entries):
         return "not every packet has a time of its own, within the edit list and the file"
     keys = [place for place, entry in enumerate(track.entries) if entry.is_key]
-    order = sorted(entry.pts for entry in track.entries)
+    order = sorted(cast(int, entry.pts) for entry in track.entries)
     if keys[:1] != [0] or any(order[place] != track.entries[place].pts for place in keys):
         return "its groups of pictures are open"
-    if any(track.entries[k].dts <= track.entries[j].pts for j, k in itertools.pairwise(keys)):
+    if any(cast(int, track.entries[k].dts) <= order[j] for j, k in itertools.pairwise(keys)):
         return "its key frames are too close to each other"
     with open_container(track.path, track.name) as container:
         decoder = Decoder(container, track)
         if not all(_is_random_access(packet, codec) for packet in decoder.packets() if packet.is_keyframe):
             return "its key frames are no points of random access"
     with open_container(track.path, track.name) as container:
-        first = next(Decoder(container, track).frames(), None)
+        first = next(cast(Iterator[av.VideoFrame], Decoder(container, track).frames()), None)
         matrix = None if first is None else _display_matrix(first)
     if matrix is not None and not _is_quarter_turn(matrix):
         return "its display matrix is no quarter turn"
@@ -290,7 +294,8 @@ def _is_random_access(packet: av.Packet, codec: av.VideoCodecContext) -> bool:
         return True
     header, content = bytes(codec.extradata or b""), bytes(packet)
     length = (header[4 if codec.name == "h264" else 21] & 3) + 1
-    types, place = set(), 0
+    types: set[int] = set()
+    place = 0
     while place + length < len(content):
         first = content[place + length]
         types.add(first & 31 if codec.name == "h264" else first >> 1 & 63)
@@ -318,7 +323,8 @@ def read_with_backends(track: Track, moments: Sequence[float], backend: str | No
             why = why_unproven(track)
             reading = None if why else BACKENDS[backend](track, moments)
             if reading and all(
-                abs(track.shown_at(m) - time) < 2e-3 for m, time in zip(moments, reading.times, strict=True)
+                abs(cast(float, track.shown_at(m)) - time) < 2e-3
+                for m, time in zip(moments, reading.times, strict=True)
             ):
                 return reading, backend
             why = why or f"{backend} gives frames of other times"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -65,12 +65,12 @@ class ValorOutput(ModelOutput):
     audio_model_output (`BaseModelOutputWithPooling`, *optional*): the same for audio clips.
     """
 
-    loss: torch.FloatTensor | None = None
-    alignment_losses: dict[str, torch.FloatTensor] | None = None
-    similarity: dict[str, torch.FloatTensor] | None = None
-    text_embeds: torch.FloatTensor | None = None
-    video_embeds: torch.FloatTensor | None = None
-    audio_embeds: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    alignment_losses: dict[str, torch.Tensor] | None = None
+    similarity: dict[str, torch.Tensor] | None = None
+    text_embeds: torch.Tensor | None = None
+    video_embeds: torch.Tensor | None = None
+    audio_embeds: torch.Tensor | None = None
     text_model_output: BaseModelOutput | None = None
     vision_model_output: BaseModelOutputWithPooling | None = None
     audio_model_output: BaseModelOutputWithPooling | None = None
@@ -95,7 +95,8 @@ class ValorConditionEmbeddings(nn.Module):
     def __init__(self, config: ValorConfig, encoder_size: int, max_positions: int):
         super().__init__()
         hidden_size, eps = config.text_config.hidden_size, config.text_config.layer_norm_eps
-        self.projection, self.norm = None, None
+        self.projection: nn.Linear | None = None
+        self.norm: nn.LayerNorm | None = None
         if encoder_size != hidden_size:
             self.projection = nn.Linear(encoder_size, hidden_size)
             self.norm = nn.LayerNorm(hidden_size, eps=eps)
@@ -104,7 +105,7 @@ class ValorConditionEmbeddings(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, frames, tokens, encoder_size) -> (batch_size, frames * tokens, hidden_size)."""
-        if self.projection is not None:
+        if self.projection is not None and self.norm is not None:
             hidden_states = self.norm(self.projection(hidden_states))
         positions = self.position_embedding(torch.arange(hidden_states.shape[1], device=hidden_states.device))
         return (hidden_states + positions[:, None] + self.type_embedding).flatten(1, 2)
@@ -126,7 +127,7 @@ class ValorTokenWeight(nn.Module):
 class ValorPreTrainedModel(PreTrainedModel):
     config: ValorConfig
     base_model_prefix = "valor"
-    input_modalities = tuple(modality.name for modality in MODALITIES)
+    input_modalities = [modality.name for modality in MODALITIES]
     supports_gradient_checkpointing = True
     # Losses are means over the batch, which gradient accumulation has to divide by its steps
     accepts_loss_kwargs = False
@@ -135,6 +136,7 @@ class ValorPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _keys_to_ignore_on_save: set[str]  # PreTrainedModel makes a set of it
     default_auto_class = "AutoModel"
     """The Auto class that knows the models of this class."""
 
@@ -149,25 +151,26 @@ class ValorPreTrainedModel(PreTrainedModel):
         """
         super().register_for_auto_class(auto_class or cls.default_auto_class)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         if self._auto_class is not None:
             from .modeling_valor_heads import AUTO_MAP  # imports this module; being named here, it travels with it
 
             self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def _activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, *args, **kwargs
     ) -> None:
-        if is_distributed() and (activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        options = activation_checkpointing_kwargs or {}
+        if is_distributed() and options.get("use_reentrant"):
             logger.warning_once(
                 "`use_reentrant=True` does not work in distributed training, where some parameters take no part in a step: "
                 "gradient checkpointing is not reentrant here."
             )
-            activation_checkpointing_kwargs = {**activation_checkpointing_kwargs, "use_reentrant": False}
+            activation_checkpointing_kwargs = {**options, "use_reentrant": False}
         super()._activation_checkpointing_enable(activation_checkpointing_kwargs, *args, **kwargs)
 
-    def set_attn_implementation(self, attn_implementation: str | dict, **kwargs) -> None:
+    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
         """Of all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support what all are to use take sdpa."""
         if isinstance(attn_implementation, str):
             parts = [part for part in self.base_model.children() if isinstance(part, PreTrainedModel)]
@@ -177,7 +180,7 @@ class ValorPreTrainedModel(PreTrainedModel):
                 for part in parts
                 if part.config is getattr(self.config, name)
             }
-        super().set_attn_implementation(attn_implementation, **kwargs)
+        super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -234,24 +237,24 @@ class ValorModel(ValorPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.text_model.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
     # --- Encoders -----------------------------------------------------------------------------------------------------
 
-    def text_attention_mask(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.BoolTensor:
+    def text_attention_mask(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """The mask given, else everything that is not padding."""
         if attention_mask is None:
-            return input_ids != self.config.text_config.pad_token_id
+            return cast(torch.Tensor, input_ids != self.config.text_config.pad_token_id)
         return attention_mask.bool()
 
-    def prompt(self, name: str, device: torch.device) -> torch.LongTensor | None:
+    def prompt(self, name: str, device: torch.device) -> torch.Tensor | None:
         """A task prompt of the configuration as ids of shape (1, length)."""
         ids = getattr(self.config, name)
         return None if ids is None else torch.tensor([list(ids)], dtype=torch.long, device=device)
 
     def encode_text(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> BaseModelOutput:
         """Text encoder: `last_hidden_state` of shape (batch_size, length, hidden_size), the prompt left out."""
         attention_mask = self.text_attention_mask(input_ids, attention_mask)
@@ -265,7 +268,8 @@ class ValorModel(ValorPreTrainedModel):
                 outputs.hidden_states = tuple(states[:, -length:] for states in outputs.hidden_states)
             return outputs
         # CLIP's text encoder takes no prompt (as in 2023)
-        if prompt is None or self.config.text_encoder_config.model_type == "clip_text_model":
+        encoder_config = self.text_encoder.config
+        if prompt is None or encoder_config.model_type == "clip_text_model":
             return self.text_encoder(input_ids, attention_mask, **kwargs)
         prompt_length = prompt.shape[1]
         positions = torch.cat([torch.arange(length), torch.arange(prompt_length)]).to(input_ids.device)
@@ -283,7 +287,7 @@ class ValorModel(ValorPreTrainedModel):
         return outputs
 
     def encode_video(
-        self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
+        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs
     ) -> BaseModelOutputWithPooling:
         """Vision encoder: tokens (batch_size, frames, tokens, hidden_size) and one vector per frame."""
         if pixel_values_videos.ndim != 5:
@@ -293,12 +297,12 @@ class ValorModel(ValorPreTrainedModel):
             )
         return encode_frames(self.vision_model, pixel_values_videos, frame_mask, **kwargs)
 
-    def encoded_frame_mask(self, frame_mask: torch.BoolTensor | None) -> torch.BoolTensor | None:
+    def encoded_frame_mask(self, frame_mask: torch.Tensor | None) -> torch.Tensor | None:
         """Mask of the frames that `encode_video` returns; fewer than went in if the encoder has a temporal stride."""
         return None if frame_mask is None else encoded_frame_mask(self.config.vision_config, frame_mask.bool())
 
     def encode_audio(
-        self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
+        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs
     ) -> BaseModelOutputWithPooling:
         """Audio encoder: tokens (batch_size, clips, tokens, hidden_size) and one vector per clip; missing clips are 0."""
         if input_features.ndim != 4:
@@ -312,10 +316,10 @@ class ValorModel(ValorPreTrainedModel):
 
     def embed_conditions(
         self,
-        video_tokens: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        audio_tokens: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
+        video_tokens: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        audio_tokens: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
     ) -> ValorConditions:
         """Encoder tokens, (batch_size, frames or clips, tokens, hidden_size), as conditions of the decoder.
 
@@ -342,10 +346,10 @@ class ValorModel(ValorPreTrainedModel):
 
     def encode_conditions(
         self,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ValorConditions:
         """Runs the encoders of what is given and makes conditions of the decoder from it.
@@ -376,7 +380,7 @@ class ValorModel(ValorPreTrainedModel):
 
     # --- Alignment ----------------------------------------------------------------------------------------------------
 
-    def project_text(self, hidden_states: torch.Tensor, input_ids: torch.LongTensor) -> torch.Tensor:
+    def project_text(self, hidden_states: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         if self.config.alignment == "coarse":
             text_encoder_config = self.config.text_encoder_config
             if text_encoder_config is not None and text_encoder_config.model_type == "clip_text_model":
@@ -387,9 +391,7 @@ class ValorModel(ValorPreTrainedModel):
                 hidden_states = hidden_states[:, 0]
         return l2_normalize(self.text_projection(hidden_states))
 
-    def project_pooled(
-        self, pooled: torch.Tensor, mask: torch.BoolTensor | None, projection: nn.Linear
-    ) -> torch.Tensor:
+    def project_pooled(self, pooled: torch.Tensor, mask: torch.Tensor | None, projection: nn.Linear) -> torch.Tensor:
         """Frame or clip vectors -> common space; with coarse alignment averaged over the valid ones before."""
         if self.config.alignment == "coarse":
             if mask is None:
@@ -401,7 +403,7 @@ class ValorModel(ValorPreTrainedModel):
 
     @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
     ) -> tuple | BaseModelOutputWithPooling:
         r"""The text encoder's outputs, with text in the common space of section 4.2.
 
@@ -416,14 +418,14 @@ class ValorModel(ValorPreTrainedModel):
         outputs = self.encode_text(input_ids, attention_mask, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state,
-            pooler_output=self.project_text(outputs.last_hidden_state, input_ids),
+            pooler_output=self.project_text(outputs["last_hidden_state"], input_ids),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
     @can_return_tuple
     def get_video_features(
-        self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
+        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs
     ) -> tuple | BaseModelOutputWithPooling:
         r"""The vision encoder's outputs, with videos, (batch_size, frames, channels, height, width), in the common space.
 
@@ -434,12 +436,12 @@ class ValorModel(ValorPreTrainedModel):
         """
         outputs = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
         frame_mask = self.encoded_frame_mask(frame_mask)
-        outputs.pooler_output = self.project_pooled(outputs.pooler_output, frame_mask, self.video_projection)
+        outputs.pooler_output = self.project_pooled(outputs["pooler_output"], frame_mask, self.video_projection)
         return outputs
 
     @can_return_tuple
     def get_audio_features(
-        self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
+        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs
     ) -> tuple | BaseModelOutputWithPooling:
         r"""The audio encoder's outputs, with sounds, (batch_size, clips, mel_bins, time), in the common space.
 
@@ -449,12 +451,12 @@ class ValorModel(ValorPreTrainedModel):
             `attentions`, (batch_size, clips, heads, tokens, tokens).
         """
         outputs = self.encode_audio(input_features, audio_mask, **kwargs)
-        outputs.pooler_output = self.project_pooled(outputs.pooler_output, audio_mask, self.audio_projection)
+        outputs.pooler_output = self.project_pooled(outputs["pooler_output"], audio_mask, self.audio_projection)
         return outputs
 
     def get_text_embeds(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **kwargs
-    ) -> torch.FloatTensor:
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
         r"""Text in the common space of section 4.2.
 
         Returns:
@@ -463,8 +465,8 @@ class ValorModel(ValorPreTrainedModel):
         return self.get_text_features(input_ids, attention_mask, **kwargs, return_dict=True).pooler_output
 
     def get_video_embeds(
-        self, pixel_values_videos: torch.FloatTensor, frame_mask: torch.BoolTensor | None = None, **kwargs
-    ) -> torch.FloatTensor:
+        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
         r"""Videos, (batch_size, frames, channels, height, width), in the common space.
 
         Returns:
@@ -473,8 +475,8 @@ class ValorModel(ValorPreTrainedModel):
         return self.get_video_features(pixel_values_videos, frame_mask, **kwargs, return_dict=True).pooler_output
 
     def get_audio_embeds(
-        self, input_features: torch.FloatTensor, audio_mask: torch.BoolTensor | None = None, **kwargs
-    ) -> torch.FloatTensor:
+        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
         r"""Sounds, (batch_size, clips, mel_bins, time), in the common space.
 
         Returns:
@@ -530,7 +532,7 @@ class ValorModel(ValorPreTrainedModel):
 
     def score(
         self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
-    ) -> torch.FloatTensor:
+    ) -> torch.Tensor:
         """Scores every text against every video or sound (eq. 3), without temperature.
 
         What is missing, of one sample or of all, is left out: a silent clip gets the score of its frames.
@@ -554,33 +556,33 @@ class ValorModel(ValorPreTrainedModel):
     def compute_similarities(
         self,
         groups: Sequence[str],
-        text_embeds: torch.FloatTensor | None = None,
-        video_embeds: torch.FloatTensor | None = None,
-        audio_embeds: torch.FloatTensor | None = None,
+        text_embeds: torch.Tensor | None = None,
+        video_embeds: torch.Tensor | None = None,
+        audio_embeds: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
-    ) -> dict[str, torch.FloatTensor]:
+        frame_mask: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """`compute_similarity` for several groups in one pass over the token similarities."""
         embeds = {"text": text_embeds, "video": video_embeds, "audio": audio_embeds}
         masks = {"text": attention_mask, "video": frame_mask, "audio": audio_mask}
         masks = {name: None if mask is None else mask.bool() for name, mask in masks.items()}
         if self.config.alignment == "coarse":
             return {group: self.coarse_group_similarity(group, embeds, masks) for group in groups}
-        tokens = {
+        sets = {
             name: TokenSet(
-                embeds=embeds[name],
+                embeds=tokens,
                 mask=masks[name],
-                weight_logits=getattr(self, f"{name}_token_weight")(embeds[name]),
+                weight_logits=getattr(self, f"{name}_token_weight")(tokens),
                 zero_padding=name == "text" and self.config.padded_similarity == "zero",
             )
-            for name in embeds
-            if embeds[name] is not None
+            for name, tokens in embeds.items()
+            if tokens is not None
         }
         return grouped_similarity(
-            tokens.get("text"),
-            tokens.get("video"),
-            tokens.get("audio"),
+            sets.get("text"),
+            sets.get("video"),
+            sets.get("audio"),
             groups,
             fusion=self.config.audiovisual_fusion,
             uniform_audiovisual=self.config.token_weighting == "uniform",
@@ -590,11 +592,11 @@ class ValorModel(ValorPreTrainedModel):
         """The mean contrastive loss of the modality groups that any sample has (eq. 4), and the loss of each."""
         losses = {group: contrastive_loss(scores, self.logit_scale) for group, scores in similarity.items()}
         present = [(scores.diagonal() != -torch.inf).any() for scores in similarity.values()]
-        return mean_of_groups(losses.values(), present), losses
+        return mean_of_groups(list(losses.values()), present), losses
 
     def coarse_group_similarity(
         self, group: str, embeds: dict[str, torch.Tensor | None], masks: dict[str, torch.Tensor | None]
-    ) -> torch.FloatTensor:
+    ) -> torch.Tensor:
         present = {name: None if mask is None else mask.any(dim=1) for name, mask in masks.items()}
         video, audio, audiovisual = embeds["video"], embeds["audio"], None
         if group == "t-av" and self.config.audiovisual_fusion == "feature" and video is not None and audio is not None:
@@ -616,14 +618,14 @@ class ValorModel(ValorPreTrainedModel):
 
     def compute_similarity(
         self,
-        text_embeds: torch.FloatTensor | None = None,
-        video_embeds: torch.FloatTensor | None = None,
-        audio_embeds: torch.FloatTensor | None = None,
+        text_embeds: torch.Tensor | None = None,
+        video_embeds: torch.Tensor | None = None,
+        audio_embeds: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
         group: str = "t-av",
-    ) -> torch.FloatTensor:
+    ) -> torch.Tensor:
         r"""Scores every query against every candidate (eq. 3), without temperature.
 
         Args:
@@ -650,12 +652,12 @@ class ValorModel(ValorPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
         alignment_groups: Sequence[str] | None = None,
         return_loss: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -685,16 +687,17 @@ class ValorModel(ValorPreTrainedModel):
         if input_ids is not None:
             attention_mask = self.text_attention_mask(input_ids, attention_mask)
             text = self.encode_text(input_ids, attention_mask, **kwargs)
-            text_embeds = self.project_text(text.last_hidden_state, input_ids)
+            text_embeds = self.project_text(text["last_hidden_state"], input_ids)
         if pixel_values_videos is not None:
             video = self.encode_video(pixel_values_videos, frame_mask, **kwargs)
             frame_mask = self.encoded_frame_mask(frame_mask)
-            video_embeds = self.project_pooled(video.pooler_output, frame_mask, self.video_projection)
+            video_embeds = self.project_pooled(video["pooler_output"], frame_mask, self.video_projection)
         if input_features is not None:
             audio = self.encode_audio(input_features, audio_mask, **kwargs)
-            audio_embeds = self.project_pooled(audio.pooler_output, audio_mask, self.audio_projection)
+            audio_embeds = self.project_pooled(audio["pooler_output"], audio_mask, self.audio_projection)
 
-        embeds, masks = (text_embeds, video_embeds, audio_embeds), (attention_mask, frame_mask, audio_mask)
+        embeds: tuple[torch.Tensor | None, ...] = (text_embeds, video_embeds, audio_embeds)
+        masks: tuple[torch.Tensor | None, ...] = (attention_mask, frame_mask, audio_mask)
         if return_loss and self.training:
             embeds, masks = gather_samples(embeds, masks)
         similarity = self.compute_similarities(groups, *embeds, *masks)

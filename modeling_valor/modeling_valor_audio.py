@@ -140,7 +140,7 @@ class ValorAudioPreTrainedModel(PreTrainedModel):
     config: ValorAudioConfig
     base_model_prefix = "audio_model"
     main_input_name = "input_features"
-    input_modalities = ("audio",)
+    input_modalities = ["audio"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["ValorAudioEmbeddings", "ValorAudioLayer"]
     _supports_sdpa = True

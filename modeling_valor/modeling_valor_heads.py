@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,9 +13,13 @@ from transformers import GenerationConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.initialization import no_init_weights
-from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithCrossAttentions
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithCrossAttentions,
+)
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.loading_report import LoadStateDictInfo
 
@@ -58,7 +63,7 @@ class ValorForPreTrainingOutput(ValorOutput):
         Loss of each captioning group, 0 for one that no sample has; the rest is as in `ValorOutput`.
     """
 
-    captioning_losses: dict[str, torch.FloatTensor] | None = None
+    captioning_losses: dict[str, torch.Tensor] | None = None
 
 
 @dataclass
@@ -70,7 +75,7 @@ class ValorDecoderOutput(CausalLMOutputWithCrossAttentions):
             Loss of each captioning group, 0 for one that no sample has.
     """
 
-    captioning_losses: dict[str, torch.FloatTensor] | None = None
+    captioning_losses: dict[str, torch.Tensor] | None = None
 
 
 class ValorLMHead(nn.Module):
@@ -91,6 +96,9 @@ class ValorLMHead(nn.Module):
 class ValorDecoderModel(ValorPreTrainedModel):
     """What all heads share: the decoder with its prediction head, and how it decodes. A checkpoint of one serves all."""
 
+    generation_config: (
+        Any  # a GenerationConfig, or None where neither the head can generate nor the checkpoint has one
+    )
     _tied_weights_keys = {"lm_head.decoder.weight": "valor.text_model.embeddings.word_embeddings.weight"}
 
     def __init__(self, config: ValorConfig):
@@ -99,7 +107,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         self.lm_head = ValorLMHead(config)
         if not self.can_generate():
             # That of the checkpoint, kept for the heads that can and are made of this one or of what it saves
-            self.generation_config: GenerationConfig | None = None
+            self.generation_config = None
         self.post_init()
 
     @classmethod
@@ -113,35 +121,37 @@ class ValorDecoderModel(ValorPreTrainedModel):
                 )
         return loaded
 
-    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
-        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if not self.can_generate() and self.generation_config is not None and is_main_process:
             self.generation_config.save_pretrained(save_directory)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.valor.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.valor.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head.decoder
 
-    def set_output_embeddings(self, value: nn.Linear):
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head.decoder = value
 
     def decode(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
         conditions: ValorConditions,
         groups: Sequence[str],
-        prompt_input_ids: torch.LongTensor | None,
+        prompt_input_ids: torch.Tensor | None,
         prompt_attention_mask: torch.Tensor | None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[ModelOutput, list[torch.Tensor]]:
+    ) -> tuple[BaseModelOutputWithPastAndCrossAttentions, list[torch.Tensor]]:
         """Runs the decoder for all groups side by side; returns its output and (batch_size, length, hidden) per group."""
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
         if attention_mask is None and past_length == 0:
@@ -162,18 +172,18 @@ class ValorDecoderModel(ValorPreTrainedModel):
 
     def caption_prompt(
         self,
-        prompt_input_ids: torch.LongTensor | None,
+        prompt_input_ids: torch.Tensor | None,
         prompt_attention_mask: torch.Tensor | None,
         device: torch.device,
-    ) -> tuple[torch.LongTensor | None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The prompt given, else the configuration's."""
         if prompt_input_ids is None:
             return self.valor.prompt("caption_prompt_ids", device), None
         return prompt_input_ids, self.valor.text_attention_mask(prompt_input_ids, prompt_attention_mask)
 
     def question_prompt(
-        self, question_input_ids: torch.LongTensor, question_attention_mask: torch.Tensor | None
-    ) -> tuple[torch.LongTensor, torch.BoolTensor]:
+        self, question_input_ids: torch.Tensor, question_attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The question with the configuration's prompt after its [CLS]."""
         mask = self.valor.text_attention_mask(question_input_ids, question_attention_mask)
         prompt = self.valor.prompt("question_prompt_ids", question_input_ids.device)
@@ -190,10 +200,10 @@ class ValorDecoderModel(ValorPreTrainedModel):
     def conditions_of(
         self,
         conditions: ValorConditions | None,
-        pixel_values_videos: torch.FloatTensor | None,
-        frame_mask: torch.BoolTensor | None,
-        input_features: torch.FloatTensor | None,
-        audio_mask: torch.BoolTensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        frame_mask: torch.Tensor | None,
+        input_features: torch.Tensor | None,
+        audio_mask: torch.Tensor | None,
     ) -> ValorConditions:
         """The conditions given, else those of the inputs; a `ValueError` without either."""
         if conditions is not None:
@@ -205,7 +215,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
     def captioning_losses(
         self,
         logits: Mapping[str, torch.Tensor],
-        labels: Mapping[str, torch.LongTensor],
+        labels: Mapping[str, torch.Tensor],
         num_targets: Mapping[str, torch.Tensor] | None = None,
         weights: torch.Tensor | None = None,
         label_smoothing: float = 0.0,
@@ -228,7 +238,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
             group: captioning_loss(logits[group], labels[group], weights, label_smoothing, num_targets[group])
             for group in logits
         }
-        return mean_of_groups(losses.values(), [num_targets[group] > 0 for group in losses]), losses
+        return mean_of_groups(list(losses.values()), [num_targets[group] > 0 for group in losses]), losses
 
     def select_captioning_groups(self, requested: Sequence[str] | None, modalities: Sequence[str]) -> list[str]:
         """The captioning groups to compute; a `ValueError` if there is none."""
@@ -241,7 +251,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         return groups
 
     @staticmethod
-    def labels_of(labels: torch.LongTensor, conditions: ValorConditions, group: str) -> torch.LongTensor:
+    def labels_of(labels: torch.Tensor, conditions: ValorConditions, group: str) -> torch.Tensor:
         """Labels without those of samples that have none of the group's modalities."""
         present = conditions.present(CAPTIONING_GROUPS[group])
         if present is None:
@@ -252,12 +262,12 @@ class ValorDecoderModel(ValorPreTrainedModel):
 
     def predict(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         conditions: ValorConditions,
         groups: Sequence[str],
-        prompt: tuple[torch.LongTensor | None, torch.Tensor | None],
-        labels: torch.LongTensor | None,
+        prompt: tuple[torch.Tensor | None, torch.Tensor | None],
+        labels: torch.Tensor | None,
         weights: torch.Tensor | None = None,
         label_smoothing: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
@@ -303,15 +313,15 @@ class ValorForRetrieval(ValorDecoderModel):
             self._keys_to_ignore_on_save.update(LM_HEAD_KEYS)
         super()._adjust_missing_and_unexpected_keys(loading_info)
 
-    def get_text_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+    def get_text_embeds(self, *args, **kwargs) -> torch.Tensor:
         """See [`ValorModel.get_text_embeds`]."""
         return self.valor.get_text_embeds(*args, **kwargs)
 
-    def get_video_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+    def get_video_embeds(self, *args, **kwargs) -> torch.Tensor:
         """See [`ValorModel.get_video_embeds`]."""
         return self.valor.get_video_embeds(*args, **kwargs)
 
-    def get_audio_embeds(self, *args, **kwargs) -> torch.FloatTensor:
+    def get_audio_embeds(self, *args, **kwargs) -> torch.Tensor:
         """See [`ValorModel.get_audio_embeds`]."""
         return self.valor.get_audio_embeds(*args, **kwargs)
 
@@ -337,23 +347,23 @@ class ValorForRetrieval(ValorDecoderModel):
 
     def score(
         self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
-    ) -> torch.FloatTensor:
+    ) -> torch.Tensor:
         """See [`ValorModel.score`]."""
         return self.valor.score(texts, media, group)
 
-    def compute_similarity(self, *args, **kwargs) -> torch.FloatTensor:
+    def compute_similarity(self, *args, **kwargs) -> torch.Tensor:
         """See [`ValorModel.compute_similarity`]."""
         return self.valor.compute_similarity(*args, **kwargs)
 
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
         alignment_groups: Sequence[str] | None = None,
         return_loss: bool | None = True,
         **kwargs: Unpack[TransformersKwargs],
@@ -387,18 +397,18 @@ class ValorForPreTraining(ValorDecoderModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
+        labels: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
         alignment_groups: Sequence[str] | None = None,
         captioning_groups: Sequence[str] | None = None,
-        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_input_ids: torch.Tensor | None = None,
         prompt_attention_mask: torch.Tensor | None = None,
         num_targets: Mapping[str, torch.Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -444,7 +454,7 @@ class ValorForPreTraining(ValorDecoderModel):
         given = [
             name for name, value in (("video", pixel_values_videos), ("audio", input_features)) if value is not None
         ]
-        captioning_losses = {}
+        captioning_losses: dict[str, torch.Tensor] = {}
         if with_captioning:
             groups = self.select_captioning_groups(captioning_groups, given)
             decoder_input_ids, decoder_attention_mask, labels = self.decoder_inputs(
@@ -472,22 +482,22 @@ class ValorForPreTraining(ValorDecoderModel):
                 group_labels[group] = targets[targets != IGNORE_INDEX]
             loss, captioning_losses = self.captioning_losses(group_logits, group_labels, num_targets)
             losses.append(loss)
-        loss = sum(losses) if losses else None
-        return ValorForPreTrainingOutput(**{**outputs, "loss": loss}, captioning_losses=captioning_losses)
+        total = sum(losses) if losses else None
+        return ValorForPreTrainingOutput(**{**outputs, "loss": total}, captioning_losses=captioning_losses)
 
     def decoder_inputs(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        decoder_input_ids: torch.LongTensor | None,
+        decoder_input_ids: torch.Tensor | None,
         decoder_attention_mask: torch.Tensor | None,
-        labels: torch.LongTensor | None,
-    ) -> tuple[torch.LongTensor, torch.BoolTensor, torch.LongTensor]:
+        labels: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the decoder reads and what it should say, made from the text where they are not given."""
         if (decoder_input_ids is None) != (labels is None):
             given, missing = ("decoder_input_ids", "labels") if labels is None else ("labels", "decoder_input_ids")
             raise ValueError(f"`{given}` need `{missing}`; without both, `input_ids` are masked by the model.")
-        if decoder_input_ids is not None:
+        if decoder_input_ids is not None and labels is not None:
             mask = self.valor.text_attention_mask(decoder_input_ids, decoder_attention_mask)
             return decoder_input_ids, mask, labels
         text_config = self.config.text_config
@@ -515,17 +525,17 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         captioning_groups: Sequence[str] | None = None,
-        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_input_ids: torch.Tensor | None = None,
         prompt_attention_mask: torch.Tensor | None = None,
-        question_input_ids: torch.LongTensor | None = None,
+        question_input_ids: torch.Tensor | None = None,
         question_attention_mask: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
         past_key_values: Cache | None = None,
@@ -582,17 +592,17 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        question_input_ids: torch.LongTensor | None = None,
+        question_input_ids: torch.Tensor | None = None,
         question_attention_mask: torch.Tensor | None = None,
-        pixel_values_videos: torch.FloatTensor | None = None,
-        frame_mask: torch.BoolTensor | None = None,
-        input_features: torch.FloatTensor | None = None,
-        audio_mask: torch.BoolTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         captioning_groups: Sequence[str] | None = None,
-        answer_weights: torch.FloatTensor | None = None,
+        answer_weights: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
@@ -653,7 +663,8 @@ def as_head(model: ValorPreTrainedModel, head_class: type[ValorDecoderModel]) ->
         )
     with torch.device("meta"), no_init_weights():
         head = head_class(model.config)
-    head.valor, head.lm_head = model.valor, model.lm_head
+    decoder = cast(ValorDecoderModel, model)
+    head.valor, head.lm_head = decoder.valor, decoder.lm_head
     if model.generation_config is not None:
         head.generation_config = model.generation_config
     head.training = model.training

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -24,6 +25,10 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_valor import CROSS_ATTENTION_BLOCKS, MEDIA, ValorTextConfig
 
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+
 @dataclass
 class ValorConditions(ModelOutput):
     """What the decoder is conditioned on: the tokens of all frames and of all audio clips (section 4.2, F_v' and F_a').
@@ -33,10 +38,10 @@ class ValorConditions(ModelOutput):
     audio, audio_mask: the same for the audio clips.
     """
 
-    video: torch.FloatTensor | None = None
-    video_mask: torch.BoolTensor | None = None
-    audio: torch.FloatTensor | None = None
-    audio_mask: torch.BoolTensor | None = None
+    video: torch.Tensor | None = None
+    video_mask: torch.Tensor | None = None
+    audio: torch.Tensor | None = None
+    audio_mask: torch.Tensor | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -48,7 +53,7 @@ class ValorConditions(ModelOutput):
         """Where the tokens are; the model's own `device` is "meta" where parts of it are offloaded."""
         return self[self.modalities[0]].device
 
-    def mask(self, modality: str) -> torch.BoolTensor | None:
+    def mask(self, modality: str) -> torch.Tensor | None:
         """Mask of the modality's tokens; `None` when all of them are valid."""
         return getattr(self, f"{modality}_mask")
 
@@ -56,24 +61,25 @@ class ValorConditions(ModelOutput):
         """Tokens of `modalities`, one after the other."""
         return torch.cat([self[name] for name in modalities], dim=1)
 
-    def full_mask(self, modality: str) -> torch.BoolTensor:
+    def full_mask(self, modality: str) -> torch.Tensor:
         """Mask of the modality's tokens, all True when all of them are valid."""
         if (mask := self.mask(modality)) is not None:
             return mask
         return torch.ones(self[modality].shape[:2], dtype=torch.bool, device=self[modality].device)
 
-    def join_masks(self, modalities: Sequence[str]) -> torch.BoolTensor | None:
+    def join_masks(self, modalities: Sequence[str]) -> torch.Tensor | None:
         """Mask of the tokens that `join` returns; `None` when all of them are valid."""
         if all(self.mask(name) is None for name in modalities):
             return None
         return torch.cat([self.full_mask(name) for name in modalities], dim=1)
 
-    def present(self, modalities: Sequence[str]) -> torch.BoolTensor | None:
+    def present(self, modalities: Sequence[str]) -> torch.Tensor | None:
         """Which samples have any valid token of `modalities`, (batch_size,); `None` when all of them have."""
-        modalities = [name for name in modalities if name in self.modalities]
-        if not modalities or any(self.mask(name) is None for name in modalities):
+        masks = [self.mask(name) for name in modalities if name in self.modalities]
+        valid = [mask.any(dim=1) for mask in masks if mask is not None]
+        if not valid or len(valid) < len(masks):
             return None
-        return torch.stack([self.mask(name).any(dim=1) for name in modalities]).any(dim=0)
+        return torch.stack(valid).any(dim=0)
 
     def select(self, rows: Sequence[int]) -> "ValorConditions":
         """The conditions of these samples, in this order; a sample may be named several times."""
@@ -87,7 +93,7 @@ class ConditionCache(DynamicCache):
     values are computed once, stored once and never moved.
     """
 
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         pass
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -104,8 +110,8 @@ class CrossAttentionStep:
 
     block: str
     tokens: slice
-    attention_mask: torch.Tensor | None
-    present: torch.BoolTensor | None
+    attention_mask: "torch.Tensor | BlockMask | None"
+    present: torch.Tensor | None
 
 
 @dataclass
@@ -134,9 +140,9 @@ class ValorTextEmbeddings(nn.Module):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         is_prompt: bool = False,
     ) -> torch.Tensor:
         if inputs_embeds is None:
@@ -232,7 +238,7 @@ class ValorTextLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
+    def forward(  # type: ignore[misc]  # TransformersKwargs has `is_causal`, too
         self,
         hidden_states: torch.Tensor,
         *condition_states: torch.Tensor | None,  # positional, so that reentrant gradient checkpointing sees them
@@ -262,10 +268,13 @@ class ValorTextLayer(GradientCheckpointingLayer):
 
         return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
 
+    def cross_attention_block(self, name: str) -> "ValorTextCrossAttention":
+        return cast(ValorTextCrossAttention, self.cross_attention[name])
+
     def condition_key_values(
         self,
         blocks: Collection[str],
-        condition_states: Sequence[torch.Tensor | None],
+        condition_states: Sequence[Any],  # tensors; None where the cache has their keys and values
         past_key_values: EncoderDecoderCache | None,
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each block, computed once for all modality groups and all steps of decoding."""
@@ -273,12 +282,12 @@ class ValorTextLayer(GradientCheckpointingLayer):
         for i, (block, states) in enumerate(zip(blocks, condition_states, strict=True)):
             cache_idx = self.layer_idx * len(blocks) + i
             if past_key_values is None:
-                keys_values[block] = self.cross_attention[block].project_key_value(states)
+                keys_values[block] = self.cross_attention_block(block).project_key_value(states)
             elif past_key_values.is_updated.get(cache_idx):
-                layer = past_key_values.cross_attention_cache.layers[cache_idx]
+                layer: Any = past_key_values.cross_attention_cache.layers[cache_idx]
                 keys_values[block] = layer.keys, layer.values
             else:
-                key, value = self.cross_attention[block].project_key_value(states)
+                key, value = self.cross_attention_block(block).project_key_value(states)
                 keys_values[block] = past_key_values.cross_attention_cache.update(key, value, cache_idx)
                 past_key_values.is_updated[cache_idx] = True
         return keys_values
@@ -293,7 +302,7 @@ class ValorTextLayer(GradientCheckpointingLayer):
         """Figure 7 for one modality group: the blocks in order, or side by side and added ("parallel")."""
         outputs = []
         for step in steps:
-            block = self.cross_attention[step.block]
+            block = self.cross_attention_block(step.block)
             key, value = (states[:, :, step.tokens] for states in keys_values[step.block])
             # The beams of a sample share its keys and values: fold them into the query's length
             queries = hidden_states.reshape(key.shape[0], -1, hidden_states.shape[-1])
@@ -315,7 +324,7 @@ class ValorTextLayer(GradientCheckpointingLayer):
 class ValorTextPreTrainedModel(PreTrainedModel):
     config: ValorTextConfig
     base_model_prefix = "text_model"
-    input_modalities = ("text",)
+    input_modalities = ["text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["ValorTextEmbeddings", "ValorTextLayer"]
     _supports_flash_attn = True
@@ -364,18 +373,18 @@ class ValorTextModel(ValorTextPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding):
-        self.embeddings.word_embeddings = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.word_embeddings = cast(nn.Embedding, value)
 
     @merge_with_config_defaults
     @capture_outputs
-    def forward(
+    def forward(  # type: ignore[misc]  # TransformersKwargs has `is_causal` and `position_ids`, too
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        prompt_input_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        prompt_input_ids: torch.Tensor | None = None,
         prompt_attention_mask: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
         groups: Sequence[Sequence[str]] | None = None,
@@ -403,6 +412,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
         text = input_ids if input_ids is not None else inputs_embeds
+        assert text is not None  # as checked above
         rows, text_length = text.shape[:2]
         conditions, groups = self.select_conditions(conditions, groups)
         past_key_values = self.prepare_cache(past_key_values, use_cache and is_causal, len(groups))
@@ -420,10 +430,11 @@ class ValorTextModel(ValorTextPreTrainedModel):
         self_attention_mask = self.self_attention_mask(
             hidden_states, attention_mask, prefix_length, prefix_mask, len(groups), past_key_values, is_causal
         )
-        plan, condition_states = None, ()
+        plan: CrossAttentionPlan | None = None
+        condition_states: list[torch.Tensor | None] = []
         if attended is not None:
             plan = self.plan_cross_attention(attended, groups, hidden_states)
-            is_cached = past_key_values is not None and len(past_key_values.is_updated) > 0
+            is_cached = isinstance(past_key_values, EncoderDecoderCache) and len(past_key_values.is_updated) > 0
             condition_states = [None if is_cached else attended.join(names) for names in plan.blocks.values()]
 
         for layer in self.layers:
@@ -451,9 +462,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
             return None, [()]
         return conditions, [conditions.modalities] if groups is None else groups
 
-    def prepare_cache(
-        self, past_key_values: Cache | None, use_cache: bool | None, num_groups: int
-    ) -> EncoderDecoderCache | None:
+    def prepare_cache(self, past_key_values: Cache | None, use_cache: bool | None, num_groups: int) -> Cache | None:
         """The cache given, or a new one, with a part for the conditions; a `ValueError` for several groups."""
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -463,7 +472,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
             raise ValueError(f"A cache serves one modality group at a time, got {num_groups} groups.")
         return past_key_values
 
-    def text_positions(self, start: int, length: int, device: torch.device) -> torch.LongTensor:
+    def text_positions(self, start: int, length: int, device: torch.device) -> torch.Tensor:
         """Positions of the text's new tokens; a `ValueError` where the model has too few."""
         most = self.config.max_position_embeddings
         if start + length > most:
@@ -474,12 +483,12 @@ class ValorTextModel(ValorTextPreTrainedModel):
 
     def prefix_mask(
         self,
-        prompt_input_ids: torch.LongTensor | None,
+        prompt_input_ids: torch.Tensor | None,
         prompt_attention_mask: torch.Tensor | None,
         merged: ValorConditions | None,
         groups: Sequence[Sequence[str]],
         rows: int,
-    ) -> tuple[int, torch.BoolTensor | None]:
+    ) -> tuple[int, torch.Tensor | None]:
         """Length of what precedes the text (prompt, then merged conditions) and its mask, (groups * rows, length)."""
         parts, lengths = [], []
         if prompt_input_ids is not None:
@@ -494,15 +503,18 @@ class ValorTextModel(ValorTextPreTrainedModel):
                 parts.append(torch.cat([mask if name in group else torch.zeros_like(mask) for group in groups]))
         if all(part is None for part in parts):
             return sum(lengths), None
-        parts = [
-            prompt_input_ids.new_ones(len(groups) * rows, length, dtype=torch.bool) if part is None else part
-            for part, length in zip(parts, lengths, strict=True)
-        ]
-        return sum(lengths), torch.cat(parts, dim=1)
+        valid = next(part for part in parts if part is not None)
+        return sum(lengths), torch.cat(
+            [
+                valid.new_ones(len(groups) * rows, length) if part is None else part
+                for part, length in zip(parts, lengths, strict=True)
+            ],
+            dim=1,
+        )
 
     def prefix_embeddings(
         self,
-        prompt_input_ids: torch.LongTensor | None,
+        prompt_input_ids: torch.Tensor | None,
         merged: ValorConditions | None,
         num_groups: int,
         rows: int,
@@ -520,11 +532,11 @@ class ValorTextModel(ValorTextPreTrainedModel):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
         prefix_length: int,
-        prefix_mask: torch.BoolTensor | None,
+        prefix_mask: torch.Tensor | None,
         num_groups: int,
-        past_key_values: EncoderDecoderCache | None,
+        past_key_values: Cache | None,
         is_causal: bool,
-    ) -> torch.Tensor | None:
+    ) -> "torch.Tensor | BlockMask | None":
         """Mask over [prefix; text]: the prefix is bidirectional and sees no text, the text is causal in a decoder."""
         rows, length = hidden_states.shape[:2]
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -558,7 +570,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
 
     @staticmethod
     def explicit_mask(
-        hidden_states: torch.Tensor, allowed: torch.BoolTensor, prefix_mask: torch.BoolTensor | None
+        hidden_states: torch.Tensor, allowed: torch.Tensor, prefix_mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Additive mask over [prefix; text] from the pairs of text tokens, (rows, 1, L, L), that may attend."""
         rows, length = hidden_states.shape[:2]
@@ -575,10 +587,10 @@ class ValorTextModel(ValorTextPreTrainedModel):
         self, conditions: ValorConditions, groups: Sequence[Sequence[str]], hidden_states: torch.Tensor
     ) -> CrossAttentionPlan:
         """Which tokens each group attends to through which block: masks are made once, not once per layer."""
-        blocks = {}
+        blocks: dict[str, list[str]] = {}
         for block in CROSS_ATTENTION_BLOCKS[self.cross_attention_type]:
-            modalities = conditions.modalities if block == "audiovisual" else (block,)
-            if modalities := [name for name in modalities if name in conditions.modalities]:
+            attended = conditions.modalities if block == "audiovisual" else (block,)
+            if modalities := [name for name in attended if name in conditions.modalities]:
                 blocks[block] = modalities
         masks = {block: conditions.join_masks(modalities) for block, modalities in blocks.items()}
         states = hidden_states[: hidden_states.shape[0] // len(groups)]  # those of one group
@@ -603,20 +615,20 @@ class ValorTextModel(ValorTextPreTrainedModel):
         return slice(start, start + sum(lengths[name] for name in wanted))
 
     def cross_attention_step(
-        self, block: str, tokens: slice, mask: torch.BoolTensor | None, hidden_states: torch.Tensor
+        self, block: str, tokens: slice, mask: torch.Tensor | None, hidden_states: torch.Tensor
     ) -> CrossAttentionStep:
         """One step of a group, with `mask` of shape (samples, tokens of the block) and the states of the group's rows."""
         if mask is None or (mask := mask[:, tokens]).all():
             return CrossAttentionStep(block, tokens, None, None)
         samples, rows = len(mask), hidden_states.shape[0]
-        present = mask.any(dim=1)
+        is_present = mask.any(dim=1)
         attention_mask = create_bidirectional_mask(
             config=self.config,
             inputs_embeds=hidden_states.reshape(samples, -1, hidden_states.shape[-1]),
             # An all-masked row would make softmax NaN; its result is discarded by `present`
-            attention_mask=mask | ~present[:, None],
+            attention_mask=mask | ~is_present[:, None],
         )
-        present = None if present.all() else present.repeat_interleave(rows // samples).view(-1, 1, 1)
+        present = None if is_present.all() else is_present.repeat_interleave(rows // samples).view(-1, 1, 1)
         return CrossAttentionStep(block, tokens, attention_mask, present)
 
 

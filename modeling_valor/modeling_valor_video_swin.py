@@ -248,7 +248,7 @@ class ValorVideoSwinPreTrainedModel(PreTrainedModel):
     config: ValorVideoSwinConfig
     base_model_prefix = "vision_model"
     main_input_name = "pixel_values_videos"
-    input_modalities = ("video",)
+    input_modalities = ["video"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["ValorVideoSwinBlock"]
     _supports_sdpa = True
@@ -275,11 +275,12 @@ class ValorVideoSwinModel(ValorVideoSwinPreTrainedModel):
 
     def __init__(self, config: ValorVideoSwinConfig):
         super().__init__(config)
+        frames, height, width = config.patch_size
         self.patch_embedding = nn.Conv3d(
             config.num_channels,
             config.embed_dim,
-            kernel_size=tuple(config.patch_size),
-            stride=(config.temporal_stride, *config.patch_size[1:]),
+            kernel_size=(frames, height, width),
+            stride=(config.temporal_stride, height, width),
         )
         self.patch_norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)

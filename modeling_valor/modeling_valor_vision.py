@@ -4,6 +4,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, logging
+from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -26,6 +27,9 @@ logger = logging.get_logger(__name__)
 
 class ValorCLIPVisionEmbeddings(CLIPVisionEmbeddings):
     """CLIP's embeddings, resized to another resolution as in the 2023 code: bilinear, where CLIP's own is bicubic."""
+
+    image_size: int
+    patch_size: int
 
     def interpolate_pos_encoding(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
         side = self.image_size // self.patch_size
@@ -103,7 +107,7 @@ def build_part(config: PreTrainedConfig, **kwargs) -> PreTrainedModel:
     if isinstance(model_class, type) and issubclass(model_class, PreTrainedModel):
         config._attn_implementation = supported_attention(model_class, config._attn_implementation)
     if config.model_type in VISION_MODELS:
-        return model_class._from_config(config, **kwargs)
+        return VISION_MODELS[config.model_type]._from_config(config, **kwargs)
     return AutoModel.from_config(config, **kwargs)
 
 
@@ -140,12 +144,12 @@ def vision_hidden_size(config: PreTrainedConfig) -> int:
     )
 
 
-def encodes_frames_together(vision_model: nn.Module) -> bool:
+def encodes_frames_together(vision_model: PreTrainedModel) -> bool:
     """Whether the encoder takes videos, as Video Swin does, rather than images."""
     return vision_model.main_input_name == "pixel_values_videos"
 
 
-def has_class_token(vision_model: nn.Module) -> bool:
+def has_class_token(vision_model: PreTrainedModel) -> bool:
     """Whether the first of the encoder's tokens stands for the whole image."""
     embeddings = getattr(vision_model, "embeddings", None)
     return any(getattr(embeddings, name, None) is not None for name in ("cls_token", "class_embedding"))
@@ -165,7 +169,7 @@ def encoded_frame_mask(config: PreTrainedConfig, frame_mask: torch.Tensor) -> to
 
 
 def encode_images(
-    vision_model: nn.Module, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    vision_model: PreTrainedModel, pixel_values: torch.Tensor, **kwargs: Any
 ) -> BaseModelOutputWithPooling:
     """Tokens and global feature of each image, (N, 3, H, W) to (N, T, C) and (N, C), from any vision encoder, and its
     hidden states and attentions where they are asked for.
@@ -196,8 +200,8 @@ def encode_images(
 
 
 def encode_each(
-    encode: Callable[[torch.Tensor], ModelOutput], items: torch.Tensor, mask: torch.Tensor | None
-) -> ModelOutput:
+    encode: Callable[[torch.Tensor], BaseModelOutputWithPooling], items: torch.Tensor, mask: torch.Tensor | None
+) -> BaseModelOutputWithPooling:
     """Encodes frames or audio clips, (B, F, ...), each by itself: results (B, F, ...), zero where `mask`, (B, F), is False.
 
     Masked ones never reach the encoder, so that what they hold changes nothing. A batch without any valid one costs a pass
@@ -224,7 +228,7 @@ def add_zero_gradient(target: torch.Tensor, result: torch.Tensor) -> torch.Tenso
 
 
 def encode_frames(
-    vision_model: nn.Module,
+    vision_model: PreTrainedModel,
     pixel_values_videos: torch.Tensor,
     frame_mask: torch.Tensor | None = None,
     **kwargs: Unpack[TransformersKwargs],
@@ -266,35 +270,35 @@ def encode_frames(
 
 
 def encode_videos(
-    vision_model: nn.Module, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None, **kwargs
+    vision_model: PreTrainedModel, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None, **kwargs
 ) -> BaseModelOutputWithPooling:
     """`encode_frames` of an encoder of videos: the valid frames of each sample are one video."""
-    whole = frame_mask is None or bool(frame_mask.all())
-    groups = [] if whole else group_by_length(frame_mask.bool())
-    passes = 1 if whole else len(groups)
+    mask = None if frame_mask is None or frame_mask.all() else frame_mask.bool()
+    groups = [] if mask is None else group_by_length(mask)
+    passes = 1 if mask is None else len(groups)
     # Before the first pass: afterwards ranks might wait for weights that another one does not gather
     missing = passes_of_all_ranks(vision_model, max(passes, 1), pixel_values_videos.device) - passes
-    encoded = None
-    if whole:
+    encoded: BaseModelOutputWithPooling | None = None
+    if mask is None:
         encoded = vision_model(pixel_values_videos, **kwargs)
     else:
-        encoded_mask = encoded_frame_mask(vision_model.config, frame_mask.bool())
-    for length, samples in groups:
-        frames = pixel_values_videos[frame_mask.bool() & samples[:, None]]
-        results = vision_model(frames.unflatten(0, (-1, length)), **kwargs)
-        encoded = zeros_for(results, encoded_mask) if encoded is None else encoded
-        for target, result in zip(tree_leaves(encoded), tree_leaves(results), strict=True):
-            target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
+        encoded_mask = encoded_frame_mask(vision_model.config, mask)
+        for length, samples in groups:
+            frames = pixel_values_videos[mask & samples[:, None]]
+            results = vision_model(frames.unflatten(0, (-1, length)), **kwargs)
+            encoded = zeros_for(results, encoded_mask) if encoded is None else encoded
+            for target, result in zip(tree_leaves(encoded), tree_leaves(results), strict=True):
+                target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
     # Passes of zero gradient, over one empty frame: ranks of a distributed training run the same modules, also one whose
     # samples have no frames
     for _ in range(missing):
         results = vision_model(torch.zeros_like(pixel_values_videos[:1, :1]), **kwargs)
         encoded = zeros_for(results, encoded_mask) if encoded is None else encoded
         encoded = tree_map(add_zero_gradient, encoded, results)
-    return encoded
+    return cast(BaseModelOutputWithPooling, encoded)
 
 
-def zeros_for(results: BaseModelOutputWithPooling, mask: torch.BoolTensor) -> BaseModelOutputWithPooling:
+def zeros_for(results: BaseModelOutputWithPooling, mask: torch.Tensor) -> BaseModelOutputWithPooling:
     """Zeros of the shape that results (n, frames, ...) of videos have in a batch of the mask (B, F): (B, F, ...)."""
     if results.attentions is not None:
         raise ValueError(
@@ -304,13 +308,13 @@ def zeros_for(results: BaseModelOutputWithPooling, mask: torch.BoolTensor) -> Ba
     return tree_map(lambda result: result.new_zeros(*mask.shape, *result.shape[2:]), results)
 
 
-def group_by_length(frame_mask: torch.BoolTensor) -> list[tuple[int, torch.BoolTensor]]:
+def group_by_length(frame_mask: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
     """Samples that go through an encoder of videos together, (B,), and how many valid frames each of them has."""
     lengths = frame_mask.sum(dim=1)
     return [(length, lengths == length) for length in lengths.unique().tolist() if length > 0]
 
 
-def passes_of_all_ranks(vision_model: nn.Module, passes: int, device: torch.device) -> int:
+def passes_of_all_ranks(vision_model: PreTrainedModel, passes: int, device: torch.device) -> int:
     """Passes that this rank must run for `passes` of its own: the most of any rank, where the weights are sharded."""
     if not is_sharded(vision_model):
         return passes

@@ -121,7 +121,9 @@ class ValorProcessor(ProcessorMixin):
     @classmethod
     def _get_arguments_from_pretrained(cls, *args, **kwargs) -> list:
         """The parts, of the classes that this module imports: each class loaded as remote code has modules of its own."""
-        own = {part_class.__name__: part_class for part_class in (ValorVideoProcessor, ValorFeatureExtractor)}
+        own: dict[str, Any] = {
+            part_class.__name__: part_class for part_class in (ValorVideoProcessor, ValorFeatureExtractor)
+        }
         parts = super()._get_arguments_from_pretrained(*args, **kwargs)
         classes = [own.get(type(part).__name__, type(part)) for part in parts]
         return [

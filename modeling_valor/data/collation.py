@@ -83,7 +83,7 @@ class ValorCollator:
         return dict(self.processor(text=texts, max_length=max_length, return_tensors="pt"))
 
     def caption_targets(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor, generator: torch.Generator
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         """Captions with masked words (section 4.2), or for the "causal" objective as they are, and their labels."""
         if self.config.captioning_objective == "causal":
@@ -100,7 +100,7 @@ class ValorCollator:
             )
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
-    def answer_targets(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    def answer_targets(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Answers of which every token but [CLS] is masked, as the 2023 code does, and their labels."""
         if self.config.captioning_objective == "causal":
             labels = next_word_labels(input_ids, attention_mask)

@@ -100,19 +100,19 @@ class SelfCriticalTrainer(ValorTrainer):
         loss = -((rewards - baseline).to(per_caption) * per_caption).mean()
         return (loss, {"rewards": rewards}) if return_outputs else loss
 
-    def write(self, captioner: ValorForCaptioning, conditions: ValorConditions, **options) -> torch.LongTensor:
+    def write(self, captioner: ValorForCaptioning, conditions: ValorConditions, **options) -> torch.Tensor:
         """Captions as ids, (rows, length); rows of one clip are consecutive."""
         options = {"do_sample": False, "num_beams": 1, "max_new_tokens": self.max_new_tokens, **options}
         return captioner.generate(conditions=conditions, **options)
 
-    def score(self, sequences: torch.LongTensor, references: Sequence[Sequence[str]]) -> Tensor:
+    def score(self, sequences: torch.Tensor, references: Sequence[Sequence[str]]) -> Tensor:
         captions = self.processing_class.post_process_generation(sequences)
         return torch.tensor(self.reward(captions, references), device=sequences.device)
 
     def log_probabilities(
         self,
         model: nn.Module,
-        sequences: torch.LongTensor,
+        sequences: torch.Tensor,
         media: dict[str, Tensor],
         groups: Sequence[str],
     ) -> tuple[Tensor, Tensor]:
