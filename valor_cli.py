@@ -16,19 +16,19 @@ from collections.abc import Callable, Sequence
 
 
 COMMANDS = {
-    "caption": "describe video and sound files, or answer a question about them",
+    "caption": "describe video and audio files, or answer a question about them",
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
-    "extract": "decode the frames and the sound of a dataset once, for training that reads them often",
+    "extract": "decode the frames and the audio of a dataset once, so that training reads them faster",
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
-    "search": "find videos, sounds or images by a text",
-    "statistics": "how long captions are and how much they say about sound, beside the paper's Table 1",
+    "search": "find videos, audio files or images by a text",
+    "statistics": "measure how long captions are and how often they name sounds (Table 1 of the paper)",
     "train": "pretrain VALOR, or fine-tune it for retrieval, captioning or question answering",
-    "world": "write a small world of rendered, labelled audio-visual clips",
+    "world": "render a small data set of labelled videos with sound",
 }
 """Commands and their line of help. The module `modeling_valor.cli.COMMAND` has `main(argv) -> int`, its exit status."""
 
 INTERRUPTED, READER_GONE = 130, 141
-"""Exit status after Ctrl-C, and where the reader of the output has ended: 128 and the signal's number, as in shells."""
+"""Exit status after Ctrl-C, and if the reader of the output has closed it: 128 and the signal's number, as in shells."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="valor",
         description="VALOR: vision, audio and language in one model.",
-        epilog="`valor COMMAND --help` explains a command. With --debug an error is shown with its whole traceback.",
+        epilog="`valor COMMAND --help` explains a command. With --debug an error is shown with its traceback.",
     )
     parser.add_argument("--version", action="version", version=f"valor {importlib.metadata.version('modeling-valor')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def pop_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
-    """The arguments without a bare `--debug`, and whether it was there; `--debug VALUE` is an option of Trainer's."""
+    """The arguments without a bare `--debug`, and whether it was given; `--debug VALUE` is an option of Trainer's."""
     kept, debug = [], False
     for index, argument in enumerate(argv):
         value = argv[index + 1] if index + 1 < len(argv) else ""
@@ -71,7 +71,7 @@ def run_guarded(program: str, run: Callable[[], int | None], debug: bool = False
         debug: print the traceback too.
 
     Returns:
-        1 after an error, 130 after Ctrl-C, 141 if whoever reads the output has gone away.
+        1 after an error, 130 after Ctrl-C, 141 if the reader of the output has closed it.
     """
     try:
         return run() or 0
@@ -105,7 +105,7 @@ def _without_traceback(error: BaseException) -> str:
 
 
 def _print_once(program: str) -> Callable[..., None]:
-    """A `warnings.showwarning` that prints each message once, where the frames and the sound of a file have the same."""
+    """A `warnings.showwarning` that prints each message once, because the frames and the audio of a file give the same one."""
     printed = set()
 
     def show(message: object, *_: object) -> None:

@@ -182,7 +182,7 @@ def test_help_shows_the_numbers_of_the_checkpoint(capsys):
         main(["caption", "--model", str(tiny), "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     assert f"frames of each video (default: {settings['video_processor']['num_frames']}, this checkpoint's)" in printed
-    assert f"of each sound (default: {settings['feature_extractor']['num_audio_clips']}, this checkpoint's)" in printed
+    assert f"of each file (default: {settings['feature_extractor']['num_audio_clips']}, this checkpoint's)" in printed
 
 
 def test_a_folder_of_media_is_a_collection_and_of_images_one_video(converted, capsys, tmp_path):

@@ -23,7 +23,7 @@ def handed_over(monkeypatch):
     """What `training.recipes.run` was called with."""
     calls = []
     monkeypatch.setattr(recipes, "run", lambda *args: calls.append(args))
-    monkeypatch.setattr(command, "_say_on_main_process", lambda is_main: None)
+    monkeypatch.setattr(command, "_log_on_main_process", lambda is_main: None)
     return calls
 
 
@@ -88,7 +88,7 @@ def test_help_lists_the_tasks_and_the_recipes(capsys):
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_status_1(tmp_path, monkeypatch, capsys, argv, message):
-    monkeypatch.setattr(command, "_say_on_main_process", lambda is_main: None)
+    monkeypatch.setattr(command, "_log_on_main_process", lambda is_main: None)
     places = {"CLIPS": write_dataset(tmp_path / "clips"), "CHECKPOINT": str(write_checkpoint(tmp_path / "checkpoint"))}
     argv = [places.get(argument, argument) for argument in argv]
     output = ["--use_cpu", "--bf16", "false", "--report_to", "none", "--output_dir", str(tmp_path / "output")]
@@ -100,7 +100,7 @@ def test_a_mistake_is_one_line_and_exit_status_1(tmp_path, monkeypatch, capsys, 
 
 def test_the_bar_ends_before_the_message(tmp_path, capsys, monkeypatch):
     """Files that are not there, found out in the middle of the training."""
-    monkeypatch.setattr(command, "_say_on_main_process", lambda is_main: None)
+    monkeypatch.setattr(command, "_log_on_main_process", lambda is_main: None)
     clips = write_dataset(tmp_path / "clips", "abcd")
     place = ["--dataset", clips, "--output_dir", str(tmp_path / "output"), "--per_device_train_batch_size", "2"]
     options = ["--do_train", "--use_cpu", "--max_steps", "1", "--report_to", "none", "--dataloader_num_workers", "0"]
@@ -114,7 +114,7 @@ def test_an_interrupted_command_has_exit_status_130(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(recipes, "run", interrupt)
-    monkeypatch.setattr(command, "_say_on_main_process", lambda is_main: None)
+    monkeypatch.setattr(command, "_log_on_main_process", lambda is_main: None)
     assert main(["train", "retrieval", "--use_cpu", "--output_dir", "unused"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 

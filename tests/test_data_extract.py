@@ -225,7 +225,7 @@ def test_a_broken_file_is_left_out_and_listed(broken, workers):
 
 
 def test_too_many_broken_files_are_an_error_that_names_some(broken, capsys):
-    with pytest.raises(TooManyFailures, match=r"of 10 clips could not be read, more than the 5%.*3\.png"):
+    with pytest.raises(TooManyFailures, match=r"of 10 samples could not be read, more than the 5%.*3\.png"):
         extract(read_folder(broken), broken / "out", workers=1)
     assert not (broken / "out" / "metadata.jsonl").exists()
     assert main(["extract", str(broken), str(broken / "out"), "--workers", "1"]) == 1
@@ -298,7 +298,7 @@ def test_the_command_prints_a_summary(tmp_path, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary == {"directory": str(tmp_path), "clips": 2, "extracted": 2, "failures": {}, "damaged": {}}
     assert main(arguments) == 0
-    assert capsys.readouterr().out == f"{tmp_path}: 2 clips, 0 of them decoded now.\n"
+    assert capsys.readouterr().out == f"{tmp_path}: 2 samples, 0 of them decoded now.\n"
 
 
 def test_real_media_are_extracted(shared, tmp_path):

@@ -132,9 +132,9 @@ def test_without_a_number_the_share_is_looked_at_after_some_patience():
 
 def test_a_log_says_what_failed_in_one_line():
     assert FailureLog().report() == "All samples could be read."
-    log = FailureLog(1.0, 20, noun="clips", failures={f"n{n}": f"reason {n}." for n in range(12)} | {"x": "reason 3."})
+    log = FailureLog(1.0, 20, failures={f"n{n}": f"reason {n}." for n in range(12)} | {"x": "reason 3."})
     start = (
-        "13 of 20 clips could not be read and were left out: 2 x reason 3, such as n3; n0 (reason 0); n1 (reason 1);"
+        "13 of 20 samples could not be read and were left out: 2 x reason 3, such as n3; n0 (reason 0); n1 (reason 1);"
     )
     assert log.report().startswith(start) and log.report().endswith("; and 2 other reasons.")
     with pytest.raises(ValueError, match=r"a share from 0 to 1"):

@@ -205,7 +205,7 @@ def test_broken_files_are_named_in_the_results(checkpoint, tmp_path, capsys):
     assert printed.out == text and list((tmp_path / "out").rglob("results.json"))
     line = printed.err.strip().splitlines()[-1]
     assert (
-        line.startswith("valor evaluate: 1 of 2 clips could not be read, more than the 5% that") and "broken" in line
+        line.startswith("valor evaluate: 1 of 2 samples could not be read, more than the 5% that") and "broken" in line
     )
 
 

@@ -18,17 +18,15 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--model`, and on which device, in which type and how many files at a time it runs."""
+    """Adds `--model`, and the options of device, data type and batch size."""
     parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
-    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU, if there is one)")
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU, if available)")
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="type of the weights (default: the checkpoint's)"
+        "--dtype", choices=DTYPES, default="auto", help="data type of the weights (default: the checkpoint's)"
     )
+    parser.add_argument("--batch-size", type=positive_count, default=8, help="files in a batch (default: 8)")
     parser.add_argument(
-        "--batch-size", type=positive_count, default=8, help="files that go through the model together (default: 8)"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that decode files (default: 0, this one decodes them)"
+        "--workers", type=int, default=0, help="worker processes that decode files (default: 0, in the main process)"
     )
 
 
@@ -40,13 +38,15 @@ def add_media_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) ->
         audio_clips = f"{settings['feature_extractor']['num_audio_clips']}, this checkpoint's"
     media = parser.add_argument_group(
         "how much of a file is used",
-        "A file of any length is seen through a few frames at equal distances and heard through a few clips of sound. "
-        "Nothing between them is used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers.",
+        "A file of any length is represented by a few evenly spaced frames and a few audio clips. "
+        "What lies between them is not used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers.",
     )
-    media.add_argument("--modalities", choices=("av", "v", "a"), default="av", help="vision and sound, or one of them")
+    media.add_argument(
+        "--modalities", choices=("av", "v", "a"), default="av", help="video and audio (av), or one of them (v, a)"
+    )
     media.add_argument("--num-frames", type=positive_count, help=f"frames of each video (default: {frames})")
     media.add_argument(
-        "--num-audio-clips", type=positive_count, help=f"clips of 5.12 s of each sound (default: {audio_clips})"
+        "--num-audio-clips", type=positive_count, help=f"audio clips of 5.12 s of each file (default: {audio_clips})"
     )
 
 
@@ -143,7 +143,7 @@ def model_type_of(name: str, option: str) -> str:
 
 
 def choose_device(name: str | None) -> str:
-    """The device of this name, or the best one there is.
+    """The device of this name, or the best one available.
 
     Raises:
         ValueError: this machine has no such device.

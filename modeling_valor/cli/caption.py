@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""`valor caption`: describe video and sound files, or answer a question about them."""
+"""`valor caption`: describe video and audio files, or answer a question about them."""
 
 import argparse
 import json
@@ -25,19 +25,19 @@ def main(argv: Sequence[str]) -> int:
         "files",
         nargs="+",
         metavar="FILE",
-        help="video, sound or image files, folders of these, or URLs; a folder of images only is one video",
+        help="video, audio or image files, folders of these, or URLs; a folder of images only is one video",
     )
     add_model_arguments(parser)
     parser.add_argument(
         "--question",
         type=written_text,
         action="append",
-        help="answer this instead of describing; may be repeated",
+        help="answer this question instead of describing the file; may be repeated",
     )
     add_media_arguments(parser, argv)
-    parser.add_argument("--num-beams", type=positive_count, help="beams of the search (default: the checkpoint's)")
+    parser.add_argument("--num-beams", type=positive_count, help="number of beams (default: the checkpoint's)")
     parser.add_argument(
-        "--max-new-tokens", type=positive_count, help="longest text in tokens (default: the checkpoint's)"
+        "--max-new-tokens", type=positive_count, help="longest text, in tokens (default: the checkpoint's)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per file (and question)")
     args = parser.parse_args(argv)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         if coverage := texts[0][0].get("coverage"):
             used = [
                 f"{coverage[name]} {noun}{'' if coverage[name] == 1 else 's'}"
-                for name, noun in (("frames", "frame"), ("audio_clips", "clip of sound"))
+                for name, noun in (("frames", "frame"), ("audio_clips", "audio clip"))
                 if name in coverage
             ]
             progress.write(

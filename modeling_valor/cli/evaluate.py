@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""`valor evaluate`: measure a checkpoint on a task of a benchmark, or of any annotated folder."""
+"""`valor evaluate`: evaluate a checkpoint on a benchmark or an annotated folder."""
 
 import argparse
 import json
@@ -12,53 +12,64 @@ from .arguments import positive_count
 TASKS = ("retrieval", "captioning", "qa")
 
 EPILOG = """
-Frames, audio clips, text length, beams and split are those of the paper's setting of a benchmark, unless they are given.
-Run by several processes (`accelerate launch -m modeling_valor.cli.main evaluate ...`, `torchrun -m ...`), they share the
-work and give the same figures. An evaluation that was killed goes on where it stopped, if started again with the same
-arguments.
+For a benchmark, the defaults of frames, audio clips, text length, beams and split are the paper's settings. Several processes
+(`accelerate launch -m modeling_valor.cli.main evaluate ...`, `torchrun -m ...`) share the work and give the same metrics. An
+interrupted evaluation resumes where it stopped, if it is started again with the same arguments.
 """
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `valor evaluate` with the arguments `argv` and gives the exit status, 1 for what cannot be measured."""
+    """Runs `valor evaluate` with the arguments `argv` and returns the exit status, 1 if it cannot be evaluated."""
     parser = argparse.ArgumentParser(prog="valor evaluate", description=__doc__, epilog=EPILOG)
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument(
         "--dataset", required=True, help="a benchmark's name, a folder with metadata.jsonl, shards, ..."
     )
     parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
-    parser.add_argument("--split", help="which part of the dataset (default: the one that the paper reports)")
-    parser.add_argument("--media", help="folder of a benchmark's videos, images or sounds")
+    parser.add_argument("--split", help="split of the dataset (default: the one that the paper reports)")
+    parser.add_argument("--media", help="folder of a benchmark's videos, images or audio files")
     parser.add_argument("--annotations", help="folder of a benchmark's annotations (default: that of the media)")
-    parser.add_argument(
-        "--modalities", help="what to use of each clip: av, v, a, or several side by side as in av,v,a"
-    )
+    parser.add_argument("--modalities", help="what to use of each sample: av, v or a; av,v,a evaluates each of them")
     parser.add_argument("--num-frames", type=positive_count, help="frames of each video")
-    parser.add_argument("--num-audio-clips", type=positive_count, help="5.12 s clips of each sound")
-    parser.add_argument("--groups", help="modality groups of retrieval, such as t-av,t-v (default: of the modalities)")
-    parser.add_argument("--paragraph", action="store_true", default=None, help="captions of a clip are one text")
-    parser.add_argument("--max-length", type=positive_count, help="tokens of a text in retrieval, or of a question")
-    parser.add_argument("--beams", type=positive_count, help="beams of captions and answers")
-    parser.add_argument("--max-new-tokens", type=positive_count, help="longest caption or answer in tokens")
+    parser.add_argument("--num-audio-clips", type=positive_count, help="audio clips of 5.12 s of each sample")
+    parser.add_argument(
+        "--groups", help="modality groups of retrieval, such as t-av,t-v (default: those of --modalities)"
+    )
+    parser.add_argument(
+        "--paragraph", action="store_true", default=None, help="join the captions of a sample into one text"
+    )
+    parser.add_argument("--max-length", type=positive_count, help="longest text of retrieval, or question, in tokens")
+    parser.add_argument("--beams", type=positive_count, help="number of beams of captions and answers")
+    parser.add_argument("--max-new-tokens", type=positive_count, help="longest caption or answer, in tokens")
     parser.add_argument("--metrics", help="metrics of captioning, such as BLEU-4,CIDEr (default: all)")
-    parser.add_argument("--dual-softmax", action="store_true", default=None, help="retrieval with that, too")
-    parser.add_argument("--limit", type=positive_count, help="only so many clips, the first ones")
-    parser.add_argument("--batch-size", type=positive_count, default=16, help="clips at a time (default: 16)")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: 0, this one)")
-    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU of this process, if there is one)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: the checkpoint's")
+    parser.add_argument(
+        "--dual-softmax", action="store_true", default=None, help="also evaluate retrieval with dual softmax"
+    )
+    parser.add_argument("--limit", type=positive_count, help="evaluate only the first N samples")
+    parser.add_argument("--batch-size", type=positive_count, default=16, help="samples in a batch (default: 16)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="worker processes that decode files (default: 0, in the main process)"
+    )
+    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU of this process, if available)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="data type of the weights (default: the checkpoint's)",
+    )
     parser.add_argument("--output", default="evaluations", help="folder for results and caches (default: evaluations)")
-    parser.add_argument("--no-cache", action="store_true", help="keep no features and predictions, and use none")
-    parser.add_argument("--model-card", help="README.md whose metadata gets the figures, too")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="neither read nor write cached features and predictions"
+    )
+    parser.add_argument("--model-card", help="README.md to whose metadata the metrics are added")
     parser.add_argument(
         "--report",
-        help="HTML page to write: table, charts, examples to look at and to listen to; replaces an earlier one",
+        help="HTML page to write: table, charts, examples with players; an existing page is replaced",
     )
     parser.add_argument(
         "--max-failures",
         type=float,
         default=0.05,
-        help="share of clips that may be unreadable (default: 0.05); above it the results are written and the exit status is 1",
+        help="tolerated share of samples that cannot be read (default: 0.05); above it the results are written and the exit status is 1",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON, without a progress bar")
     args = parser.parse_args(argv)
@@ -93,10 +104,10 @@ def main(argv: Sequence[str]) -> int:
         limit=args.limit,
     )
     output = Path(args.output)
-    log = FailureLog(args.max_failures, noun="clips")
+    log = FailureLog(args.max_failures)
 
     def check() -> None:
-        """What would only be noticed after all the work."""
+        """Finds, before the work, errors that would only show after it."""
         check_model(args.model)
         outputs.check_writable(output)
         if args.report:
@@ -123,7 +134,7 @@ def main(argv: Sequence[str]) -> int:
         state.destroy_process_group()
     if not state.is_main_process:
         return 0
-    # First of all, so that results are not lost if they cannot be written
+    # Printed first, so that the results are not lost if they cannot be written
     print(json.dumps(report.to_dict()) if args.json else outputs.markdown(report), flush=True)
     files = outputs.save(report, outputs.results_folder(report, output))
     if args.report:

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""`valor search`: the videos, sounds or images that a text describes, best first."""
+"""`valor search`: find videos, audio files or images by a text, best match first."""
 
 import argparse
 import json
@@ -20,16 +20,16 @@ from .arguments import (
 def main(argv: Sequence[str]) -> int:
     """Runs `valor search` with the arguments `argv` and returns the exit status, 1 if any file cannot be read."""
     parser = argparse.ArgumentParser(prog="valor search", description=__doc__)
-    parser.add_argument("text", type=written_text, help="what to look for")
+    parser.add_argument("text", type=written_text, help="text to search for")
     parser.add_argument(
         "files",
         nargs="+",
         metavar="FILE",
-        help="video, sound or image files, folders of these, or URLs; a folder of images only is one video",
+        help="video, audio or image files, folders of these, or URLs; a folder of images only is one video",
     )
     add_model_arguments(parser)
     add_media_arguments(parser, argv)
-    parser.add_argument("--top", type=positive_count, help="how many to print (default: all)")
+    parser.add_argument("--top", type=positive_count, help="number of files to print (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
     args = parser.parse_args(argv)
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""`valor statistics`: how long captions are and how much they say about sound, beside the paper's Table 1."""
+"""`valor statistics`: measure how long captions are and how often they name sounds (Table 1 of the paper)."""
 
 import argparse
 import json
@@ -12,10 +12,10 @@ ONTOLOGIES = ("ontology.json", "audioset_ontology.json")
 """Names under which AudioSet's ontology is looked for in the folder of the annotations."""
 
 EPILOG = """
-A benchmark's row has the captions of all its splits whose annotations are there, each caption by itself, and of each clip
-those of one split. LenCap is the mean number of words of a caption, ACD the number of audio concepts per hundred words;
-audio concepts come from AudioSet's ontology (ontology.json of github.com/audioset/ontology). A source without captions is
-named, the others are measured, and the exit status is 1.
+The row of a benchmark has the captions of all splits whose annotations are present; the captions of a video that is in several
+splits count in one of them only. LenCap is the mean number of words of a caption. ACD is the number of audio concepts per
+hundred words; audio concepts are the classes of AudioSet's ontology (ontology.json of github.com/audioset/ontology). If a
+source has no captions, a message names it, the others are measured, and the exit status is 1.
 """
 
 
@@ -27,13 +27,13 @@ def main(argv: Sequence[str]) -> int:
         nargs="+",
         metavar="FILE|DATASET",
         help="a file of captions (.csv, .json, .jsonl), a benchmark's name, or any other dataset that `valor evaluate` "
-        "takes; NAME=FILE names the row, which several files can share, and a benchmark's name puts the paper's figures beside it",
+        "takes; NAME=FILE names the row, which several files can share, and a benchmark's name as NAME adds the paper's values",
     )
     parser.add_argument(
         "--annotations", help="folder of the benchmarks' annotations, or of subfolders with the benchmarks' names"
     )
     parser.add_argument("--ontology", help="AudioSet's ontology (default: in the folder of the annotations)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
     args = parser.parse_args(argv)
 
     from ..evaluation.statistics import (
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         print(caption_statistics(captions, concepts, paper), end="")
     if concepts is None:
         print(
-            "ACD is left out: --ontology FILE, AudioSet's ontology.json, says what audio concepts are.",
+            "ACD is left out, because it needs AudioSet's ontology: give --ontology ontology.json.",
             file=sys.stderr,
         )
     return 1 if missing else 0
@@ -102,30 +102,30 @@ def _captions_of(source: str, annotations: str | None) -> tuple[str, list[str], 
 
 
 def _captions_of_benchmark(name: str, annotations: str | None) -> tuple[list[str], list[str]]:
-    """The splits whose annotations are there, and their captions."""
+    """The splits whose annotations are present, and their captions."""
     from ..data.readers.benchmarks import BENCHMARKS, load_benchmark
 
     benchmark = BENCHMARKS[name]
     if annotations is None:
-        raise ValueError(f"{benchmark.title} needs --annotations, the folder of what comes from {benchmark.source}.")
+        raise ValueError(f"{benchmark.title} needs --annotations, the folder of the files from {benchmark.source}.")
     folder = Path(annotations, name)
     folder = folder if folder.is_dir() else Path(annotations)
-    splits, by_clip = [], {}
+    splits, by_id = [], {}
     for split in benchmark.splits:
         try:
             samples = load_benchmark(name, split, annotations=folder, paragraph=False)
         except FileNotFoundError:
             continue
-        new = [sample for sample in samples if sample.captions and sample.id not in by_clip]
-        by_clip.update((sample.id, sample.captions) for sample in new)
+        new = [sample for sample in samples if sample.captions and sample.id not in by_id]
+        by_id.update((sample.id, sample.captions) for sample in new)
         splits += [split] if new else []
-    if not by_clip:
+    if not by_id:
         wanted = next(iter(benchmark.splits.values())).files["annotations"]
         raise ValueError(
             f"{folder} has no captions of {benchmark.title}: neither {wanted} nor the files of another split. They come from "
             f"{benchmark.source}; a caption file of another name can be given as {name}=FILE."
         )
-    return splits, [caption for captions in by_clip.values() for caption in captions]
+    return splits, [caption for captions in by_id.values() for caption in captions]
 
 
 def _ontology_in(annotations: str | None) -> Path | None:

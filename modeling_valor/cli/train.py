@@ -24,7 +24,7 @@ examples:
   valor train captioning valor32k_captioning --model_name_or_path valor-large --media videos --annotations valor32k
   torchrun --nproc_per_node 8 -m modeling_valor.cli.main train retrieval msrvtt_retrieval ...
 
-RECIPE is a YAML file of arguments, which those of the command line override, or the name of one of these:
+RECIPE is a YAML file of arguments, which the command line overrides, or the name of one of these:
 """
 
 
@@ -54,14 +54,14 @@ def main(argv: Sequence[str]) -> int:
         name = getattr(model_args, option)
         if name is not None and not Path(name).is_file():  # a file of Video Swin's authors has no configuration
             model_type_of(name, f"--{option}")
-    _say_on_main_process(training_args.process_index == 0)
+    _log_on_main_process(training_args.process_index == 0)
     num_sampled_captions = next((own.num_sampled_captions for own in critical if own.self_critical), None)
     run(model_args, data_args, training_args, TASKS[task], num_sampled_captions)
     return 0
 
 
-def _say_on_main_process(is_main: bool) -> None:
-    """Shows what this package has to say of a training, once, whatever the number of processes."""
+def _log_on_main_process(is_main: bool) -> None:
+    """Shows the messages of this package on the main process only."""
     logger = logging.getLogger("modeling_valor")
     logger.setLevel(logging.INFO if is_main else logging.ERROR)
     if not logger.handlers:

@@ -156,7 +156,7 @@ def _extract_missing(
     clips = directory / CLIPS
     clips.mkdir(exist_ok=True)
     total = None if isinstance(samples, SampleStream) else len(samples)
-    log, names, result = FailureLog(max_failures, total, noun="clips"), {}, Extraction(str(directory))
+    log, names, result = FailureLog(max_failures, total), {}, Extraction(str(directory))
     result.failures = log.failures
     work = functools.partial(_extract_clip, options=options)
     with (

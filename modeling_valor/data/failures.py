@@ -54,14 +54,12 @@ class FailureLog:
         max_share: tolerated share of failures among all samples.
         total: number of all samples; None: not known, so that the share is one of those read so far.
         patience: where `total` is not known, number of samples to read before the share is looked at.
-        noun: what the samples are, in messages.
         consequence: what becomes of the failures, in `report`.
     """
 
     max_share: float = MAX_FAILURES
     total: int | None = None
     patience: int = 100
-    noun: str = "samples"
     consequence: str = "and were left out"
     read: int = 0
     failures: dict[str, str] = field(default_factory=dict)
@@ -92,12 +90,12 @@ class FailureLog:
     def report(self) -> str:
         """The failures in one line: how many of how many, and for which reasons."""
         if not self.failures:
-            return f"All {self.noun} could be read."
+            return "All samples could be read."
         return f"{self._counts()} {self.consequence}: {summary(self.failures)}."
 
     def _counts(self) -> str:
         total = self.read if self.total is None else self.total
-        return f"{len(self.failures)} of {total} {self.noun} could not be read"
+        return f"{len(self.failures)} of {total} samples could not be read"
 
 
 def summary(failures: Mapping[str, str], most: int = 10) -> str:

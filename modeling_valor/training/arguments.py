@@ -26,26 +26,26 @@ class ValorTrainingArguments(TrainingArguments):
     new_layers: list[str] = field(
         default_factory=lambda: ["cross_attention", "_projection", "_condition", "_token_weight", "logit_scale"],
         metadata={
-            "help": "Regular expressions for the names of parameters that do not come from pretrained encoders and learn "
-            "at `new_layers_learning_rate`."
+            "help": "Regular expressions for the names of the parameters that are trained with "
+            "`new_layers_learning_rate`: those that do not come from pretrained encoders."
         },
     )
     contrastive_chunk_size: int | None = field(
         default=None,
         metadata={
-            "help": "Samples whose activations are kept at a time. A contrastive batch of any size then needs the memory "
-            "of one chunk, for a second forward pass and exactly the same gradients. Default: the whole batch."
+            "help": "Samples whose activations are kept at the same time. A contrastive batch of any size then needs the "
+            "memory of one chunk and a second forward pass; the gradients are the same. Default: the whole batch."
         },
     )
     max_failures: float = field(
         default=0.05,
-        metadata={"help": "Tolerated share of samples that cannot be read; above it the training stops."},
+        metadata={"help": "Tolerated share of samples that cannot be read; above it, training stops."},
     )
     max_nonfinite_steps: int = field(
         default=3,
         metadata={
-            "help": "Steps in a row whose loss or gradient is not finite that end the training. Fewer are left out: they "
-            "change no weights, and nothing is saved before the next good step."
+            "help": "Number of consecutive steps with a loss or gradient that is not finite after which training stops. "
+            "Such a step changes no weights, and nothing is saved until the next finite step."
         },
     )
 
@@ -68,18 +68,21 @@ class ModelArguments:
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "Checkpoint to start from."})
     config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of a model with new weights, where no checkpoint is given."}
+        default=None,
+        metadata={"help": "Configuration of a model that is trained from scratch, if no checkpoint is given."},
     )
     processor_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub name of the processor. Default: where the model comes from."}
+        default=None, metadata={"help": "Folder or Hub name of the processor. Default: that of the model."}
     )
     text_model: str | None = field(
-        default=None, metadata={"help": "BERT that a new model starts with, and whose tokenizer it takes."}
+        default=None, metadata={"help": "BERT from which a new model takes its text weights and its tokenizer."}
     )
     vision_model: str | None = field(
-        default=None, metadata={"help": "Checkpoint whose vision encoder a new model starts with, such as CLIP's."}
+        default=None, metadata={"help": "Checkpoint from which a new model takes its vision encoder, such as CLIP."}
     )
-    audio_model: str | None = field(default=None, metadata={"help": "AST that a new model starts with."})
+    audio_model: str | None = field(
+        default=None, metadata={"help": "AST from which a new model takes its audio encoder."}
+    )
     config_overrides: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Fields of the configuration to change, as JSON."}
     )
@@ -99,15 +102,15 @@ class DataArguments:
     """What it is trained and measured on. `sources` and `evaluations` come from recipes; else `dataset` is both.
 
     Training and evaluation never share samples unless `train_split` and `eval_split` are the same: of a `dataset` without
-    splits a part is held out (`training.recipes.HELD_OUT_SHARE`, or `validation_share`).
+    splits a part is held out (`training.data.HELD_OUT_SHARE`, or `validation_share`).
     """
 
     dataset: str | None = field(
         default=None,
-        metadata={"help": "A benchmark's name, a folder, tar shards or a Hub dataset, to train on and to measure on."},
+        metadata={"help": "A benchmark's name, a folder, tar shards or a Hub dataset, to train and evaluate on."},
     )
     eval_dataset: str | None = field(
-        default=None, metadata={"help": "What to measure on, where it is another dataset than `dataset`."}
+        default=None, metadata={"help": "Dataset to evaluate on, if it is another one than `dataset`."}
     )
     train_split: str = field(
         default="train", metadata={"help": 'Split to train on: "train/" of a folder, or a column `split`.'}
@@ -115,42 +118,46 @@ class DataArguments:
     eval_split: str | None = field(
         default=None,
         metadata={
-            "help": 'Split to measure on (default: "val", also called "validation"; all of an `eval_dataset` without splits).'
+            "help": 'Split to evaluate on (default: "val", also called "validation"; all of an `eval_dataset` without splits).'
         },
     )
     validation_share: float | None = field(
         default=None,
         metadata={
-            "help": "Share of `train_split` to hold out and to measure on, such as 0.1; the same samples in every run."
+            "help": "Share of `train_split` to hold out for evaluation, such as 0.1; the same samples in every run."
         },
     )
     max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on the first so many samples of each source."}
+        default=None, metadata={"help": "Train on the first N samples of each source."}
     )
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Measure on the first so many samples."})
-    media: str | None = field(default=None, metadata={"help": "Folder of a benchmark's videos and sounds."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first N samples."})
+    media: str | None = field(default=None, metadata={"help": "Folder of a benchmark's videos and audio files."})
     annotations: str | None = field(default=None, metadata={"help": "Folder of a benchmark's annotation files."})
-    eval_media: str | None = field(default=None, metadata={"help": "The same of `eval_dataset`."})
-    eval_annotations: str | None = field(default=None, metadata={"help": "The same of `eval_dataset`."})
+    eval_media: str | None = field(default=None, metadata={"help": "`media` of `eval_dataset`."})
+    eval_annotations: str | None = field(default=None, metadata={"help": "`annotations` of `eval_dataset`."})
     columns: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": 'Columns whose names are unusual, as JSON: \'{"captions": "description"}\'.'},
+        metadata={
+            "help": 'Names of the columns that are not found by themselves, as JSON: \'{"captions": "description"}\'.'
+        },
     )
-    modalities: str = field(default="av", metadata={"help": '"av", "v" or "a": what is read of each clip.'})
-    num_frames: int | None = field(default=None, metadata={"help": "Frames of each clip (default: the processor's)."})
+    modalities: str = field(
+        default="av", metadata={"help": 'Video and audio of each sample ("av"), or one of them ("v", "a").'}
+    )
+    num_frames: int | None = field(default=None, metadata={"help": "Frames of each video (default: the processor's)."})
     num_audio_clips: int | None = field(
-        default=None, metadata={"help": "5.12 s clips of its sound (default: the processor's)."}
+        default=None, metadata={"help": "Audio clips of 5.12 s of each sample (default: the processor's)."}
     )
-    max_length: int = field(default=40, metadata={"help": "Tokens of a caption or answer at the most."})
+    max_length: int = field(default=40, metadata={"help": "Longest caption or answer, in tokens."})
     eval_num_frames: int | None = field(
         default=None, metadata={"help": "Frames for evaluation (default: num_frames)."}
     )
     eval_num_audio_clips: int | None = field(
         default=None, metadata={"help": "Audio clips for evaluation (default: num_audio_clips)."}
     )
-    num_beams: int = field(default=1, metadata={"help": "Beams of captions in evaluation."})
-    max_new_tokens: int = field(default=40, metadata={"help": "Length of generated text in evaluation."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Folder to keep decoded frames and sound in."})
+    num_beams: int = field(default=1, metadata={"help": "Number of beams in evaluation."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest generated text in evaluation, in tokens."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Folder for a cache of decoded frames and audio."})
     sources: list[dict[str, Any]] | None = field(
         default=None,
         metadata={"help": "Mixture: fields of `Source` and `LoadingOptions`, and `dataset`, `split`, ..."},
@@ -195,7 +202,7 @@ class SelfCriticalArguments:
     """Training a captioner on a reward, after training on masked words."""
 
     self_critical: bool = field(default=False, metadata={"help": "Train on CIDEr instead of masked words."})
-    num_sampled_captions: int = field(default=1, metadata={"help": "Captions sampled for each clip in a step."})
+    num_sampled_captions: int = field(default=1, metadata={"help": "Captions sampled for each video in a step."})
 
 
 __all__ = ["DataArguments", "ModelArguments", "SelfCriticalArguments", "ValorTrainingArguments"]
