@@ -27,6 +27,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging
 
@@ -36,6 +37,9 @@ from modeling_valor.data.samples import each_sample
 
 from .mutations import KINDS, mutate, write_originals
 
+
+LOADING_ERRORS = (RuntimeError, SafetensorError, StrictDataclassError)
+"""What transformers' own loading raises for damaged checkpoints; deeply nested JSON is a RecursionError, a RuntimeError."""
 
 MOST_MEMORY = 2 * 1024**3
 """Bytes by which a case may raise the memory of its process; 500 MB are promised, decoders and PIL have theirs, too."""
@@ -92,12 +96,12 @@ def read_checkpoint(path: Path) -> None:
     try:
         model = ValorForRetrieval.from_pretrained(path.parent)
         assert model.config.projection_dim >= 1
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:  # the last two are transformers' own
+    except (ValueError, OSError, *LOADING_ERRORS) as error:
         check_message(error)
     for part in (ValorVideoProcessor, ValorFeatureExtractor):
         try:
             part.from_pretrained(path.parent)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, *LOADING_ERRORS) as error:
             check_message(error)
 
 
