@@ -7,14 +7,15 @@ libraries do not meet PyAV's and torchcodec's. The frames come back through a pi
 """
 
 import atexit
+import contextlib
 import importlib.util
-import inspect
 import io
 import json
 import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from typing import IO, Any, cast
@@ -29,6 +30,7 @@ class DecordDamaged(Exception):
 class DecordProcess:
     """A decord process, started at the first use and again after a death; `usable` says whether there is a decord."""
 
+    program = __file__  # also where this module was loaded as remote code
     seconds_to_start, seconds_per_frame = 20.0, 3.0
 
     def __init__(self) -> None:
@@ -75,7 +77,7 @@ class DecordProcess:
             raise ImportError("decord is not installed or does not load")
         if self.process is None:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"{inspect.getsource(_serve)}\n_serve()"],
+                [sys.executable, self.program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -109,15 +111,8 @@ class DecordProcess:
 def _serve() -> None:
     """The process itself: reads requests {"path", "moments"}, answers each frame with a JSON line and its pixels.
 
-    It runs in an interpreter of its own, so it imports what it needs. Whatever decord and its FFmpeg print while they
-    read is damage, which they do not tell otherwise.
+    Whatever decord and its FFmpeg print while they read is damage, which they do not tell otherwise.
     """
-    import contextlib
-    import json
-    import os
-    import sys
-    import tempfile
-
     answers = os.fdopen(os.dup(1), "wb")
     with tempfile.TemporaryFile() as printed:
         os.dup2(printed.fileno(), 1)
@@ -133,7 +128,6 @@ def _serve() -> None:
         answers.flush()
 
     import decord
-    import numpy as np
 
     decord.logging.set_level(decord.logging.ERROR)
     answer(ready=True)
@@ -159,7 +153,12 @@ def _serve() -> None:
         reader = None
 
 
-decord = DecordProcess()
-atexit.register(decord.stop)
-if hasattr(os, "register_at_fork"):  # each worker of a data loader has its own
-    os.register_at_fork(after_in_child=decord.reset)
+if __name__ == "__main__":
+    # This file, started as a program: its folder comes first in the path, where its modules could hide others
+    sys.path = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
+    _serve()
+else:
+    decord = DecordProcess()
+    atexit.register(decord.stop)
+    if hasattr(os, "register_at_fork"):  # each worker of a data loader has its own
+        os.register_at_fork(after_in_child=decord.reset)

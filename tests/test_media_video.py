@@ -295,19 +295,11 @@ def test_death_of_decord_costs_a_restart(video):
     assert read_frames(video, 4, backend="decord").backend == "decord"
 
 
-def _serve():
-    """Stands for a decord that hangs."""
-    import sys
-
-    print('{"ready": true}', flush=True)
-    for _ in sys.stdin:
-        pass
-
-
-def test_hanging_decord_is_ended(video, monkeypatch):
+def test_hanging_decord_is_ended(video, tmp_path, monkeypatch):
+    program = tmp_path / "hangs.py"
+    program.write_text("import sys\nprint('{\"ready\": true}', flush=True)\nsys.stdin.read()\n")
     hanging = media_decord.DecordProcess()
-    hanging.usable, hanging.seconds_per_frame = True, 0.1
-    monkeypatch.setattr(media_decord, "_serve", _serve)
+    hanging.usable, hanging.seconds_per_frame, hanging.program = True, 0.1, str(program)
     monkeypatch.setattr(media_video, "decord", hanging)
     assert read_frames(video, 4, backend="decord").backend == "pyav"
     assert hanging.process is None
