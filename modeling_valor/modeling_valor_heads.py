@@ -2,10 +2,11 @@
 """VALOR at work: pretraining, retrieval, captioning and question answering (sections 4.2 and 4.3)."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -15,7 +16,6 @@ from transformers.cache_utils import Cache
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
-    BaseModelOutputWithPooling,
     CausalLMOutputWithCrossAttentions,
 )
 from transformers.processing_utils import Unpack
@@ -37,6 +37,8 @@ from .generation import ValorGenerationMixin
 from .modeling_valor import ValorModel, ValorOutput, ValorPreTrainedModel
 from .modeling_valor_text import ValorConditions
 
+
+Result = TypeVar("Result")
 
 LM_HEAD_KEYS = [
     f"lm_head.{name}" for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "decoder.bias")
@@ -299,6 +301,16 @@ class ValorDecoderModel(ValorPreTrainedModel):
         )
 
 
+def delegate(method: Callable[..., Result]) -> Callable[..., Result]:
+    """A head's method that is the same one of its `valor`, with its signature and docstring."""
+
+    @wraps(method)
+    def call(self: ValorDecoderModel, *args, **kwargs) -> Result:
+        return getattr(self.valor, method.__name__)(*args, **kwargs)
+
+    return call
+
+
 class ValorForRetrieval(ValorDecoderModel):
     """VALOR for text-to-video, text-to-audio and text-to-audiovisual retrieval (section 4.3).
 
@@ -313,47 +325,16 @@ class ValorForRetrieval(ValorDecoderModel):
             self._keys_to_ignore_on_save.update(LM_HEAD_KEYS)
         super()._adjust_missing_and_unexpected_keys(loading_info)
 
-    def get_text_embeds(self, *args, **kwargs) -> torch.Tensor:
-        """See [`ValorModel.get_text_embeds`]."""
-        return self.valor.get_text_embeds(*args, **kwargs)
-
-    def get_video_embeds(self, *args, **kwargs) -> torch.Tensor:
-        """See [`ValorModel.get_video_embeds`]."""
-        return self.valor.get_video_embeds(*args, **kwargs)
-
-    def get_audio_embeds(self, *args, **kwargs) -> torch.Tensor:
-        """See [`ValorModel.get_audio_embeds`]."""
-        return self.valor.get_audio_embeds(*args, **kwargs)
-
-    def get_text_features(self, *args, **kwargs) -> tuple | BaseModelOutputWithPooling:
-        """See [`ValorModel.get_text_features`]."""
-        return self.valor.get_text_features(*args, **kwargs)
-
-    def get_video_features(self, *args, **kwargs) -> tuple | BaseModelOutputWithPooling:
-        """See [`ValorModel.get_video_features`]."""
-        return self.valor.get_video_features(*args, **kwargs)
-
-    def get_audio_features(self, *args, **kwargs) -> tuple | BaseModelOutputWithPooling:
-        """See [`ValorModel.get_audio_features`]."""
-        return self.valor.get_audio_features(*args, **kwargs)
-
-    def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """See [`ValorModel.embed_texts`]."""
-        return self.valor.embed_texts(texts)
-
-    def embed_media(self, media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """See [`ValorModel.embed_media`]."""
-        return self.valor.embed_media(media)
-
-    def score(
-        self, texts: Mapping[str, torch.Tensor], media: Mapping[str, torch.Tensor], group: str = "t-av"
-    ) -> torch.Tensor:
-        """See [`ValorModel.score`]."""
-        return self.valor.score(texts, media, group)
-
-    def compute_similarity(self, *args, **kwargs) -> torch.Tensor:
-        """See [`ValorModel.compute_similarity`]."""
-        return self.valor.compute_similarity(*args, **kwargs)
+    get_text_embeds = delegate(ValorModel.get_text_embeds)
+    get_video_embeds = delegate(ValorModel.get_video_embeds)
+    get_audio_embeds = delegate(ValorModel.get_audio_embeds)
+    get_text_features = delegate(ValorModel.get_text_features)
+    get_video_features = delegate(ValorModel.get_video_features)
+    get_audio_features = delegate(ValorModel.get_audio_features)
+    embed_texts = delegate(ValorModel.embed_texts)
+    embed_media = delegate(ValorModel.embed_media)
+    score = delegate(ValorModel.score)
+    compute_similarity = delegate(ValorModel.compute_similarity)
 
     @can_return_tuple
     def forward(
