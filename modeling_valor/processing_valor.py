@@ -287,29 +287,15 @@ class ValorProcessor(ProcessorMixin):
     def _process_media(self, videos: Any, audio: Any, options: dict[str, Any], may_be_empty: bool) -> dict[str, Any]:
         """Frames and sound of a batch, without the modalities that no sample has."""
         wanted = options["modalities"]
-        videos_kwargs = {**options["videos_kwargs"], "return_tensors": "pt"}
-        audio_kwargs = {**options["audio_kwargs"], "return_tensors": "pt"}
-        for part, part_kwargs in ((self.video_processor, videos_kwargs), (self.feature_extractor, audio_kwargs)):
-            limits = (part_kwargs.get("media_limits"), self.media_limits, part.media_limits)
-            part_kwargs["media_limits"] = next((given for given in limits if given is not None), None)
-        own_sound = "a" in wanted and audio is None and options["load_audio_from_video"]
+        videos_kwargs, audio_kwargs = self._media_kwargs(options)
+        files = None if videos is None else _as_files(videos)
         data, no_video = {}, None
-        if videos is not None and (files := _as_files(videos)) is not None:
-            samples = []
-            for file in files:
-                samples.append(sample := {})
-                source = media_source(file)
-                is_sound = source is None and is_waveform(file)
-                opened = nullcontext(file) if source is None else open_source(source, videos_kwargs["media_limits"])
-                with opened as video:
-                    if "v" in wanted and video is not None and not is_sound:
-                        try:
-                            sample.update(self.video_processor([video], **videos_kwargs))
-                        except NoVideoError as error:
-                            no_video = error
-                    if own_sound and (source is not None or is_sound):
-                        sample.update(self.feature_extractor([video], **audio_kwargs))
-            data.update(self.pad(samples))
+        if files is not None:
+            own_sound = audio is None and options["load_audio_from_video"]
+            letters = wanted if own_sound else wanted.replace("a", "")
+            samples = [self._process_file(file, letters, videos_kwargs, audio_kwargs) for file in files]
+            data.update(self.pad([inputs for inputs, _ in samples]))
+            no_video = next((error for _, error in reversed(samples) if error is not None), None)
         elif videos is not None and "v" in wanted:
             data.update(self.video_processor(videos, **videos_kwargs))
         if audio is not None and "a" in wanted:
@@ -325,6 +311,33 @@ class ValorProcessor(ProcessorMixin):
             raise no_video or _nothing_found(videos, audio, wanted)
         return data
 
+    def _media_kwargs(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arguments of the video processor and of the feature extractor, with the limits that hold for each."""
+        prepared = []
+        for part, name in ((self.video_processor, "videos_kwargs"), (self.feature_extractor, "audio_kwargs")):
+            limits = (options[name].get("media_limits"), self.media_limits, part.media_limits)
+            limits = next((given for given in limits if given is not None), None)
+            prepared.append({**options[name], "return_tensors": "pt", "media_limits": limits})
+        return tuple(prepared)
+
+    def _process_file(
+        self, file: Any, letters: str, videos_kwargs: dict[str, Any], audio_kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], NoVideoError | None]:
+        """Inputs of one file, waveform or gap (None), and the error of a file without the frames that were wanted."""
+        source = media_source(file)
+        is_sound = source is None and is_waveform(file)
+        opened = nullcontext(file) if source is None else open_source(source, videos_kwargs["media_limits"])
+        inputs, no_video = {}, None
+        with opened as video:
+            if "v" in letters and video is not None and not is_sound:
+                try:
+                    inputs.update(self.video_processor([video], **videos_kwargs))
+                except NoVideoError as error:
+                    no_video = error
+            if "a" in letters and (source is not None or is_sound):
+                inputs.update(self.feature_extractor([video], **audio_kwargs))
+        return inputs, no_video
+
     def pad(self, samples: Sequence[dict[str, Any]], return_tensors: str | TensorType | None = "pt") -> BatchFeature:
         """Joins what `processor(..., return_tensors="pt")` gave for several samples to what it gives for their batch.
 
@@ -339,30 +352,22 @@ class ValorProcessor(ProcessorMixin):
         for name in dict.fromkeys(name for sample in samples for name in sample):
             if name in MASKS.values():
                 continue
-            template = next(sample[name] for sample in samples if name in sample)
+            values = [sample.get(name) for sample in samples]
+            template = next((value for value in values if value is not None), None)
             if not isinstance(template, Tensor):
-                rows = zip(samples, sizes, strict=True)
-                data[name] = [item for sample, size in rows for item in sample.get(name, [None] * size)]
+                rows = zip(values, sizes, strict=True)
+                data[name] = [item for value, size in rows for item in ([None] * size if value is None else value)]
                 continue
-            if name not in MASKS and not all(name in sample for sample in samples):
+            if name not in MASKS and any(value is None for value in values):
                 raise ValueError(f"Some samples have `{name}` and others do not, so that they cannot be joined.")
-            # What is missing has no frames
-            missing = template[:1, :0]
+            missing = template[:1, :0]  # what is missing has no frames
             parts = [
-                sample.get(name, missing.expand(size, *missing.shape[1:]))
-                for sample, size in zip(samples, sizes, strict=True)
+                missing.expand(size, *missing.shape[1:]) if value is None else value
+                for value, size in zip(values, sizes, strict=True)
             ]
-            if len({part.shape[2:] for part in parts}) > 1:
-                shapes = [tuple(part.shape[1:]) for part in parts]
-                raise ValueError(f"`{name}` has the shapes {shapes}, which cannot be joined.")
-            length = max(part.shape[1] for part in parts)
-            data[name] = torch.cat([_lengthen(part, length) for part in parts])
+            data[name] = _join(parts, name)
             if name in MASKS:
-                masks = [
-                    sample.get(MASKS[name], part.new_ones(part.shape[:2], dtype=torch.bool))
-                    for sample, part in zip(samples, parts, strict=True)
-                ]
-                mask = torch.cat([_lengthen(mask, length) for mask in masks])
+                mask = _join_masks([sample.get(MASKS[name]) for sample in samples], parts)
                 if not mask.all():
                     data[MASKS[name]] = mask
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
@@ -443,9 +448,25 @@ def _nothing_found(videos: Any, audio: Any, wanted: str) -> ValueError:
     return MediaError(message) if names else ValueError(message)
 
 
-def _lengthen(part: Tensor, length: int) -> Tensor:
-    """(B, L, ...) with zeros up to `length`."""
-    return torch.cat([part, part.new_zeros(len(part), length - part.shape[1], *part.shape[2:])], dim=1)
+def _join(parts: Sequence[Tensor], name: str) -> Tensor:
+    """(B, L, ...) of several samples in one batch, with zeros up to the longest."""
+    if len({part.shape[2:] for part in parts}) > 1:
+        shapes = [tuple(part.shape[1:]) for part in parts]
+        raise ValueError(f"`{name}` has the shapes {shapes}, which cannot be joined.")
+    length = max(part.shape[1] for part in parts)
+    return torch.cat(
+        [
+            torch.cat([part, part.new_zeros(len(part), length - part.shape[1], *part.shape[2:])], dim=1)
+            for part in parts
+        ]
+    )
+
+
+def _join_masks(masks: Sequence[Tensor | None], parts: Sequence[Tensor]) -> Tensor:
+    """The mask (B, L) of `parts` joined; one that is not given is True everywhere."""
+    pairs = zip(masks, parts, strict=True)
+    full = [part.new_ones(part.shape[:2], dtype=torch.bool) if mask is None else mask for mask, part in pairs]
+    return _join(full, "mask")
 
 
 __all__ = ["ValorProcessor"]
