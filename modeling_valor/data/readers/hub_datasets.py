@@ -102,21 +102,10 @@ class Columns:
         Raises:
             ValueError: as in `samples_from_dataset`.
         """
-        texts, media = {}, {}
-        for field, given in (columns or {}).items():
-            chosen = () if given is None else (given,) if isinstance(given, str) else tuple(given)
-            if absent := [name for name in chosen if name not in names]:
-                raise ValueError(f"the dataset has no column {absent[0]!r}, only {', '.join(names)}.")
-            if field in MEDIA_COLUMNS:
-                if len(chosen) > 1:
-                    raise ValueError(f"`columns` gives {len(chosen)} columns for {field!r}, but it is one.")
-                media[field] = chosen[0] if chosen else None
-                continue
-            if not any(field == key or field in aliases for key, aliases in KEYS.items()):
-                accepted = ", ".join([*MEDIA_COLUMNS, *KEYS])
-                raise ValueError(f"`columns` has the entry {field!r}, but a column can only be one of {accepted}.")
-            texts |= name_columns({field: chosen})
-        taken = {name for name in media.values() if name} | {name for chosen in texts.values() for name in chosen}
+        chosen = _choices(columns or {}, names)
+        media = {field: next(iter(found), None) for field, found in chosen.items() if field in MEDIA_COLUMNS}
+        texts = name_columns({field: found for field, found in chosen.items() if field not in MEDIA_COLUMNS})
+        taken = {name for name in media.values() if name} | {name for found in texts.values() for name in found}
         free = [name for name in names if name not in taken]
         for field in MEDIA_COLUMNS:
             if field not in media:
@@ -126,11 +115,8 @@ class Columns:
                 f"none of the columns {', '.join(names)} is of the type Video, Image, List(Image) or Audio, or has a usual "
                 'name: say which one is, with columns={"video": ...} or columns={"audio": ...}.'
             )
-        video = media["video"]
-        own = video is not None and media["audio"] is None and "audio" not in (columns or {})
-        feature = (features or {}).get(video)
-        still = isinstance(feature, Image) or _items(feature) is not None
-        return cls(video, media["audio"], own and not still, texts)
+        own_sound = media["audio"] is None and "audio" not in chosen and _has_sound(media["video"], features)
+        return cls(media["video"], media["audio"], own_sound, texts)
 
     def sample(self, row: dict[str, Any], number: str) -> Sample:
         """A sample from a row of undecoded values, unreadable where its texts are of another form than is accepted.
@@ -154,6 +140,34 @@ class Columns:
         record = rename_columns(record, self.texts)
         name = look_up(record, "id")
         return Sample(number if name is None else str(name), video, audio, captions_of(record), questions_of(record))
+
+
+def _choices(columns: Mapping[str, str | Sequence[str] | None], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The columns named for each field, of those that exist.
+
+    Raises:
+        ValueError: one does not exist, a field is none of a sample, or there are several for video or audio.
+    """
+    chosen = {
+        field: () if given is None else (given,) if isinstance(given, str) else tuple(given)
+        for field, given in columns.items()
+    }
+    for field, found in chosen.items():
+        if absent := [name for name in found if name not in names]:
+            raise ValueError(f"the dataset has no column {absent[0]!r}, only {', '.join(names)}.")
+        if field in MEDIA_COLUMNS:
+            if len(found) > 1:
+                raise ValueError(f"`columns` gives {len(found)} columns for {field!r}, but it is one.")
+        elif not any(field == key or field in aliases for key, aliases in KEYS.items()):
+            accepted = ", ".join([*MEDIA_COLUMNS, *KEYS])
+            raise ValueError(f"`columns` has the entry {field!r}, but a column can only be one of {accepted}.")
+    return chosen
+
+
+def _has_sound(column: str | None, features: Features | None) -> bool:
+    """Whether a column may hold files with sound: images, and frames as lists of them, have none."""
+    feature = (features or {}).get(column)
+    return column is not None and not isinstance(feature, Image) and _items(feature) is None
 
 
 def _media_column(field: str, names: Sequence[str], features: Features | None) -> str | None:
