@@ -8,10 +8,16 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from .media_limits import MediaError, printable, reason
+
+
+try:
+    from huggingface_hub.utils import httpx
+except ImportError:  # huggingface_hub before 2.0
+    import httpx  # type: ignore[no-redef]  # the same library
 
 
 MAX_REDIRECTS = 10
@@ -33,47 +39,10 @@ def fetch(
         MediaError: the URL cannot be fetched, leads to another scheme or to an address that is not accepted, or takes
             too long.
     """
-    try:
-        from huggingface_hub.utils import httpx
-    except ImportError:  # huggingface_hub before 2.0
-        import httpx  # type: ignore[no-redef]  # the same library
-
     with _Deadline(max_seconds) as deadline:
-
-        def watch(event: str, info: dict[str, Any]) -> None:
-            if event == "connection.connect_tcp.started" and public_only:
-                _require_public(info["host"], info["port"], name)
-            elif event == "connection.connect_tcp.complete":
-                connection = info["return_value"].get_extra_info("socket")
-                if public_only:  # the name may have another address by now
-                    host, port, *_ = connection.getpeername()
-                    _require_public(host, port, name)
-                deadline.ends(connection)
-
         try:
             with httpx.Client(timeout=min(timeout, max(max_seconds, 1e-3)), trust_env=not public_only) as client:
-                # What a server compresses could be larger than what was counted against the limit
-                request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"})
-                if not request.url.host:
-                    raise httpx.InvalidURL("no host")
-                for _ in range(MAX_REDIRECTS + 1):
-                    request.extensions["trace"] = watch
-                    with _unlogged(httpx.__name__):
-                        response = client.send(request, stream=True)
-                    with contextlib.closing(response):
-                        if response.next_request is None:
-                            if not response.is_success:
-                                answer = printable(f"{response.status_code} {response.reason_phrase}".strip())
-                                raise MediaError(f"{name} could not be fetched: the server answers {answer}.")
-                            yield from response.iter_bytes()
-                            break
-                        request = response.next_request
-                        if request.url.scheme not in ("http", "https"):
-                            raise MediaError(
-                                f"{name} could not be fetched: it is redirected to another kind of address."
-                            )
-                else:
-                    raise MediaError(f"{name} could not be fetched: it is redirected more than {MAX_REDIRECTS} times.")
+                yield from _contents(client, url, name, _trace(deadline, name, public_only))
         except MediaError:
             raise
         # Neither of these is chained to the error: what they say may repeat the URL
@@ -84,6 +53,45 @@ def fetch(
                 raise MediaError(f"{name} could not be fetched: {reason(error)}.") from None
         if deadline.passed:  # some connections then just seem to be at their end
             raise MediaError(f"{name} took longer than the limit of {max_seconds:g} seconds.")
+
+
+def _contents(client: httpx.Client, url: str, name: str, trace: Callable) -> Iterator[bytes]:
+    """The bytes that the last of a chain of redirects answers with."""
+    # What a server compresses could be larger than what was counted against the limit
+    request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"})
+    if not request.url.host:
+        raise httpx.InvalidURL("no host")
+    for _ in range(MAX_REDIRECTS + 1):
+        request.extensions["trace"] = trace
+        with _unlogged(httpx.__name__):
+            response = client.send(request, stream=True)
+        with contextlib.closing(response):
+            if response.next_request is None:
+                if not response.is_success:
+                    answer = printable(f"{response.status_code} {response.reason_phrase}".strip())
+                    raise MediaError(f"{name} could not be fetched: the server answers {answer}.")
+                yield from response.iter_bytes()
+                return
+            request = response.next_request
+            if request.url.scheme not in ("http", "https"):
+                raise MediaError(f"{name} could not be fetched: it is redirected to another kind of address.")
+    raise MediaError(f"{name} could not be fetched: it is redirected more than {MAX_REDIRECTS} times.")
+
+
+def _trace(deadline: "_Deadline", name: str, public_only: bool) -> Callable[[str, dict[str, Any]], None]:
+    """What the HTTP library calls at each of its steps: checks addresses, and has connections end with the deadline."""
+
+    def watch(event: str, info: dict[str, Any]) -> None:
+        if event == "connection.connect_tcp.started" and public_only:
+            _require_public(info["host"], info["port"], name)
+        elif event == "connection.connect_tcp.complete":
+            connection = info["return_value"].get_extra_info("socket")
+            if public_only:  # the name may have another address by now
+                host, port, *_ = connection.getpeername()
+                _require_public(host, port, name)
+            deadline.ends(connection)
+
+    return watch
 
 
 class _Deadline:
