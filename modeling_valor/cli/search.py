@@ -37,9 +37,9 @@ def main(argv: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from .. import ValorForRetrieval
+    from ..configuration_valor import GROUP_OF_LETTERS
     from ..data.samples import Sample
     from ..evaluation.loader import MediaOptions, media_batches
-    from ..evaluation.retrieve import GROUP_OF
 
     files, num_empty = list_samples(parser.prog, args.files)
     if not files:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
                 }
                 with torch.no_grad():
                     media = model.embed_media(inputs)
-                    row = model.compute_similarity(**query, **media, group=GROUP_OF[args.modalities])[0]
+                    row = model.compute_similarity(**query, **media, group=GROUP_OF_LETTERS[args.modalities])[0]
                 scores.update(zip((files[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))
     for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[: args.top]:

@@ -1,14 +1,14 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What a measurement returns: metrics, counts, failures, and what they were computed from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..configuration_valor import ALIGNMENT_GROUPS
+from ..configuration_valor import ALIGNMENT_GROUPS, MEDIA
 from ..data.failures import Failure
 from .clips import Clips
 from .resumable import Result
@@ -59,13 +59,13 @@ class Embeddings:
     audio: Tensor | None = None
     audio_mask: Tensor | None = None
 
-    def clips_with(self, modalities: Iterable[str]) -> Tensor:
+    def clips_with(self, modalities: Collection[str]) -> Tensor:
         """Which clips have frames, sound or either, (N,) bool."""
-        masks = {"video": self.frame_mask, "audio": self.audio_mask}
         present = torch.zeros(len(self.ids), dtype=torch.bool)
-        for name in modalities:
-            if masks[name] is not None:
-                present |= masks[name].any(dim=1)
+        for modality in MEDIA:
+            mask = getattr(self, modality.mask)
+            if modality.name in modalities and mask is not None:
+                present |= mask.any(dim=1)
         return present
 
     def members(self, group: str) -> tuple[Tensor, Tensor, Tensor]:

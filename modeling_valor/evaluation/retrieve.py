@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..configuration_valor import ALIGNMENT_GROUPS
+from ..configuration_valor import ALIGNMENT_GROUPS, GROUP_OF_LETTERS, MEDIA, MODALITIES, VIDEO
 from ..data.failures import Failure
 from ..data.samples import Sample
 from ..modeling_valor import ValorModel
@@ -26,9 +26,6 @@ from .models import base_model, evaluating, on_device
 from .results import Embeddings, Evaluation, failures_of, rows_of
 from .resumable import Result, ResultCache, broadcast_from_main, failed_result, map_resumable, stable_hash
 
-
-GROUP_OF = {"av": "t-av", "v": "t-v", "a": "t-a"}
-"""Modality group that is measured where only the modalities are said."""
 
 RETRIEVAL_GROUPS = tuple(group for group, (_, candidates) in ALIGNMENT_GROUPS.items() if "text" not in candidates)
 """Modality groups that retrieval is measured for; each is measured in both directions."""
@@ -112,13 +109,10 @@ def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> di
     results: dict[int, dict[str, Any]] = {index: failed_result(failure) for index, failure in batch.failures.items()}
     results.update((index, {}) for index in batch.indices)
     inputs = on_device(batch.inputs, valor)
-    for name, values, mask, encode in (
-        ("video", "pixel_values_videos", "frame_mask", valor.get_video_embeds),
-        ("audio", "input_features", "audio_mask", valor.get_audio_embeds),
-    ):
+    for _, name, values, mask in MEDIA:
         if values not in inputs:
             continue
-        embeds = encode(inputs[values], inputs.get(mask)).to("cpu", dtype)
+        embeds = getattr(valor, f"get_{name}_embeds")(inputs[values], inputs.get(mask)).to("cpu", dtype)
         present = batch.inputs.get(mask, torch.ones(inputs[values].shape[:2], dtype=torch.bool))
         for index, embed, there in zip(batch.indices, embeds, present, strict=True):
             if there.any():
@@ -128,12 +122,12 @@ def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> di
 
 def _is_embedded_clip(result: Result, valor: ValorModel) -> bool:
     """Whether a cached result has the form of what [`_embed_clips`] returns."""
-    for name, mask in (("video", "frame_mask"), ("audio", "audio_mask")):
+    for _, name, _, mask in MEDIA:
         if name not in result and mask not in result:
             continue
         if not _is_embedding(result.get(name), valor) or mask not in result or result[mask].ndim != 1:
             return False
-        kept = valor.encoded_frame_mask(result[mask][None])[0] if name == "video" else result[mask]
+        kept = valor.encoded_frame_mask(result[mask][None])[0] if name == VIDEO.name else result[mask]
         if valor.config.alignment == "fine" and len(result[name]) != len(kept):
             return False
     return True
@@ -185,7 +179,7 @@ def _stack(
             + ("" if first is None else f" The first that could not be read is {first.id}: {first.reason}")
         )
     tensors = {}
-    for name, mask in (("video", "frame_mask"), ("audio", "audio_mask")):
+    for _, name, _, mask in MEDIA:
         found = [clips[index] for index in row_of_clip]
         template = next((clip for clip in found if name in clip), None)
         if template is None:
@@ -247,7 +241,7 @@ def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tens
     valor = base_model(model)
     query, candidates = ALIGNMENT_GROUPS[group]
     weight = valor.text_projection.weight
-    masks = {"text": "attention_mask", "video": "frame_mask", "audio": "audio_mask"}
+    masks = {modality.name: modality.mask for modality in MODALITIES}
 
     def arguments(name: str, rows: slice) -> dict[str, Tensor]:
         embeds = getattr(embeddings, name)
@@ -336,7 +330,7 @@ def evaluate_retrieval(
     """
     samples = merge_rows(samples)
     media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
-    groups = [GROUP_OF[modalities]] if groups is None else list(groups)
+    groups = [GROUP_OF_LETTERS[modalities]] if groups is None else list(groups)
     check_groups(groups)
     embeddings, failures = embed(
         model, processor, samples, media, batch_size, max_length, paragraph, clean_text, dtype, caches, progress

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..configuration_valor import GROUP_OF_LETTERS
 from ..data.readers.benchmarks import BENCHMARKS
 from .loader import TEXT_LENGTH
 from .metrics.captioning import CAPTION_METRICS, check_caption_metrics
-from .retrieve import GROUP_OF, check_groups
+from .retrieve import check_groups
 
 
 TASKS = {"retrieval": "retrieval", "captioning": "captioning", "qa": "question_answering"}
 """Tasks as the command calls them, and as the rest of the package does."""
 
-_MODALITIES_OF = {"t-av": "av", "t-v": "v", "t-a": "a"}
 _ANSWER_TOKENS = 10
 
 
@@ -102,15 +102,15 @@ def _check_groups_of(recipe: Recipe) -> None:
 
 def _side_by_side(task: str, wanted: Sequence[str]) -> dict[str, Any]:
     """What a recipe says where these modalities are asked for."""
-    unknown = [name for name in wanted if name not in GROUP_OF]
+    unknown = [name for name in wanted if name not in GROUP_OF_LETTERS]
     if unknown or len(set(wanted)) < len(wanted):
         raise ValueError(
             f"Modalities {','.join(wanted)!r} were given; pass av, v or a, or several different ones of them as in av,v,a."
         )
     main, *beside = wanted
     if task == "retrieval":  # embeddings of sight and sound serve all groups
-        return {"modalities": "av" if beside else main, "groups": tuple(GROUP_OF[name] for name in wanted)}
-    return {"modalities": main, "beside": tuple(beside), "groups": (GROUP_OF[main],)}
+        return {"modalities": "av" if beside else main, "groups": tuple(GROUP_OF_LETTERS[name] for name in wanted)}
+    return {"modalities": main, "beside": tuple(beside), "groups": (GROUP_OF_LETTERS[main],)}
 
 
 def _of_benchmark(recipe: Recipe) -> Recipe:
@@ -125,7 +125,7 @@ def _of_benchmark(recipe: Recipe) -> Recipe:
     return dataclasses.replace(
         recipe,
         split=settings.test_split,
-        modalities=_MODALITIES_OF[settings.groups[0]],
+        modalities=settings.groups[0].removeprefix("t-"),
         groups=settings.groups[:1],
         num_frames=settings.num_frames,
         num_audio_clips=settings.num_audio_clips,
