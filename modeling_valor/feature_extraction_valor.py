@@ -407,21 +407,28 @@ def _has_columns_of_channels(waveform: np.ndarray | Tensor) -> bool:
     return waveform.ndim == 2 and waveform.shape[1] <= MAX_CHANNELS and waveform.shape[0] > waveform.shape[1] > 0
 
 
-def _as_waveform(sample: Any, rate: int) -> tuple[Tensor, int]:
-    """A waveform as float32 (N,), the mean of its channels, and its rate, `rate` where the sample does not say it."""
+def _samples_and_rate(sample: Any, rate: int) -> tuple[np.ndarray | Tensor | list, Any]:
+    """The samples as they are given, of one or several channels, and their rate, `rate` where they do not say it."""
     if isinstance(sample, dict) and sample.get("array") is not None:
-        sample, rate = sample["array"], sample.get("sampling_rate", rate)
-    elif _is_pair(sample):
-        sample, rate = sample if isinstance(sample[1], Number) else sample[::-1]
-    elif hasattr(sample, "get_all_samples"):
+        return sample["array"], sample.get("sampling_rate", rate)
+    if _is_pair(sample):
+        samples, rate = sample if isinstance(sample[1], Number) else sample[::-1]
+        return samples, rate
+    if hasattr(sample, "get_all_samples"):
         decoded = sample.get_all_samples()
-        sample, rate = decoded.data, decoded.sample_rate
-    elif not _is_array(sample):
+        return decoded.data, decoded.sample_rate
+    if not _is_array(sample):
         raise ValueError(
             "An audio sample must be a waveform, a file (path, URL, bytes or file object) or None, got "
             f"{reprlib.repr(sample)}."
         )
-    waveform = _at_full_scale(sample)
+    return sample, rate
+
+
+def _as_waveform(sample: Any, rate: int) -> tuple[Tensor, int]:
+    """A waveform as float32 (N,), the mean of its channels, and its rate, `rate` where the sample does not say it."""
+    samples, rate = _samples_and_rate(sample, rate)
+    waveform = _at_full_scale(samples)
     if waveform.ndim == 2 and _has_columns_of_channels(waveform):
         waveform = waveform.T
     if waveform.ndim == 2 and len(waveform) <= MAX_CHANNELS:

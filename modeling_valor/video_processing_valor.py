@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal
 
@@ -204,14 +204,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
             metadata.update(video[1])
             video = video[0]
         if isinstance(video, (list, tuple)) and video and None not in (sources := list(map(media_source, video))):
-            limits = self._option("media_limits", kwargs)
-            metadata, indices = self._sampled(None, len(sources), kwargs)
-            images = {}
-            for index in indices:
-                if index not in images:
-                    with open_source(sources[index], limits) as file:
-                        images[index] = read_image(file)
-            return _stack([images[index] for index in indices]), metadata
+            return self._read_images(sources, kwargs)
 
         frames = _as_frames(video, self._option("do_convert_rgb", kwargs), kwargs.get("input_data_format"))
         if frames.is_floating_point():
@@ -220,6 +213,17 @@ class ValorVideoProcessor(BaseVideoProcessor):
             return frames, metadata or VideoMetadata(total_num_frames=len(frames))
         metadata, indices = self._sampled(metadata, len(frames), kwargs)
         return frames[torch.as_tensor(indices)], metadata
+
+    def _read_images(self, sources: Sequence[MediaSource], kwargs: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
+        """The sampled frames of a video that is a list of image files, each read once."""
+        limits = self._option("media_limits", kwargs)
+        metadata, indices = self._sampled(None, len(sources), kwargs)
+        images: dict[int, Tensor] = {}
+        for index in indices:
+            if index not in images:
+                with open_source(sources[index], limits) as file:
+                    images[index] = read_image(file)
+        return _stack([images[index] for index in indices]), metadata
 
     def _sampled(
         self, metadata: VideoMetadata | None, available: int, kwargs: dict[str, Any]
