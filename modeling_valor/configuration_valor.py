@@ -82,7 +82,7 @@ class ValorTextConfig(PreTrainedConfig):
     r"""Configuration of [`ValorTextModel`], the BERT stack that is both text encoder and multimodal decoder (section 4.1).
 
     Field names and defaults are those of BERT-base; `mask_token_id` is the id of the [MASK] token that stands for the
-    word to predict (section 4.2).
+    word to predict (section 4.2), and `cross_attention_type` says which cross-attention blocks a layer has (Figure 7).
     """
 
     model_type = "valor_text"
@@ -104,6 +104,7 @@ class ValorTextConfig(PreTrainedConfig):
     bos_token_id: int | None = 101
     eos_token_id: int | list[int] | None = 102
     mask_token_id: int = 103
+    cross_attention_type: Literal["concat", "parallel", "audio_visual", "visual_audio", "merge"] = "concat"
     use_cache: bool = True
     tie_word_embeddings: bool = True
 
@@ -234,7 +235,7 @@ class ValorConfig(PreTrainedConfig):
         alignment: `"fine"` scores every text token against every frame and clip (eq. 3), `"coarse"` one vector each (Table 10).
         audiovisual_fusion: `"feature"` joins frames and clips before scoring, `"score"` adds the two scores (Table 10).
         token_weighting: weights of eq. 3 for t-av, `"learned"` or `"uniform"` (Table 10).
-        cross_attention_type: how the decoder attends to video and audio (Figure 7, Table 11).
+        cross_attention_type: that of `text_config`, how the decoder attends to video and audio (Figure 7, Table 11).
         alignment_groups: modality groups of MGA (Table 8).
         captioning_groups: modality groups of MGC (Table 9).
         alignment_loss_weight (`float`): alpha of eq. 7 (Table 12).
@@ -289,7 +290,6 @@ class ValorConfig(PreTrainedConfig):
     alignment: Literal["fine", "coarse"] = "fine"
     audiovisual_fusion: Literal["feature", "score"] = "feature"
     token_weighting: Literal["learned", "uniform"] = "learned"
-    cross_attention_type: Literal["concat", "parallel", "audio_visual", "visual_audio", "merge"] = "concat"
     alignment_groups: list[str] | tuple[str, ...] = ("t-v", "t-a", "t-av")
     captioning_groups: list[str] | tuple[str, ...] = ("t-v", "t-a", "t-av")
     alignment_loss_weight: float | int = 1.5
@@ -314,7 +314,19 @@ class ValorConfig(PreTrainedConfig):
         custom_pipelines = kwargs.pop("custom_pipelines", None) or {}
         if any(task not in PIPELINE_REGISTRY.supported_tasks for task in custom_pipelines):
             kwargs["custom_pipelines"] = custom_pipelines
+        cross_attention_type = kwargs.pop("cross_attention_type", None)
         super().__post_init__(**kwargs)
+        if cross_attention_type is not None:  # a field of its own in configurations before it was one of `text_config`
+            self.cross_attention_type = cross_attention_type
+
+    @property
+    def cross_attention_type(self) -> str:
+        """That of `text_config`, whose layers have the blocks."""
+        return self.text_config.cross_attention_type
+
+    @cross_attention_type.setter
+    def cross_attention_type(self, value: str) -> None:
+        self.text_config.cross_attention_type = value
 
     @classmethod
     def from_parts(

@@ -206,9 +206,7 @@ class ValorModel(ValorPreTrainedModel):
 
     def __init__(self, config: ValorConfig):
         super().__init__(config)
-        self.text_model = ValorTextModel._from_config(
-            config.text_config, cross_attention_type=config.cross_attention_type
-        )
+        self.text_model = ValorTextModel._from_config(config.text_config)
         self.text_encoder = None
         if config.text_encoder_config is not None:
             options = {"add_pooling_layer": False} if config.text_encoder_config.model_type == "bert" else {}

@@ -151,6 +151,10 @@ class ValorAudioPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ValorAudioLayer, "attentions": ValorAudioAttention}
     _input_embed_layer = "patch_embedding"
 
+    def __init__(self, config: ValorAudioConfig, *inputs, **kwargs):
+        config.validate()  # `from_pretrained` overrides fields after the configuration was validated
+        super().__init__(config, *inputs, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)

@@ -225,14 +225,17 @@ class ValorTextMLP(nn.Module):
 class ValorTextLayer(GradientCheckpointingLayer):
     """Self-attention, cross-attention (decoder only), feed-forward; a norm after each, as in BERT."""
 
-    def __init__(self, config: ValorTextConfig, cross_attention_type: str, layer_idx: int):
+    def __init__(self, config: ValorTextConfig, layer_idx: int):
         super().__init__()
         self.layer_idx = layer_idx
-        self.cross_attention_type = cross_attention_type
+        self.cross_attention_type = config.cross_attention_type
         self.self_attention = ValorTextAttention(config)
         self.self_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.cross_attention = nn.ModuleDict(
-            {block: ValorTextCrossAttention(config) for block in sorted(CROSS_ATTENTION_BLOCKS[cross_attention_type])}
+            {
+                block: ValorTextCrossAttention(config)
+                for block in sorted(CROSS_ATTENTION_BLOCKS[config.cross_attention_type])
+            }
         )
         self.mlp = ValorTextMLP(config)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -337,6 +340,10 @@ class ValorTextPreTrainedModel(PreTrainedModel):
         "cross_attentions": OutputRecorder(ValorTextCrossAttention, index=1),
     }
 
+    def __init__(self, config: ValorTextConfig, *inputs, **kwargs):
+        config.validate()  # `from_pretrained` overrides fields after the configuration was validated
+        super().__init__(config, *inputs, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -354,19 +361,10 @@ class ValorTextModel(ValorTextPreTrainedModel):
 
     _input_embed_layer = "word_embeddings"
 
-    def __init__(self, config: ValorTextConfig, cross_attention_type: str = "concat"):
-        """Builds the stack.
-
-        Args:
-            cross_attention_type (`str`, *optional*, defaults to `"concat"`):
-                Which cross-attention blocks the layers have; "merge" has none (Figure 7).
-        """
+    def __init__(self, config: ValorTextConfig):
         super().__init__(config)
-        self.cross_attention_type = cross_attention_type
         self.embeddings = ValorTextEmbeddings(config)
-        self.layers = nn.ModuleList(
-            [ValorTextLayer(config, cross_attention_type, layer_idx=i) for i in range(config.num_hidden_layers)]
-        )
+        self.layers = nn.ModuleList([ValorTextLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)])
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -418,7 +416,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         past_key_values = self.prepare_cache(past_key_values, use_cache and is_causal, len(groups))
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
 
-        merged, attended = (conditions, None) if self.cross_attention_type == "merge" else (None, conditions)
+        merged, attended = (conditions, None) if self.config.cross_attention_type == "merge" else (None, conditions)
         prefix_length, prefix_mask = self.prefix_mask(prompt_input_ids, prompt_attention_mask, merged, groups, rows)
         if position_ids is None:
             position_ids = self.text_positions(max(past_length - prefix_length, 0), text_length, text.device)
@@ -588,7 +586,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
     ) -> CrossAttentionPlan:
         """Which tokens each group attends to through which block: masks are made once, not once per layer."""
         blocks: dict[str, list[str]] = {}
-        for block in CROSS_ATTENTION_BLOCKS[self.cross_attention_type]:
+        for block in CROSS_ATTENTION_BLOCKS[self.config.cross_attention_type]:
             attended = conditions.modalities if block == "audiovisual" else (block,)
             if modalities := [name for name in attended if name in conditions.modalities]:
                 blocks[block] = modalities

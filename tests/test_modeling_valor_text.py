@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The text stack against a second implementation of Figure 7, and what it shares between groups and beams."""
 
+import json
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from helpers.tiny import CLS, MIXED, PROMPT, alone, tiny_batch, tiny_config, tiny_model
-from modeling_valor import ValorForCaptioning
+from modeling_valor import ValorForCaptioning, ValorTextModel
 from modeling_valor.modeling_valor_text import ConditionCache, ValorConditions
 
 
@@ -202,3 +203,44 @@ def test_flash_attention_with_a_prompt_is_refused():
 def test_unknown_cross_attention_type_is_refused():
     with pytest.raises(Exception, match="cross_attention_type"):
         tiny_config(cross_attention_type="mixture")
+
+
+def test_a_saved_text_model_keeps_its_cross_attention_blocks(tmp_path):
+    model = tiny_model(ValorForCaptioning, cross_attention_type="parallel").valor.text_model
+    model.save_pretrained(tmp_path)
+    loaded, info = ValorTextModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert list(loaded.layers[0].cross_attention) == ["audio", "video"]
+    weights = loaded.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_configurations_that_have_the_type_of_the_whole_model_still_load(tmp_path):
+    """`config.json` as it was written before `ValorTextConfig` had the field."""
+    model = tiny_model(ValorForCaptioning, cross_attention_type="visual_audio")
+    model.save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    assert "cross_attention_type" not in fields
+    fields["cross_attention_type"] = fields["text_config"].pop("cross_attention_type")
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    loaded, info = ValorForCaptioning.from_pretrained(tmp_path, output_loading_info=True)
+    assert loaded.config.cross_attention_type == loaded.config.text_config.cross_attention_type == "visual_audio"
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    other = ValorForCaptioning.from_pretrained(tmp_path, cross_attention_type="concat")
+    assert list(other.valor.text_model.layers[0].cross_attention) == ["audiovisual"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "message"),
+    [
+        (ValorForCaptioning, {"cross_attention_type": "mixture"}, "cross_attention_type"),
+        (ValorForCaptioning, {"text_config": {"num_attention_heads": 5}}, "num_attention_heads"),
+        (ValorTextModel, {"cross_attention_type": "mixture"}, "cross_attention_type"),
+        (ValorTextModel, {"num_attention_heads": 5}, "must be a multiple of `num_attention_heads`"),
+    ],
+)
+def test_overrides_in_from_pretrained_are_validated(cls, options, message, tmp_path):
+    model = tiny_model(ValorForCaptioning)
+    (model if cls is ValorForCaptioning else model.valor.text_model).save_pretrained(tmp_path)
+    with pytest.raises(Exception, match=message):
+        cls.from_pretrained(tmp_path, **options)
