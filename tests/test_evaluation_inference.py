@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -26,14 +27,16 @@ from modeling_valor import (
 )
 from modeling_valor.data.samples import Question, Sample
 from modeling_valor.evaluation import (
+    MediaOptions,
+    TextOptions,
     caption_metrics,
     evaluate_captioning,
     evaluate_question_answering,
     evaluate_retrieval,
     retrieval_metrics,
 )
-from modeling_valor.evaluation.loader import MediaOptions
 from modeling_valor.evaluation.models import with_head
+from modeling_valor.evaluation.options import accepts_flat_keywords
 from modeling_valor.evaluation.resumable import TensorCache, TextCache, map_resumable
 from modeling_valor.evaluation.retrieve import embed, score
 from modeling_valor.text_cleaning import clean_caption, clean_question
@@ -111,14 +114,19 @@ def test_recall_in_both_directions_is_that_of_the_matrix(model, processor, sampl
 
 
 def test_paragraphs_join_the_captions_of_a_clip(model, processor, samples):
-    embeddings, _ = embed(model, processor, samples[:2], MEDIA, paragraph=True)
+    embeddings, _ = embed(model, processor, samples[:2], MEDIA, TextOptions(paragraph=True))
     assert embeddings.texts[0] == " ".join(map(clean_caption, samples[0].captions))
     assert embeddings.clip_of_text.tolist() == [0, 1]
 
 
 def test_captions_are_those_of_generate_and_scored_by_caption_metrics(model, processor, samples):
     result = evaluate_captioning(
-        model, processor, samples, num_beams=3, max_new_tokens=5, metrics=["BLEU-1", "CIDEr"], **OPTIONS
+        model,
+        processor,
+        samples,
+        generate_kwargs={"num_beams": 3, "max_new_tokens": 5},
+        metrics=["BLEU-1", "CIDEr"],
+        **OPTIONS,
     )
     head = with_head(model, ValorForCaptioning)
     written = []
@@ -132,7 +140,7 @@ def test_captions_are_those_of_generate_and_scored_by_caption_metrics(model, pro
 
 
 def test_answers_are_those_of_generate_one_by_one(model, processor, samples):
-    result = evaluate_question_answering(model, processor, samples, max_new_tokens=4, **OPTIONS)
+    result = evaluate_question_answering(model, processor, samples, generate_kwargs={"max_new_tokens": 4}, **OPTIONS)
     head = with_head(model, ValorForQuestionAnswering)
     asked = [(sample, question) for sample in samples for question in sample.questions]
     for entry, (sample, question) in zip(result.predictions, asked, strict=True):
@@ -153,13 +161,17 @@ def test_questions_are_cleaned_where_that_is_wanted(model, processor, samples, m
     monkeypatch.setattr(ValorProcessor, "__call__", recording)
     sample = dataclasses.replace(samples[0], questions=(Question("What's Red?", ("bell",)),))
     for clean in (True, False):
-        evaluate_question_answering(model, processor, [sample], clean_text=clean, max_new_tokens=1, **OPTIONS)
+        evaluate_question_answering(
+            model, processor, [sample], text=TextOptions(clean=clean), generate_kwargs={"max_new_tokens": 1}, **OPTIONS
+        )
     assert asked == ["whats red", "What's Red?"]
 
 
 def test_right_answers_count(model, processor, samples):
     """Answers that equal what the model writes make 100 percent of their type."""
-    written = evaluate_question_answering(model, processor, samples, max_new_tokens=4, **OPTIONS).predictions
+    written = evaluate_question_answering(
+        model, processor, samples, generate_kwargs={"max_new_tokens": 4}, **OPTIONS
+    ).predictions
     answers = iter([entry["prediction"] for entry in written])
     right = [
         dataclasses.replace(
@@ -171,8 +183,33 @@ def test_right_answers_count(model, processor, samples):
         )
         for sample in samples
     ]
-    metrics = evaluate_question_answering(model, processor, right, max_new_tokens=4, **OPTIONS).metrics
+    metrics = evaluate_question_answering(
+        model, processor, right, generate_kwargs={"max_new_tokens": 4}, **OPTIONS
+    ).metrics
     assert set(metrics.values()) == {100.0} and {"accuracy", "accuracy/sight", "accuracy/sight/all"} <= set(metrics)
+
+
+# ----------------------------------------------------------------------------- options
+
+
+def test_keywords_of_before_are_grouped_with_a_warning():
+    @accepts_flat_keywords
+    def evaluate(*, media=None, text=None, generate_kwargs=None, batch_size=16):
+        return media, text, generate_kwargs, batch_size
+
+    media, text = MediaOptions("v", num_frames=4, cache="folder"), TextOptions(30, clean=False)
+    grouped = media, text, {"num_beams": 3}, 8
+    with pytest.warns(
+        FutureWarning, match="`evaluate` takes modalities, num_frames, media_cache, max_question_length, c"
+    ):
+        flat = {"modalities": "v", "num_frames": 4, "media_cache": "folder", "max_question_length": 30}
+        assert evaluate(**flat, clean_text=False, num_beams=3, batch_size=8) == grouped
+    with warnings.catch_warnings(action="error"):
+        assert evaluate(media=media, text=text, generate_kwargs={"num_beams": 3}, batch_size=8) == grouped
+    with pytest.raises(TypeError, match="got `media`, and num_frames beside it"):
+        evaluate(media=media, num_frames=2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'num_beams'"):
+        evaluate_retrieval(None, None, [], num_beams=3)
 
 
 # ----------------------------------------------------------------------------- rows and clips
@@ -211,7 +248,7 @@ def test_one_row_per_caption_counts_as_one_row_per_clip(seeing, processor):
     texts = {name: tuple(f"{word} {name}" for word in ("a", "some", "more")) for name in clips}
     whole = [Sample(name, video, None, texts[name]) for name, video in clips.items()]
     rows = [Sample(name, video.clone(), None, (text,)) for name, video in clips.items() for text in texts[name]]
-    options = {"modalities": "v", "num_frames": 2, "batch_size": 2}
+    options = {"media": MediaOptions("v", 2), "batch_size": 2}
     expected = evaluate_retrieval(seeing, processor, whole, **options)
     result = evaluate_retrieval(seeing, processor, rows, **options)
     assert expected.metrics["t-v/R@1"] == expected.metrics["v-t/R@1"] == 100
@@ -249,8 +286,8 @@ def test_broken_clips_are_listed_and_in_no_figure(model, processor, samples, tmp
     whole = [*samples[:2], broken, *samples[2:]]
     for evaluate, options in (
         (evaluate_retrieval, OPTIONS),
-        (evaluate_captioning, {"metrics": ["BLEU-1", "CIDEr"], "max_new_tokens": 4, **OPTIONS}),
-        (evaluate_question_answering, {"max_new_tokens": 4, **OPTIONS}),
+        (evaluate_captioning, {"metrics": ["BLEU-1", "CIDEr"], "generate_kwargs": {"max_new_tokens": 4}, **OPTIONS}),
+        (evaluate_question_answering, {"generate_kwargs": {"max_new_tokens": 4}, **OPTIONS}),
     ):
         result = evaluate(model, processor, whole, **{**options, "batch_size": 3})
         assert [failure.id for failure in result.failures] == ["broken"]
@@ -271,7 +308,9 @@ def test_groups_count_the_clips_that_have_their_modalities(model, processor, sam
 def test_workers_decode_the_same(model, processor, samples):
     options = {**OPTIONS, "batch_size": 3}
     alone = evaluate_retrieval(model, processor, samples, **options)
-    workers = evaluate_retrieval(model, processor, samples, num_workers=2, **options)
+    workers = evaluate_retrieval(
+        model, processor, samples, **{**options, "media": MediaOptions("av", 2, 1, num_workers=2)}
+    )
     assert torch.equal(alone.similarity["t-av"], workers.similarity["t-av"])
 
 
@@ -279,10 +318,12 @@ def test_a_media_cache_saves_decoding(model, processor, samples, tmp_path):
     expected = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
     copies = [shutil.copy(sample.video, tmp_path) for sample in samples]
     samples = [dataclasses.replace(sample, video=c, audio=c) for sample, c in zip(samples, copies, strict=True)]
-    evaluate_retrieval(model, processor, samples, media_cache=tmp_path, **OPTIONS)
+    evaluate_retrieval(model, processor, samples, media=MediaOptions("av", 2, 1, cache=tmp_path), batch_size=2)
     for copy in copies:
         Path(copy).unlink()
-    cached = evaluate_retrieval(model, processor, samples, media_cache=tmp_path, **OPTIONS).similarity["t-av"]
+    cached = evaluate_retrieval(
+        model, processor, samples, media=MediaOptions("av", 2, 1, cache=tmp_path), batch_size=2
+    ).similarity["t-av"]
     torch.testing.assert_close(cached, expected, atol=1e-2, rtol=0)
 
 
@@ -298,8 +339,7 @@ def test_any_batch_size_gives_the_same_scores(processor, samples, change):
         **change,
     )
     matrices = [
-        evaluate_retrieval(model, processor, samples, num_frames=2, num_audio_clips=1, batch_size=size).similarity
-        for size in (1, 5)
+        evaluate_retrieval(model, processor, samples, media=MEDIA, batch_size=size).similarity for size in (1, 5)
     ]
     torch.testing.assert_close(matrices[0]["t-av"], matrices[1]["t-av"], atol=1e-5, rtol=0)
 
@@ -348,7 +388,9 @@ def test_the_base_model_and_wrapped_models_can_be_measured(checkpoint, model, pr
 def test_half_precision_models_can_be_measured(checkpoint, processor, samples):
     model = ValorForPreTraining.from_pretrained(checkpoint, dtype=torch.bfloat16)
     assert evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"].dtype == torch.float32
-    captions = evaluate_captioning(model, processor, samples[:2], max_new_tokens=3, metrics=["BLEU-1"], **OPTIONS)
+    captions = evaluate_captioning(
+        model, processor, samples[:2], generate_kwargs={"max_new_tokens": 3}, metrics=["BLEU-1"], **OPTIONS
+    )
     assert captions.counts["clips"] == 2
     assert evaluate_question_answering(model, processor, samples[:2], **OPTIONS).counts["questions"] == 3
 
@@ -357,7 +399,9 @@ def test_models_can_be_measured_in_mixed_precision(model, processor, samples):
     expected = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
     with torch.autocast("cpu", torch.bfloat16):
         mixed = evaluate_retrieval(model, processor, samples, **OPTIONS).similarity["t-av"]
-        answers = evaluate_question_answering(model, processor, samples[:2], max_new_tokens=3, **OPTIONS)
+        answers = evaluate_question_answering(
+            model, processor, samples[:2], generate_kwargs={"max_new_tokens": 3}, **OPTIONS
+        )
     assert answers.counts["questions"] == 3
     torch.testing.assert_close(mixed, expected, atol=5e-2, rtol=0)
 
@@ -445,7 +489,7 @@ def test_cached_clips_of_an_encoder_with_a_temporal_stride_are_used(samples, tmp
     folder = Path(__file__).parents[1] / "hub_configs" / "valor-tiny"
     model, processor = ValorForRetrieval.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
     caches = {"clips": TensorCache(tmp_path / "clips")}
-    options = {**OPTIONS, "num_frames": 4, "groups": ["t-v"]}
+    options = {**OPTIONS, "media": MediaOptions("av", 4, 1), "groups": ["t-v"]}
     first = evaluate_retrieval(model, processor, samples[:2], caches=caches, **options)
     monkeypatch.setattr(ValorModel, "get_video_features", lambda *_, **__: pytest.fail("clips are encoded again"))
     again = evaluate_retrieval(model, processor, samples[:2], caches=caches, **options)
@@ -470,7 +514,7 @@ def test_cached_results_of_another_form_are_computed_anew(model, processor, samp
     assert [record.message.count("another form") for record in caplog.records] == [1, 1]
 
     cache = TextCache(tmp_path / "answers")
-    options = {"max_new_tokens": 3, "cache": cache, **OPTIONS}
+    options = {"generate_kwargs": {"max_new_tokens": 3}, "cache": cache, **OPTIONS}
     expected = evaluate_question_answering(model, processor, samples, **options)
     (path,) = cache.folder.iterdir()
     odd = [{"text": "x"}, {"answers": ["x"] * 9}]

@@ -21,6 +21,7 @@ from modeling_valor.data.readers import load_samples
 from modeling_valor.data.readers.benchmarks import BENCHMARKS
 from modeling_valor.evaluation import (
     Evaluation,
+    MediaOptions,
     evaluate_captioning,
     evaluate_question_answering,
     evaluate_retrieval,
@@ -64,13 +65,15 @@ def figures(world, checkpoint):
     """Figures of all three tasks, computed without the runner."""
     model, processor = ValorForPreTraining.from_pretrained(checkpoint), ValorProcessor.from_pretrained(checkpoint)
     samples = load_samples(world, "test")
-    options = {"num_frames": 2, "num_audio_clips": 1, "batch_size": 2}
-    written = {"max_new_tokens": 5, **options}
-    captions = evaluate_captioning(model, processor, samples, num_beams=3, metrics=["BLEU-1", "CIDEr"], **written)
+    options = {"media": MediaOptions("av", 2, 1), "batch_size": 2}
+    beams, greedy = ({"num_beams": number, "max_new_tokens": 5} for number in (3, 1))
+    captions = evaluate_captioning(
+        model, processor, samples, generate_kwargs=beams, metrics=["BLEU-1", "CIDEr"], **options
+    )
     return {
         "retrieval": evaluate_retrieval(model, processor, samples, **options).metrics,
         "captioning": {name: 100 * value for name, value in captions.metrics.items()},
-        "qa": evaluate_question_answering(model, processor, samples, **written).metrics,
+        "qa": evaluate_question_answering(model, processor, samples, generate_kwargs=greedy, **options).metrics,
     }
 
 

@@ -44,7 +44,9 @@ def train(start: str, folder: str, **kwargs) -> None:
     evaluations = {
         "retrieval": lambda model: evaluate_retrieval(model, processor, samples[:3]).metrics,
         "captioning": lambda model: (
-            evaluate_captioning(model, processor, samples[:3], max_new_tokens=4, metrics=["CIDEr"]).metrics
+            evaluate_captioning(
+                model, processor, samples[:3], generate_kwargs={"max_new_tokens": 4}, metrics=["CIDEr"]
+            ).metrics
         ),
     }
     trainer = ValorTrainer(

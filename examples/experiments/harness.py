@@ -37,6 +37,7 @@ from modeling_valor.data.files import atomic_write
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
 from modeling_valor.evaluation import caption_metrics, evaluate_captioning
+from modeling_valor.evaluation.options import group_keywords
 from modeling_valor.recipes import find_recipe
 from modeling_valor.text_cleaning import clean_caption, clean_question
 from modeling_valor.training.multitask import ValorForMultitask
@@ -380,7 +381,8 @@ def measure_run(place: Place, scale: Scale, checkpoint: Path, measures: Sequence
         return evaluate_classes(model, processor, Path(where["dataset"]), "test", **options)
     if first.task == "captioning":
         options |= {"max_new_tokens": 40, "num_beams": 1, "metrics": ("BLEU-4", "ROUGE-L", "CIDEr")}
-        evaluation = evaluate_captioning(model, processor, load_samples(**where), **options)
+        arguments = group_keywords(options, evaluate_captioning)
+        evaluation = evaluate_captioning(model, processor, load_samples(**where), **arguments)
         return {**evaluation.metrics, "exact": exact_captions(evaluation.predictions)}
     if first.task == "retrieval":
         options["groups"] = sorted({measure.figure.split("/")[0] for measure in measures})

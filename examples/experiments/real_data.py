@@ -18,7 +18,7 @@ import torch
 from modeling_valor import ValorProcessor
 from modeling_valor.data.files import atomic_write
 from modeling_valor.data.readers import load_samples
-from modeling_valor.evaluation.loader import MediaOptions
+from modeling_valor.evaluation import MediaOptions
 from modeling_valor.evaluation.retrieve import embed, score
 from modeling_valor.text_cleaning import clean_caption
 
@@ -167,7 +167,7 @@ def evaluate_classes(
     # The texts have to belong to some clip to be embedded; to which one is of no matter here
     samples = [replace(sample, captions=tuple(texts) if index == 0 else ()) for index, sample in enumerate(samples)]
     media = MediaOptions(modalities, num_frames, None, num_workers, media_cache)
-    embeddings, failures = embed(model, processor, samples, media, batch_size)
+    embeddings, failures = embed(model, processor, samples, media, batch_size=batch_size)
     if failures:
         raise ValueError(
             f"{len(failures)} files of {path} cannot be read, such as {failures[0].id}: {failures[0].reason}"

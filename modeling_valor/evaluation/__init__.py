@@ -34,6 +34,8 @@ EVALUATE_MODULES = Path(__file__).parent / "evaluate_modules"
 # How models are measured; it imports them, so only when used
 _MODULE_OF = {
     "Evaluation": ".results",
+    "MediaOptions": ".options",
+    "TextOptions": ".options",
     "evaluate_captioning": ".generate",
     "evaluate_question_answering": ".generate",
     "evaluate_retrieval": ".retrieve",

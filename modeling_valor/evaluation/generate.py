@@ -5,8 +5,7 @@ The one way to measure them, in training and in `valor evaluate`. Every function
 job, which share the work; metrics are computed by the main process and the same in all of them.
 """
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,10 +17,11 @@ from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_question
 from .clips import clip_keys, merge_rows
-from .loader import TEXT_LENGTH, MediaBatch, MediaOptions, media_batches
+from .loader import MediaBatch, media_batches
 from .metrics.answers import answer_accuracy
 from .metrics.captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
 from .models import evaluating, on_device, with_head
+from .options import MediaOptions, TextOptions, accepts_flat_keywords
 from .results import Evaluation, failures_of, rows_of
 from .resumable import Result, ResultCache, broadcast_from_main, failed_result, map_resumable, stable_hash
 
@@ -31,18 +31,18 @@ def caption(
     processor: ValorProcessor,
     samples: Sequence[Sample],
     media: MediaOptions | None = None,
+    generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
     cache: ResultCache | None = None,
     progress: bool = False,
-    **generate_kwargs,
 ) -> list[Result] | None:
     """{"text": caption} of each sample, or {"failure": ...}; in the main process only."""
-    head = with_head(model, ValorForCaptioning)
+    head, options = with_head(model, ValorForCaptioning), _without_none(generate_kwargs)
 
     def write(batch: MediaBatch) -> dict[int, Result]:
         results = {index: failed_result(failure) for index, failure in batch.failures.items()}
         if batch.indices:
-            ids = head.generate(**on_device(batch.inputs, head.valor), **generate_kwargs)
+            ids = head.generate(**on_device(batch.inputs, head.valor), **options)
             texts = processor.post_process_generation(ids)
             results.update((index, {"text": text}) for index, text in zip(batch.indices, texts, strict=True))
         return results
@@ -63,18 +63,18 @@ def answer(
     processor: ValorProcessor,
     samples: Sequence[Sample],
     media: MediaOptions | None = None,
+    text: TextOptions | None = None,
+    generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
-    max_question_length: int = TEXT_LENGTH,
-    clean_text: bool = True,
     cache: ResultCache | None = None,
     progress: bool = False,
-    **generate_kwargs,
 ) -> list[Result] | None:
     """{"answers": one for each question} of each sample, or {"failure": ...}; in the main process only.
 
     A clip is encoded once for all its questions, of which `batch_size` are answered together.
     """
-    head = with_head(model, ValorForQuestionAnswering)
+    head, options = with_head(model, ValorForQuestionAnswering), _without_none(generate_kwargs)
+    text = text or TextOptions()
 
     def write(batch: MediaBatch) -> dict[int, Result]:
         results: dict[int, dict[str, Any]] = {
@@ -82,19 +82,17 @@ def answer(
         }
         results.update((index, {"answers": []}) for index in batch.indices)
         asked = [
-            (row, clean_question(question.text) if clean_text else question.text)
+            (row, clean_question(question.text) if text.clean else question.text)
             for row, index in enumerate(batch.indices)
             for question in samples[index].questions
         ]
         conditions = head.valor.encode_conditions(**on_device(batch.inputs, head.valor)) if asked else None
         for start in range(0, len(asked), batch_size):
             rows, questions = zip(*asked[start : start + batch_size], strict=True)
-            encoded = processor(question=list(questions), max_length=max_question_length, return_tensors="pt")
-            ids = head.generate(
-                conditions=_rows(conditions, rows), **on_device(encoded, head.valor), **generate_kwargs
-            )
-            for row, text in zip(rows, processor.post_process_generation(ids), strict=True):
-                results[batch.indices[row]]["answers"].append(text)
+            encoded = processor(question=list(questions), max_length=text.max_length, return_tensors="pt")
+            ids = head.generate(conditions=_rows(conditions, rows), **on_device(encoded, head.valor), **options)
+            for row, written in zip(rows, processor.post_process_generation(ids), strict=True):
+                results[batch.indices[row]]["answers"].append(written)
         return results
 
     with evaluating(head):
@@ -106,6 +104,11 @@ def answer(
             "answers" if progress else None,
             lambda index, result: _are_texts(result.get("answers"), len(samples[index].questions)),
         )
+
+
+def _without_none(generate_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of `generate`, of which None is the checkpoint's value."""
+    return {name: value for name, value in (generate_kwargs or {}).items() if value is not None}
 
 
 def _keys_of_questions(samples: Sequence[Sample]) -> list[str]:
@@ -122,41 +125,33 @@ def _rows(conditions: ValorConditions, rows: Sequence[int]) -> ValorConditions:
     return ValorConditions(**{name: value[list(rows)] for name, value in conditions.items() if value is not None})
 
 
+@accepts_flat_keywords
 def evaluate_captioning(
     model: nn.Module,
     processor: ValorProcessor,
     samples: Sequence[Sample],
     *,
-    modalities: str = "av",
-    num_frames: int | None = None,
-    num_audio_clips: int | None = None,
-    num_workers: int = 0,
-    media_cache: str | os.PathLike | None = None,
+    media: MediaOptions | None = None,
+    generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
-    num_beams: int = 1,
-    max_new_tokens: int | None = None,
     metrics: Sequence[str] = CAPTION_METRICS,
     cache: ResultCache | None = None,
     progress: bool = False,
-    **generate_kwargs,
 ) -> Evaluation:
     """Captions for all samples, and their scores against the samples' captions (`caption_metrics`).
 
     Samples without captions get one too, as test sets with hidden captions need; they are in no figure.
 
     Args:
-        modalities, num_frames, num_audio_clips, num_workers, media_cache: see [`MediaOptions`].
-        num_beams: the paper's is 3 (section 5.1.2).
-        max_new_tokens: of a caption; `None`: the checkpoint's number. Other arguments of `generate` may follow.
+        media: how the clips are read.
+        generate_kwargs: of `generate`; by default one beam (the paper's are 3, section 5.1.2) and the checkpoint's
+            `max_new_tokens`.
         metrics: of `CAPTION_METRICS`.
     """
     check_caption_metrics(metrics)
     samples = merge_rows(samples)
-    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
-    if max_new_tokens is not None:
-        generate_kwargs["max_new_tokens"] = max_new_tokens
-    generate_kwargs["num_beams"] = num_beams
-    results = caption(model, processor, samples, media, batch_size, cache, progress, **generate_kwargs)
+    options = {"num_beams": 1, **(generate_kwargs or {})}
+    results = caption(model, processor, samples, media, options, batch_size, cache, progress)
     predictions = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:
@@ -176,24 +171,18 @@ def evaluate_captioning(
     return Evaluation(figures, counts, failures, predictions)
 
 
+@accepts_flat_keywords
 def evaluate_question_answering(
     model: nn.Module,
     processor: ValorProcessor,
     samples: Sequence[Sample],
     *,
-    modalities: str = "av",
-    num_frames: int | None = None,
-    num_audio_clips: int | None = None,
-    num_workers: int = 0,
-    media_cache: str | os.PathLike | None = None,
+    media: MediaOptions | None = None,
+    text: TextOptions | None = None,
+    generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
-    num_beams: int = 1,
-    max_new_tokens: int = 10,
-    max_question_length: int = TEXT_LENGTH,
-    clean_text: bool = True,
     cache: ResultCache | None = None,
     progress: bool = False,
-    **generate_kwargs,
 ) -> Evaluation:
     """Answers to all questions about all samples, and "accuracy" with "accuracy/TYPE" for each type (`answer_accuracy`).
 
@@ -201,26 +190,13 @@ def evaluate_question_answering(
     "Audio/Counting" counts for "Audio" as well.
 
     Args:
-        modalities, num_frames, num_audio_clips, num_workers, media_cache: see [`MediaOptions`].
-        num_beams: the paper answers greedily (section 5.1.2).
-        max_new_tokens, max_question_length: of an answer and of a question. Other arguments of `generate` may follow.
-        clean_text: clean questions as training does (and the 2023 code did).
+        media: how the clips are read.
+        text: how questions are tokenized.
+        generate_kwargs: of `generate`; by default one beam (as in section 5.1.2) and 10 tokens (`max_new_tokens`).
     """
     samples = merge_rows(samples)
-    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
-    generate_kwargs.update(num_beams=num_beams, max_new_tokens=max_new_tokens)
-    results = answer(
-        model,
-        processor,
-        samples,
-        media,
-        batch_size,
-        max_question_length,
-        clean_text,
-        cache,
-        progress,
-        **generate_kwargs,
-    )
+    options = {"num_beams": 1, "max_new_tokens": 10, **(generate_kwargs or {})}
+    results = answer(model, processor, samples, media, text, options, batch_size, cache, progress)
     predictions = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:

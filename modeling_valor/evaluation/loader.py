@@ -1,56 +1,18 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Samples to batches of frames and sound for evaluation: in order, nothing drawn by chance, broken files set aside."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.failures import Failure, attempt
-from ..data.loading import LoadingOptions, cache_folder, load_media
+from ..data.loading import cache_folder, load_media
 from ..data.samples import Sample, sample_at
 from ..processing_valor import ValorProcessor
-
-
-TEXT_LENGTH = 40
-"""Tokens of a caption or question at the most, as in the processor."""
-
-
-@dataclass(frozen=True)
-class MediaOptions:
-    """How much of each clip is seen and heard, and how it gets here.
-
-    Args:
-        modalities: what of each clip is read, "av", "v" or "a".
-        num_frames, num_audio_clips: of each clip; None: the processor's own numbers.
-        num_workers: processes that decode; 0: this one.
-        cache: folder in which decoded clips are kept in half precision, for a model that is measured again and again
-            while it is trained (`data.loading.cache_folder`); None: they are decoded every time.
-    """
-
-    modalities: Literal["av", "v", "a"] = "av"
-    num_frames: int | None = None
-    num_audio_clips: int | None = None
-    num_workers: int = 0
-    cache: str | os.PathLike | None = None
-
-    def __post_init__(self):
-        if self.modalities not in ("av", "v", "a"):
-            raise ValueError(f'`modalities` must be "av", "v" or "a", got {self.modalities!r}.')
-
-    @property
-    def loading(self) -> LoadingOptions:
-        """The same for `data.loading`; nothing is left to chance."""
-        return LoadingOptions(
-            modalities=self.modalities,
-            num_frames=self.num_frames,
-            num_audio_clips=self.num_audio_clips,
-            sampling="center",
-        )
+from .options import MediaOptions
 
 
 @dataclass

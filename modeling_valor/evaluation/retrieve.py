@@ -5,7 +5,6 @@ The one way to measure it, in training and in `valor evaluate`. Every function t
 a distributed job, which share the work; metrics are computed by the main process and the same in all of them.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +19,10 @@ from ..modeling_valor import ValorModel
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_caption
 from .clips import clip_keys, merge_rows
-from .loader import TEXT_LENGTH, MediaBatch, MediaOptions, media_batches
+from .loader import MediaBatch, media_batches
 from .metrics.retrieval import retrieval_metrics_in_blocks
 from .models import base_model, evaluating, on_device
+from .options import MediaOptions, TextOptions, accepts_flat_keywords
 from .results import Embeddings, Evaluation, failures_of, rows_of
 from .resumable import Result, ResultCache, broadcast_from_main, failed_result, map_resumable, stable_hash
 
@@ -39,10 +39,8 @@ def embed(
     processor: ValorProcessor,
     samples: Sequence[Sample],
     media: MediaOptions | None = None,
+    text: TextOptions | None = None,
     batch_size: int = 16,
-    max_length: int = TEXT_LENGTH,
-    paragraph: bool = False,
-    clean_text: bool = True,
     dtype: torch.dtype = torch.float32,
     caches: Mapping[str, ResultCache] | None = None,
     progress: bool = False,
@@ -54,9 +52,7 @@ def embed(
     Args:
         model: any VALOR model.
         media, batch_size: how the clips are read; `batch_size` clips are encoded together, and four times as many texts.
-        max_length: tokens of a text, more are cut off.
-        paragraph: the captions of a clip are one text (section 5.1.2: DiDeMo, ActivityNet).
-        clean_text: clean captions as training does (and the 2023 code did).
+        text: how captions are tokenized.
         dtype: type of the result.
         caches: "clips" and "texts", where there are some.
 
@@ -64,10 +60,11 @@ def embed(
         The embeddings, in the main process only, and the clips that could not be read.
     """
     valor, caches = base_model(model), caches or {}
+    media, options = media or MediaOptions(), text or TextOptions()
     texts, clip_of_text = [], []
     for index, sample in enumerate(samples):
-        captions = [clean_caption(caption) if clean_text else caption for caption in sample.captions]
-        captions = [" ".join(captions)] if paragraph and captions else captions
+        captions = [clean_caption(caption) if options.clean else caption for caption in sample.captions]
+        captions = [" ".join(captions)] if options.paragraph and captions else captions
         texts += captions
         clip_of_text += [index] * len(captions)
     # Texts of similar length are encoded together
@@ -78,8 +75,7 @@ def embed(
             broadcast_from_main(lambda: clip_keys(samples)),
             batch_size,
             lambda batches: (
-                _embed_clips(valor, batch, dtype)
-                for batch in media_batches(samples, processor, batches, media or MediaOptions())
+                _embed_clips(valor, batch, dtype) for batch in media_batches(samples, processor, batches, media)
             ),
             caches.get("clips"),
             "clips" if progress else None,
@@ -88,7 +84,9 @@ def embed(
         text_results = map_resumable(
             [stable_hash(text) for text in distinct],
             batch_size * _TEXTS_PER_CLIP,
-            lambda batches: (_embed_texts(valor, processor, distinct, batch, max_length, dtype) for batch in batches),
+            lambda batches: (
+                _embed_texts(valor, processor, distinct, batch, options.max_length, dtype) for batch in batches
+            ),
             caches.get("texts"),
             "texts" if progress else None,
             lambda _, text: _is_embedding(text.get("text"), valor),
@@ -97,7 +95,7 @@ def embed(
 
     def stack() -> list[Failure]:
         by_text = {text: result["text"] for text, result in zip(distinct, text_results, strict=True)}
-        embeddings.append(_stack(samples, clips, texts, clip_of_text, by_text, valor, max_length))
+        embeddings.append(_stack(samples, clips, texts, clip_of_text, by_text, valor, options.max_length))
         return failures_of(clips)
 
     failures = broadcast_from_main(stack)
@@ -300,21 +298,16 @@ def retrieve(
     return metrics, counts, similarity
 
 
+@accepts_flat_keywords
 def evaluate_retrieval(
     model: nn.Module,
     processor: ValorProcessor,
     samples: Sequence[Sample],
     groups: Sequence[str] | None = None,
     *,
-    modalities: str = "av",
-    num_frames: int | None = None,
-    num_audio_clips: int | None = None,
-    num_workers: int = 0,
-    media_cache: str | os.PathLike | None = None,
+    media: MediaOptions | None = None,
+    text: TextOptions | None = None,
     batch_size: int = 16,
-    max_length: int = TEXT_LENGTH,
-    paragraph: bool = False,
-    clean_text: bool = True,
     dual_softmax: bool = False,
     dtype: torch.dtype = torch.float32,
     caches: Mapping[str, ResultCache] | None = None,
@@ -323,18 +316,15 @@ def evaluate_retrieval(
     """All-pairs retrieval: every text against every clip, in both directions (section 4.3).
 
     Args:
-        groups: "t-av", "t-v", "t-a", "v-a"; by default the one of `modalities`.
-        modalities, num_frames, num_audio_clips, num_workers, media_cache: see [`MediaOptions`].
-        batch_size, max_length, paragraph, clean_text, dtype, caches: see [`embed`].
+        groups: "t-av", "t-v", "t-a", "v-a"; by default the one of `media.modalities`.
+        media, text, batch_size, dtype, caches: see [`embed`].
         dual_softmax: see [`retrieve`].
     """
     samples = merge_rows(samples)
-    media = MediaOptions(modalities, num_frames, num_audio_clips, num_workers, media_cache)
-    groups = [GROUP_OF_LETTERS[modalities]] if groups is None else list(groups)
+    media = media or MediaOptions()
+    groups = [GROUP_OF_LETTERS[media.modalities]] if groups is None else list(groups)
     check_groups(groups)
-    embeddings, failures = embed(
-        model, processor, samples, media, batch_size, max_length, paragraph, clean_text, dtype, caches, progress
-    )
+    embeddings, failures = embed(model, processor, samples, media, text, batch_size, dtype, caches, progress)
     similarity = {}
 
     def measure() -> tuple[dict[str, float], dict[str, int]]:

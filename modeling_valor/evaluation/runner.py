@@ -24,6 +24,7 @@ from ..processing_valor import ValorProcessor
 from ..world.render import ORIGIN
 from .clips import merge_rows
 from .generate import evaluate_captioning, evaluate_question_answering
+from .options import MediaOptions, TextOptions
 from .results import Evaluation
 from .resumable import TensorCache, TextCache, broadcast_from_main, stable_hash
 from .retrieve import evaluate_retrieval
@@ -223,14 +224,9 @@ def evaluate(
     made_from = [__version__, checkpoint.version, str(checkpoint.model.dtype), *source]
     made_from += [str(dataset.resolve()) if dataset.exists() else recipe.dataset, recipe.split]
     made_from += [recipe.modalities, recipe.num_frames, recipe.num_audio_clips]
-    options = {
-        "modalities": recipe.modalities,
-        "num_frames": recipe.num_frames,
-        "num_audio_clips": recipe.num_audio_clips,
-        "num_workers": num_workers,
-        "batch_size": batch_size,
-        "progress": progress,
-    }
+    media = MediaOptions(recipe.modalities, recipe.num_frames, recipe.num_audio_clips, num_workers)
+    text = TextOptions(recipe.max_length, paragraph=recipe.paragraph)
+    options = {"media": media, "batch_size": batch_size, "progress": progress}
 
     def folder(kind: str, *more: Any) -> Path:
         return Path(cache, f"{kind}-{stable_hash(*made_from, *more)}")
@@ -248,14 +244,13 @@ def evaluate(
             processor,
             samples,
             recipe.groups,
-            max_length=recipe.max_length,
-            paragraph=recipe.paragraph,
+            text=text,
             dual_softmax=recipe.dual_softmax,
             caches=caches,
             **options,
         )
         return _finished(recipe, checkpoint, evaluation, samples, source)
-    options.update(num_beams=recipe.num_beams, max_new_tokens=recipe.max_new_tokens)
+    options["generate_kwargs"] = {"num_beams": recipe.num_beams, "max_new_tokens": recipe.max_new_tokens}
     written = (recipe.num_beams, recipe.max_new_tokens)
     if recipe.task == "captioning":
         text_cache = None if cache is None else TextCache(folder("captions", *written))
@@ -264,9 +259,7 @@ def evaluate(
         )
     else:
         text_cache = None if cache is None else TextCache(folder("answers", recipe.max_length, *written))
-        evaluation = evaluate_question_answering(
-            model, processor, samples, max_question_length=recipe.max_length, cache=text_cache, **options
-        )
+        evaluation = evaluate_question_answering(model, processor, samples, text=text, cache=text_cache, **options)
     return _finished(recipe, checkpoint, evaluation, samples, source)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..configuration_valor import GROUP_OF_LETTERS
 from ..data.readers.benchmarks import BENCHMARKS
-from .loader import TEXT_LENGTH
 from .metrics.captioning import CAPTION_METRICS, check_caption_metrics
+from .options import TEXT_LENGTH
 from .retrieve import check_groups
 
 

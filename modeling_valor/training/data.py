@@ -18,6 +18,7 @@ from ..data.samples import Sample, each_sample
 from ..data.splits import file_of, files_of, first_samples, hold_out
 from ..evaluation.generate import evaluate_captioning, evaluate_question_answering
 from ..evaluation.metrics.captioning import CAPTION_METRICS
+from ..evaluation.options import group_keywords
 from ..evaluation.retrieve import evaluate_retrieval
 from ..evaluation.settings import on_paper_scale
 from ..processing_valor import ValorProcessor
@@ -272,9 +273,10 @@ def build_evaluation(
     options = {key: value for key, value in entry.items() if key not in (*_READING, *unused)}
     if task == "captioning":  # METEOR and SPICE start a Java program each time; a recipe may ask for them
         options.setdefault("metrics", [metric for metric in CAPTION_METRICS if metric not in ("METEOR", "SPICE")])
+    arguments = group_keywords(options, measure)
 
     def evaluate(model: nn.Module) -> dict[str, float]:
-        result = measure(model, processor, samples, **options)
+        result = measure(model, processor, samples, **arguments)
         log = FailureLog(max_failures, len(samples), consequence="and are in no metric")
         log.update(len(samples), result.failures)
         if log.failures:

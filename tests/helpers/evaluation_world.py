@@ -11,10 +11,15 @@ import torch.distributed as dist
 
 from modeling_valor import ValorForPreTraining, ValorProcessor
 from modeling_valor.data.samples import Question, Sample
-from modeling_valor.evaluation import evaluate_captioning, evaluate_question_answering, evaluate_retrieval
+from modeling_valor.evaluation import (
+    MediaOptions,
+    evaluate_captioning,
+    evaluate_question_answering,
+    evaluate_retrieval,
+)
 
 
-OPTIONS = {"num_frames": 2, "num_audio_clips": 1, "batch_size": 2}
+OPTIONS = {"media": MediaOptions("av", 2, 1), "batch_size": 2}
 
 
 def read_world(folder: Path) -> list[Sample]:
@@ -32,7 +37,7 @@ def read_world(folder: Path) -> list[Sample]:
 def evaluate_all(checkpoint: str, samples: list[Sample]) -> dict[str, float]:
     """Figures and predictions of all three tasks."""
     model, processor = ValorForPreTraining.from_pretrained(checkpoint), ValorProcessor.from_pretrained(checkpoint)
-    texts = {"max_new_tokens": 5, **OPTIONS}
+    texts = {"generate_kwargs": {"max_new_tokens": 5}, **OPTIONS}
     results = {
         "retrieval": evaluate_retrieval(model, processor, samples, ["t-av", "t-v", "t-a", "v-a"], **OPTIONS),
         "captioning": evaluate_captioning(model, processor, samples, metrics=["BLEU-1", "CIDEr"], **texts),

@@ -1,0 +1,124 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Options that the measured tasks share, in one object for media and one for texts."""
+
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from ..data.loading import LoadingOptions
+
+
+TEXT_LENGTH = 40
+"""Tokens of a caption or question at the most, as in the processor."""
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """How much of each clip is seen and heard, and how it gets here.
+
+    Args:
+        modalities: what of each clip is read, "av", "v" or "a".
+        num_frames, num_audio_clips: of each clip; None: the processor's own numbers.
+        num_workers: processes that decode; 0: this one.
+        cache: folder in which decoded clips are kept in half precision, for a model that is measured again and again
+            while it is trained (`data.loading.cache_folder`); None: they are decoded every time.
+    """
+
+    modalities: Literal["av", "v", "a"] = "av"
+    num_frames: int | None = None
+    num_audio_clips: int | None = None
+    num_workers: int = 0
+    cache: str | os.PathLike | None = None
+
+    def __post_init__(self):
+        if self.modalities not in ("av", "v", "a"):
+            raise ValueError(f'`modalities` must be "av", "v" or "a", got {self.modalities!r}.')
+
+    @property
+    def loading(self) -> LoadingOptions:
+        """The same for `data.loading`; nothing is left to chance."""
+        return LoadingOptions(
+            modalities=self.modalities,
+            num_frames=self.num_frames,
+            num_audio_clips=self.num_audio_clips,
+            sampling="center",
+        )
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How captions and questions are given to the model.
+
+    Args:
+        max_length: tokens of a text, more are cut off.
+        clean: clean captions and questions as training does (and the 2023 code did).
+        paragraph: the captions of a clip are one text in retrieval (section 5.1.2: DiDeMo, ActivityNet).
+    """
+
+    max_length: int = TEXT_LENGTH
+    clean: bool = True
+    paragraph: bool = False
+
+
+_KEYWORDS = {
+    "media": {"media_cache" if field.name == "cache" else field.name: field.name for field in fields(MediaOptions)},
+    "text": {
+        "max_length": "max_length",
+        "max_question_length": "max_length",
+        "clean_text": "clean",
+        "paragraph": "paragraph",
+    },
+}
+"""For each object of options: keywords, as recipes have them, and the fields that they are."""
+
+_CLASSES = {"media": MediaOptions, "text": TextOptions}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def group_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments for an `evaluate_...` function from a flat mapping, such as `{"num_frames": 8, "num_beams": 3}`.
+
+    Fields of [`MediaOptions`] (its `cache` as `media_cache`) and [`TextOptions`] become one object each. What else is no
+    parameter of `function` is one of `generate`, if the function generates.
+
+    Raises:
+        TypeError: the function has no such parameter, or both an object and one of its fields are given.
+    """
+    parameters, grouped, options = inspect.signature(function).parameters, {}, {}
+    for name, value in keywords.items():
+        group = next((group for group, names in _KEYWORDS.items() if group in parameters and name in names), None)
+        if name in parameters:
+            grouped[name] = value
+        elif group is not None:
+            options.setdefault(group, {})[_KEYWORDS[group][name]] = value
+        elif "generate_kwargs" in parameters:
+            options.setdefault("generate_kwargs", {})[name] = value
+        else:
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
+    if both := sorted(set(grouped) & set(options)):
+        raise TypeError(f"{function.__name__}() got `{both[0]}`, and {', '.join(options[both[0]])} beside it.")
+    return grouped | {group: _CLASSES.get(group, dict)(**values) for group, values in options.items()}
+
+
+def accepts_flat_keywords(function: Function) -> Function:
+    """Lets a function take each option as a keyword of its own for one more version, with a `FutureWarning`."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **keywords):
+        flat = [name for name in keywords if name not in inspect.signature(function).parameters]
+        if flat:
+            keywords = group_keywords(keywords, function)
+            warnings.warn(
+                f"`{function.__name__}` takes {', '.join(flat)} within `media=MediaOptions(...)`, `text=TextOptions(...)` or "
+                "`generate_kwargs={...}`; as keywords of their own they will be refused in the next version.",
+                FutureWarning,
+                stacklevel=2,
+            )
+        return function(*args, **keywords)
+
+    return wrapper
