@@ -142,12 +142,3 @@ def scale(task: str) -> int:
 def on_paper_scale(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
     """Metrics of an [`Evaluation`] as the paper's tables, logs, cards and JSON have them; see [`scale`]."""
     return {name: scale(task) * value for name, value in metrics.items()}
-
-
-def main_figures(recipe: Recipe) -> Sequence[str]:
-    """Names of the figures that stand in the paper's tables, without those that were not asked for."""
-    if recipe.task == "retrieval":
-        return [f"{recipe.groups[0]}/R@{rank}" for rank in (1, 5, 10)]
-    if recipe.task == "captioning":
-        return [name for name in ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE") if name in recipe.metrics]
-    return ["accuracy"]

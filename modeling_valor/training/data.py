@@ -158,11 +158,6 @@ def keep_apart(
 # --- Sources ----------------------------------------------------------------------------------------------------------
 
 
-def build_sources(args: DataArguments, training: ValorTrainingArguments, task: str | None) -> list[Source]:
-    """The sources of the mixture, read but not decoded."""
-    return [build_source(entry) for entry in source_entries(args, training, task)]
-
-
 def source_entries(args: DataArguments, training: ValorTrainingArguments, task: str | None) -> list[dict[str, Any]]:
     """What [`build_source`] takes for each source.
 
