@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 from modeling_valor.data.readers import load_samples, read_folder, read_valor_2023
+from modeling_valor.data.readers.benchmarks.rows import read_ids
 from modeling_valor.data.readers.hub_datasets import samples_from_dataset, stream_from_dataset
 from modeling_valor.data.readers.records import captions_of, questions_of
+from modeling_valor.data.readers.text_files import read_names
 from modeling_valor.data.samples import Question, RecordError, Sample, SampleStream, SampleTable
 from modeling_valor.media import MediaError, read_frames, read_image
 from modeling_valor.media_sources import media_kind
@@ -463,6 +465,17 @@ def test_what_is_absent_or_ambiguous_in_the_2023_layout_is_told(layout):
     (layout / "bad_id.json").write_text("[]")
     with pytest.raises(ValueError, match="must be a list of the clips' names"):
         read_valor_2023(layout, "bad")
+
+
+@pytest.mark.parametrize("read", [read_names, read_ids])
+def test_lists_of_names_are_read_alike_by_all_layouts(read, tmp_path):
+    for name, content in (("a.json", '["b", 7]'), ("a.txt", "b\n\n 7 \n")):
+        (tmp_path / name).write_text(content)
+        assert read(tmp_path / name) == ["b", "7"]
+    for name, content in (("a.json", "[]"), ("a.json", '{"b": 1}'), ("a.json", "[true]"), ("a.txt", "\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match="must be a list of the clips' names, and not empty"):
+            read(tmp_path / name)
 
 
 # --- One string -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from ...media_sources import media_kind
 from ..samples import RecordError, Sample, SampleTable
 from .folders import is_outside, warn_about_outside
 from .records import captions_of, questions_of, short
-from .text_files import read_json, read_lines
+from .text_files import read_json, read_names
 
 
 def read_valor_2023(
@@ -52,7 +52,7 @@ def read_valor_2023(
     """
     directory = Path(directory)
     ids = _one(directory, ids, [f"{split}_id.json", f"{split}_id.txt", f"*{split}_id.json", f"*{split}_id.txt"], "ids")
-    names = _read_ids(ids)
+    names = read_names(ids)
     entries = _read_texts(directory, texts, annotations)
     silent = [name for name in names if name not in entries]
     if silent:
@@ -100,13 +100,6 @@ def _one(
     if optional:
         return None
     raise ValueError(f"{directory} has no {' or '.join(patterns)}: say where it is with `{what}`.")
-
-
-def _read_ids(path: Path) -> list[str]:
-    names = read_json(path) if path.suffix == ".json" else [line.strip() for _, line in read_lines(path)]
-    if not isinstance(names, list) or not names or not all(isinstance(name, (str, int)) for name in names):
-        raise ValueError(f"{path} must be a list of the clips' names, and not empty.")
-    return [str(name) for name in names]
 
 
 def _read_texts(

@@ -39,6 +39,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
+def read_names(path: Path) -> list[str]:
+    """The clips' names of a split: a JSON list, or a text file with one in each line.
+
+    Raises:
+        ValueError: the file is not of this kind, or empty.
+    """
+    names = read_json(path) if path.suffix == ".json" else [line.strip() for _, line in read_lines(path)]
+    if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
+        raise ValueError(f"{path} must be a list of the clips' names, and not empty.")
+    return [str(name) for name in names]
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 

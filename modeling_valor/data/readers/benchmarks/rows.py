@@ -8,7 +8,7 @@ from typing import Any
 
 from ....media_sources import media_kind
 from ..records import short
-from ..text_files import BYTE_ORDER_MARK, read_json, read_lines, read_objects, read_table
+from ..text_files import BYTE_ORDER_MARK, read_json, read_lines, read_names, read_objects, read_table
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,13 @@ def read_rows(path: Path, *keys: str, columns: Sequence[str] | None = None, deli
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids of a split: a CSV file with a column `video_id`, a JSON list, or a text with one in each line.
+    """Ids of a split: a CSV file with a column `video_id`, or what `text_files.read_names` takes.
 
     Raises:
         ValueError: the file is not of this kind.
     """
-    if path.suffix == ".csv":
-        found = [row.text("video_id") for row in read_rows(path)]
-    elif path.suffix == ".json":
-        found = read_json(path)
-        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise ValueError(f"{path} must hold a JSON list of ids.")
-    else:
-        found = [line.strip() for _, line in read_lines(path)]
-    return [without_suffix(name) for name in found]
+    names = [row.text("video_id") for row in read_rows(path)] if path.suffix == ".csv" else read_names(path)
+    return [without_suffix(name) for name in names]
 
 
 def without_suffix(name: str) -> str:
