@@ -284,7 +284,7 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def is_distributed() -> bool:
-    """Whether several processes train together."""
+    """Whether several processes run together, in a process group of torch."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

@@ -18,6 +18,7 @@ from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .alignment import is_distributed
 from .modeling_valor_audio import resize_position_embedding
 from .modeling_valor_video_swin import ValorVideoSwinModel
 
@@ -325,8 +326,7 @@ def passes_of_all_ranks(vision_model: PreTrainedModel, passes: int, device: torc
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether ranks hold a part of the weights each (FSDP, DeepSpeed ZeRO 3) and gather them at every call of a layer."""
-    distributed = torch.distributed
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if not is_distributed():
         return False
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel  # absent in builds without distributed
 
