@@ -143,6 +143,7 @@ class ValorPreTrainedModel(PreTrainedModel):
     def __init__(self, config: ValorConfig, *inputs, **kwargs):
         config.validate()  # `from_pretrained` overrides fields after the configuration was validated
         super().__init__(config, *inputs, **kwargs)
+        self.add_model_tags("valor")
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str | type | None = None) -> None:

@@ -2,6 +2,7 @@
 """What `import modeling_valor` does and does not do."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 import modeling_valor
+from helpers.tiny import tiny_config
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +74,32 @@ def test_auto_classes_load_every_part_of_a_checkpoint(converted):
 )
 def test_parts_are_auto_models(config, model):
     assert type(AutoModel.from_config(config)).__name__ == model
+
+
+def test_every_library_that_the_package_imports_is_declared():
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    names = {"PIL": "pillow", "yaml": "pyyaml"}
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)["project"]
+    optional = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    declared = {re.match(r"[\w-]+", requirement)[0] for requirement in [*project["dependencies"], *optional]}
+    imported = set()
+    for file in (ROOT / "modeling_valor").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.split(".")[0])
+    others = imported - set(sys.stdlib_module_names) - {"modeling_valor", "valor_cli"}
+    assert len(others) > 15
+    assert {names.get(name, name) for name in others} <= declared
+
+
+def test_models_on_the_hub_are_tagged():
+    model = AutoModel.from_config(tiny_config())
+    model.add_model_tags("mine")
+    assert model.model_tags == ["valor", "mine"]
+    assert AutoModelForMultimodalLM.from_config(tiny_config()).model_tags == ["valor"]
 
 
 def test_pipelines_are_registered():
