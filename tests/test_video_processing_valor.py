@@ -376,12 +376,12 @@ def test_backend_is_the_one_asked_for(video):
 def test_frames_that_are_too_large_together_are_resized_one_by_one(options, video, processor):
     options = {"return_tensors": "pt", "return_metadata": True, **options}
     expected = processor(video, **options)
-    features = processor(video, media_limits={"read_bytes": 64 * 48 * 3}, **options)
+    features = processor(video, media_limits={"read_bytes": 3 * 64 * 48 * 3}, **options)
     assert torch.equal(features.pixel_values_videos, expected.pixel_values_videos)
     (metadata,), (expected,) = features["video_metadata"], expected["video_metadata"]
     assert (metadata.height, metadata.width) == (expected.height, expected.width) == (48, 64)
     with pytest.raises(MediaError, match="4 pictures of 64 x 48"):
-        processor(video, media_limits={"read_bytes": 64 * 48 * 3}, crop_scale=(0.8, 1.0))
+        processor(video, media_limits={"read_bytes": 3 * 64 * 48 * 3}, crop_scale=(0.8, 1.0))
 
 
 @pytest.mark.parametrize("reload", [ValorVideoProcessor, AutoVideoProcessor])
