@@ -327,21 +327,27 @@ class ValorModel(ValorPreTrainedModel):
         """
         conditions = {}
         frame_mask = self.encoded_frame_mask(frame_mask)
-        for name, tokens, mask, embed, limit in (
-            ("video", video_tokens, frame_mask, self.video_condition, "max_frames"),
-            ("audio", audio_tokens, audio_mask, self.audio_condition, "max_audio_clips"),
+        for name, tokens, mask, embed in (
+            ("video", video_tokens, frame_mask, self.video_condition),
+            ("audio", audio_tokens, audio_mask, self.audio_condition),
         ):
             if tokens is None:
                 continue
-            if tokens.shape[1] > getattr(self.config, limit):
-                raise ValueError(
-                    f"The decoder has embeddings for `{limit}={getattr(self.config, limit)}`, but the {name} input has "
-                    f"{tokens.shape[1]}. Sample fewer."
-                )
+            self.check_length(name, tokens.shape[1])
             conditions[name] = embed(tokens)
             if mask is not None:
                 conditions[f"{name}_mask"] = mask.bool().repeat_interleave(tokens.shape[2], dim=1)
         return ValorConditions(**conditions)
+
+    def check_length(self, name: str, length: int, stride: int = 1) -> None:
+        """Raises a `ValueError` for more frames or clips, `stride` to an embedding, than the decoder has embeddings for."""
+        limit = {"video": "max_frames", "audio": "max_audio_clips"}[name]
+        most = getattr(self.config, limit)
+        if length > most * stride:
+            strided = f", {most * stride} frames at a temporal stride of {stride}" if stride > 1 else ""
+            raise ValueError(
+                f"The decoder has embeddings for `{limit}={most}`{strided}, but the {name} input has {length}. Sample fewer."
+            )
 
     def encode_conditions(
         self,
@@ -356,18 +362,11 @@ class ValorModel(ValorPreTrainedModel):
         Raises:
             `ValueError`: more frames or clips than there are embeddings for; nothing is encoded then.
         """
-        stride = getattr(self.config.vision_config, "temporal_stride", 1)
-        for name, inputs, limit, per_token in (
-            ("video", pixel_values_videos, "max_frames", stride),
-            ("audio", input_features, "max_audio_clips", 1),
-        ):
-            most = getattr(self.config, limit)
-            if inputs is not None and inputs.shape[1] > most * per_token:
-                strided = f", {most * per_token} frames at a temporal stride of {stride}" if per_token > 1 else ""
-                raise ValueError(
-                    f"The decoder has embeddings for `{limit}={most}`{strided}, but the {name} input has "
-                    f"{inputs.shape[1]}. Sample fewer."
-                )
+        if pixel_values_videos is not None:
+            stride = getattr(self.config.vision_config, "temporal_stride", 1)
+            self.check_length("video", pixel_values_videos.shape[1], stride)
+        if input_features is not None:
+            self.check_length("audio", input_features.shape[1])
         video = None if pixel_values_videos is None else self.encode_video(pixel_values_videos, frame_mask, **kwargs)
         audio = None if input_features is None else self.encode_audio(input_features, audio_mask, **kwargs)
         return self.embed_conditions(
