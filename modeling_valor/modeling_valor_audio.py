@@ -1,23 +1,21 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The Audio Spectrogram Transformer of VALOR: one clip of sound to one sequence of tokens (section 4.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.clip.modeling_clip import eager_attention_forward
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_valor import ValorAudioConfig
+from .modeling_valor_text import ValorTextAttention, ValorTextMLP
 
 
 def resize_position_embedding(
@@ -68,55 +66,8 @@ class ValorAudioEmbeddings(nn.Module):
         return self.dropout(torch.cat([class_tokens, patches.flatten(2).transpose(1, 2)], dim=1) + positions)
 
 
-class ValorAudioAttention(nn.Module):
+class ValorAudioAttention(ValorTextAttention):
     """Self-attention over the tokens of one clip."""
-
-    def __init__(self, config: ValorAudioConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.attention_probs_dropout_prob
-        self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        input_shape = hidden_states.shape[:-1]
-        hidden_shape = (*input_shape, -1, self.head_dim)
-        query, key, value = (
-            projection(hidden_states).view(hidden_shape).transpose(1, 2)  # (clips, heads, tokens, head_dim)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attn_output, attn_weights = attention_interface(
-            self,
-            query,
-            key,
-            value,
-            None,
-            scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
-            **kwargs,
-        )
-        return self.out_proj(attn_output.reshape(*input_shape, -1)), attn_weights
-
-
-class ValorAudioMLP(nn.Module):
-    def __init__(self, config: ValorAudioConfig):
-        super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation_fn = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
 
 
 class ValorAudioLayer(GradientCheckpointingLayer):
@@ -127,11 +78,12 @@ class ValorAudioLayer(GradientCheckpointingLayer):
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.self_attn = ValorAudioAttention(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = ValorAudioMLP(config)
+        self.mlp = ValorTextMLP(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        attn_output, _ = self.self_attn(self.layer_norm1(hidden_states), **kwargs)
+        normalized = self.layer_norm1(hidden_states)
+        attn_output, _ = self.self_attn(normalized, *self.self_attn.project_key_value(normalized), **kwargs)
         hidden_states = hidden_states + self.dropout(attn_output)
         return hidden_states + self.dropout(self.mlp(self.layer_norm2(hidden_states)))
 

@@ -22,7 +22,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_valor import CROSS_ATTENTION_BLOCKS, MEDIA, ValorTextConfig
+from .configuration_valor import CROSS_ATTENTION_BLOCKS, MEDIA, ValorAudioConfig, ValorTextConfig
 
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class ValorTextEmbeddings(nn.Module):
 class ValorTextAttention(nn.Module):
     """Multi-head attention whose keys and values may come from elsewhere than its queries."""
 
-    def __init__(self, config: ValorTextConfig):
+    def __init__(self, config: ValorTextConfig | ValorAudioConfig):
         super().__init__()
         self.config = config
         self.head_dim = config.hidden_size // config.num_attention_heads
@@ -212,7 +212,9 @@ class ValorTextCrossAttention(ValorTextAttention):
 
 
 class ValorTextMLP(nn.Module):
-    def __init__(self, config: ValorTextConfig):
+    """The feed-forward part of a layer, of text and of audio."""
+
+    def __init__(self, config: ValorTextConfig | ValorAudioConfig):
         super().__init__()
         self.activation_fn = ACT2FN[config.hidden_act]
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
