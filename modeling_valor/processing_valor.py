@@ -289,7 +289,8 @@ class ValorProcessor(ProcessorMixin):
         wanted = options["modalities"]
         videos_kwargs, audio_kwargs = self._media_kwargs(options)
         files = None if videos is None else _as_files(videos)
-        data, no_video = {}, None
+        data: dict[str, Any] = {}
+        no_video = None
         if files is not None:
             own_sound = audio is None and options["load_audio_from_video"]
             letters = wanted if own_sound else wanted.replace("a", "")
@@ -313,12 +314,16 @@ class ValorProcessor(ProcessorMixin):
 
     def _media_kwargs(self, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments of the video processor and of the feature extractor, with the limits that hold for each."""
-        prepared = []
-        for part, name in ((self.video_processor, "videos_kwargs"), (self.feature_extractor, "audio_kwargs")):
-            limits = (options[name].get("media_limits"), self.media_limits, part.media_limits)
-            limits = next((given for given in limits if given is not None), None)
-            prepared.append({**options[name], "return_tensors": "pt", "media_limits": limits})
-        return tuple(prepared)
+
+        def prepare(part: Any, given: dict[str, Any]) -> dict[str, Any]:
+            choices = (given.get("media_limits"), self.media_limits, part.media_limits)
+            limits = next((limits for limits in choices if limits is not None), None)
+            return {**given, "return_tensors": "pt", "media_limits": limits}
+
+        return (
+            prepare(self.video_processor, options["videos_kwargs"]),
+            prepare(self.feature_extractor, options["audio_kwargs"]),
+        )
 
     def _process_file(
         self, file: Any, letters: str, videos_kwargs: dict[str, Any], audio_kwargs: dict[str, Any]
@@ -327,7 +332,8 @@ class ValorProcessor(ProcessorMixin):
         source = media_source(file)
         is_sound = source is None and is_waveform(file)
         opened = nullcontext(file) if source is None else open_source(source, videos_kwargs["media_limits"])
-        inputs, no_video = {}, None
+        inputs: dict[str, Any] = {}
+        no_video = None
         with opened as video:
             if "v" in letters and video is not None and not is_sound:
                 try:
@@ -348,7 +354,7 @@ class ValorProcessor(ProcessorMixin):
             ValueError: the samples differ in more than the number of tokens, frames and clips, such as in frame size.
         """
         sizes = [next((len(value) for value in sample.values()), 1) for sample in samples]
-        data = {}
+        data: dict[str, Any] = {}
         for name in dict.fromkeys(name for sample in samples for name in sample):
             if name in MASKS.values():
                 continue
