@@ -12,7 +12,7 @@ from helpers.training_world import write_checkpoint
 from modeling_valor.cli import train as command
 from modeling_valor.cli.main import main
 from modeling_valor.recipes import recipe_names
-from modeling_valor.training import recipes
+from modeling_valor.training import run as training_run
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def handed_over(monkeypatch):
-    """What `training.recipes.run` was called with."""
+    """What `training.run.run_training` was called with."""
     calls = []
-    monkeypatch.setattr(recipes, "run", lambda *args: calls.append(args))
+    monkeypatch.setattr(training_run, "run_training", lambda *args: calls.append(args))
     monkeypatch.setattr(command, "_log_on_main_process", lambda is_main: None)
     return calls
 
@@ -63,7 +63,7 @@ def test_help_lists_the_tasks_and_the_recipes(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert stop.value.code == 0 and all(name in printed for name in [*command.TASKS, *recipe_names()])
+    assert stop.value.code == 0 and all(name in printed for name in [*command.TASK_OF_COMMAND, *recipe_names()])
     with pytest.raises(SystemExit):
         main(["train", "qa", "--help"])
     printed = capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_help_lists_the_tasks_and_the_recipes(capsys):
         (["retrieval", "--config_name", "CHECKPOINT", "--text_model", "CLIPS"], "--text_model CLIPS: "),
         (["retrieval", "msrvtt_retrievel"], "there is no recipe msrvtt_retrievel: "),
         (["qa", "msrvtt_retrieval", "--config_name", "CHECKPOINT"], "question_answering is trained, but the recipe is for"),
-        (["retrieval", "--config_name", "CHECKPOINT"], "nothing is to be done: give --do_train, --do_eval or both."),
+        (["retrieval", "--config_name", "CHECKPOINT"], "nothing to do: give --do_train, --do_eval or both."),
         (["retrieval", "--config_name", "CHECKPOINT", "--do_train"], "Give `dataset`, or `sources` in a recipe."),
         (["retrieval", "--dataset", "CLIPS", "--do_train"], "Give a checkpoint as `model_name_or_path`"),
         (["retrieval", "--config_name", "CHECKPOINT", "--dataset", "nowhere", "--do_train"], "'nowhere' is none of these."),
@@ -113,7 +113,7 @@ def test_an_interrupted_command_has_exit_status_130(monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipes, "run", interrupt)
+    monkeypatch.setattr(training_run, "run_training", interrupt)
     monkeypatch.setattr(command, "_log_on_main_process", lambda is_main: None)
     assert main(["train", "retrieval", "--use_cpu", "--output_dir", "unused"]) == 130
     assert "Traceback" not in capsys.readouterr().err

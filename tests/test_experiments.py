@@ -30,7 +30,7 @@ from harness import Place, config_of, prepare_model, recipe_of, run_variant, set
 from modeling_valor import ValorConfig
 from modeling_valor.data.samples import Question, Sample
 from modeling_valor.training.multitask import ValorForMultitask
-from modeling_valor.training.recipes import build_source, parse_arguments
+from modeling_valor.training.run import build_source, parse_arguments
 from modeling_valor.training.trainer import ValorTrainer
 
 

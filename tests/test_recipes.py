@@ -16,7 +16,7 @@ from modeling_valor.evaluation.paper import PAPER_FIGURES
 from modeling_valor.recipes import find_recipe, recipe_names
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.arguments import SelfCriticalArguments
-from modeling_valor.training.recipes import EVALUATIONS, ModelArguments, build_model, parse_arguments
+from modeling_valor.training.run import EVALUATIONS, ModelArguments, build_model, parse_arguments
 
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

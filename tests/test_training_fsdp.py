@@ -24,7 +24,7 @@ from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.evaluation import evaluate_captioning, evaluate_retrieval
 from modeling_valor.training import ValorForMultitask, ValorTrainer, ValorTrainingArguments
-from modeling_valor.training.recipes import ModelArguments, build_model
+from modeling_valor.training.run import ModelArguments, build_model
 
 
 CONFIG = Path(__file__).resolve().parents[1] / "examples" / "accelerate" / "fsdp2.yaml"

@@ -40,7 +40,7 @@ from modeling_valor.training.pretrained_parts import (
     load_text_model,
     load_vision_model,
 )
-from modeling_valor.training.recipes import ModelArguments, build_model
+from modeling_valor.training.run import ModelArguments, build_model
 
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

@@ -15,8 +15,8 @@ from huggingface_hub import ModelCard
 
 from helpers.training_world import write_checkpoint
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
-from modeling_valor.training.recipes import parse_arguments
-from modeling_valor.training.recipes import run as train
+from modeling_valor.training.run import parse_arguments
+from modeling_valor.training.run import run_training as train
 from modeling_valor.world import write_world
 
 
@@ -186,7 +186,7 @@ def test_a_script_trains_evaluates_and_saves(tmp_path, world, checkpoint, script
         "Steps: 2, which are 0.5 epochs of 4.",
     ):
         assert line in said, said
-    assert said.index("Steps: ") < said.index("Begins at step 0")
+    assert said.index("Steps: ") < said.index("Training starts at step 0")
     assert "4 of the 4 samples on which" in said
     card = ModelCard.load(output / "README.md")
     assert {entry.metric_name for entry in card.data.eval_results} >= {name.split("_")[-1] for name in figures}

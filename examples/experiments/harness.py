@@ -41,7 +41,7 @@ from modeling_valor.evaluation.options import group_keywords
 from modeling_valor.recipes import find_recipe
 from modeling_valor.text_cleaning import clean_caption, clean_question
 from modeling_valor.training.multitask import ValorForMultitask
-from modeling_valor.training.recipes import ModelArguments, build_evaluation, build_model, parse_arguments, run
+from modeling_valor.training.run import ModelArguments, build_evaluation, build_model, parse_arguments, run_training
 from modeling_valor.training.vocabulary import train_tokenizer
 from modeling_valor.world import write_portraits, write_world
 
@@ -327,7 +327,7 @@ def train(
             path = folder / "recipe.yaml"
             path.write_text(yaml.safe_dump({**recipe, **weights, "output_dir": str(folder)}), encoding="utf-8")
             resumed, started = any(folder.glob("checkpoint-*")), time.monotonic()
-            run(*parse_arguments([str(path)]), task=None)
+            run_training(*parse_arguments([str(path)]), task=None)
             _finish(folder, None if resumed else time.monotonic() - started, recipe["max_steps"])
     return folder
 

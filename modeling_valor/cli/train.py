@@ -10,13 +10,13 @@ from pathlib import Path
 from ..recipes import recipe_names
 
 
-TASKS = {
+TASK_OF_COMMAND = {
     "retrieval": "retrieval",
     "captioning": "captioning",
     "qa": "question_answering",
     "pretraining": None,
 }
-"""Tasks as the command calls them, and as `training.recipes.run` does."""
+"""Name of a task on the command line -> its name in `training.run.run_training`."""
 
 EXAMPLES = """
 examples:
@@ -33,16 +33,18 @@ def main(argv: Sequence[str]) -> int:
     names = textwrap.fill(", ".join(recipe_names()), 100, initial_indent="  ", subsequent_indent="  ")
     parser = argparse.ArgumentParser(
         prog="valor train",
-        usage="valor train {" + ",".join(TASKS) + "} [RECIPE] [--ARGUMENT VALUE ...]",
+        usage="valor train {" + ",".join(TASK_OF_COMMAND) + "} [RECIPE] [--ARGUMENT VALUE ...]",
         description=f"{__doc__} `valor train TASK --help` lists the arguments of a task.",
         epilog=EXAMPLES + names,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", choices=TASKS, help="`pretraining` also trains one model for several tasks at once")
+    parser.add_argument(
+        "task", choices=TASK_OF_COMMAND, help="`pretraining` also trains one model for several tasks at once"
+    )
     task = parser.parse_args(argv[:1]).task
 
     from ..training.arguments import SelfCriticalArguments
-    from ..training.recipes import parse_arguments, run
+    from ..training.run import parse_arguments, run_training
     from .arguments import check_model, model_type_of
 
     more = [SelfCriticalArguments] if task == "captioning" else []
@@ -56,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
             model_type_of(name, f"--{option}")
     _log_on_main_process(training_args.process_index == 0)
     num_sampled_captions = next((own.num_sampled_captions for own in critical if own.self_critical), None)
-    run(model_args, data_args, training_args, TASKS[task], num_sampled_captions)
+    run_training(model_args, data_args, training_args, TASK_OF_COMMAND[task], num_sampled_captions)
     return 0
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What `valor train` does: from arguments and recipes to the model, the data and the Trainer.
+"""One training run (`valor train`): from arguments and recipes to the model, the data and the Trainer.
 
 A recipe is a YAML file of the same arguments as the command line's, which overrides it:
 
@@ -41,12 +41,12 @@ logger = logging.get_logger(__name__)
 def parse_arguments(
     argv: Sequence[str] | None = None, *more: type, program: str | None = None
 ) -> tuple[ModelArguments, DataArguments, ValorTrainingArguments, Any]:
-    """Arguments of a training: an optional recipe first, then `--name value`, which wins.
+    """Parses the arguments of a training: an optional recipe, then `--name value`, which overrides it.
 
     Args:
-        argv: default: the process's.
+        argv: the arguments; default: those of the process.
         more: further dataclasses of arguments.
-        program: what the user called, for messages.
+        program: name of the program, for messages.
 
     Raises:
         ValueError: there is no such recipe or argument, or a value is not accepted.
@@ -73,36 +73,36 @@ def parse_arguments(
 
 
 class _ArgumentParser(HfArgumentParser):
-    """Without three pages of usage before each message."""
+    """Parser whose errors are one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def _similar(unknown: Sequence[str], names: Sequence[str]) -> str:
-    """Names that may have been meant, for the end of a sentence."""
+    """Similar names, as the end of an error message."""
     plain = [name.lstrip("-").partition("=")[0].replace("-", "_") for name in unknown]
     likely = [match for name in plain for match in difflib.get_close_matches(name, names, n=1)]
     return f" (similar: {', '.join(likely)})" if likely else ""
 
 
-def run(
+def run_training(
     model_args: ModelArguments,
     data_args: DataArguments,
     args: ValorTrainingArguments,
     task: str | None,
     num_sampled_captions: int | None = None,
 ) -> dict[str, float]:
-    """Trains (`do_train`) and measures (`do_eval`) as the arguments say; gives the last figures.
+    """Trains (`do_train`) and evaluates (`do_eval`) as the arguments say; returns the last metrics.
 
-    Training goes on from `resume_from_checkpoint`, or by itself from the last checkpoint in `output_dir`.
+    Training resumes from `resume_from_checkpoint`, or else from the last checkpoint in `output_dir`.
 
     Args:
-        task: the scripts' task; None: those of the sources, on one set of weights.
-        num_sampled_captions: train on the CIDEr of so many sampled captions of each clip ([`SelfCriticalTrainer`]).
+        task: the task that is trained; None: the tasks of the sources, on one set of weights.
+        num_sampled_captions: number of captions sampled for each video, to train on their CIDEr ([`SelfCriticalTrainer`]).
     """
     if not args.do_train and not args.do_eval:
-        raise ValueError("nothing is to be done: give --do_train, --do_eval or both.")
+        raise ValueError("nothing to do: give --do_train, --do_eval or both.")
     set_seed(args.seed)
     sources, measured = read_data(data_args, args, task)
     model, processor, new = initialize_model(model_args, task)
@@ -149,10 +149,10 @@ def build_trainer(
     evaluations: dict[str, Evaluation],
     sampling: Mapping[str, int] | None = None,
 ) -> ValorTrainer:
-    """The Trainer of these sources, if there are any.
+    """Builds the Trainer, with a mixture of the sources if `do_train` is set.
 
     Args:
-        sampling: options of [`SelfCriticalTrainer`], which then trains on CIDEr; None: on words.
+        sampling: options of [`SelfCriticalTrainer`], which then trains on CIDEr; None: masked captioning.
     """
     trainer_class, options = ValorTrainer, {}
     if args.do_train and sampling:
@@ -173,7 +173,7 @@ def build_trainer(
 
 
 def train(trainer: ValorTrainer) -> None:
-    """Trains from the checkpoint that is given, or the last one in `output_dir`, and saves the model and its metrics."""
+    """Trains from the given checkpoint, or the last one in `output_dir`, and saves the model and its metrics."""
     args = trainer.args
     checkpoint = args.resume_from_checkpoint
     if checkpoint is None and trainer.load_finished():
@@ -181,7 +181,7 @@ def train(trainer: ValorTrainer) -> None:
     if checkpoint is None:
         checkpoint = last_checkpoint(args.output_dir)
     if checkpoint is None and trainer.is_world_process_zero():
-        logger.info(f"Begins at step 0, because there is no checkpoint in {args.output_dir}.")
+        logger.info(f"Training starts at step 0, because there is no checkpoint in {args.output_dir}.")
     with closing_progress_bar(trainer):
         result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
@@ -193,7 +193,7 @@ def train(trainer: ValorTrainer) -> None:
 
 @contextmanager
 def closing_progress_bar(trainer: ValorTrainer) -> Iterator[None]:
-    """Ends the line of the progress bar where an error ends the training, so that the message has a line of its own."""
+    """Closes the progress bar if an error ends the training, so that the message starts on a new line."""
     try:
         yield
     except BaseException:
@@ -206,7 +206,7 @@ def closing_progress_bar(trainer: ValorTrainer) -> Iterator[None]:
 def measured_task(
     name: str, entry: Mapping[str, Any], samples: Sequence[Sample], metrics: Mapping[str, float]
 ) -> MeasuredTask:
-    """What the model card says of an evaluation; `metrics` are those of the Trainer."""
+    """Builds the model card's entry of an evaluation; `metrics` are those of the Trainer."""
     prefix = f"eval_{name}_"
     own = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
     split, share = entry["split"], entry.get("validation_share")
@@ -215,7 +215,7 @@ def measured_task(
 
 
 def first_group(source: Source) -> list[str] | None:
-    """The one captioning group that self-critical training takes of a source: the first, which recipes measure."""
+    """The first captioning group of a source, the only one that self-critical training uses."""
     groups = source.captioning_groups
     if groups is None or len(groups) < 2:
         return groups
@@ -230,5 +230,5 @@ __all__ = [
     "build_model",
     "build_source",
     "parse_arguments",
-    "run",
+    "run_training",
 ]
