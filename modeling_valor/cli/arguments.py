@@ -104,8 +104,11 @@ def load(
     return model.to(device).eval(), ValorProcessor.from_pretrained(args.model)
 
 
-def check_model(name: str, option: str = "--model") -> str:
-    """A checkpoint's folder or Hub name, given as `option`, if there is a VALOR checkpoint.
+def check_model(name: str, option: str = "--model", needs_weights: bool = True) -> str:
+    """Checks that a folder or Hub name, given as `option`, is a VALOR checkpoint, and returns it.
+
+    Args:
+        needs_weights: refuse a folder with a configuration only.
 
     Raises:
         ValueError: there is none; one sentence says why.
@@ -118,7 +121,11 @@ def check_model(name: str, option: str = "--model") -> str:
     model_type = model_type_of(name, option)
     if model_type != "valor":
         raise ValueError(f"{option} {name}: this is a {model_type!r} checkpoint; a VALOR checkpoint is needed.")
-    if os.path.isdir(name) and not any(path.suffix in (".safetensors", ".bin") for path in Path(name).iterdir()):
+    if (
+        needs_weights
+        and os.path.isdir(name)
+        and not any(path.suffix in (".safetensors", ".bin") for path in Path(name).iterdir())
+    ):
         raise ValueError(f"{option} {name}: this folder has a configuration only, without weights.")
     return name
 

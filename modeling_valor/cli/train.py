@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     model_args, data_args, training_args, *critical = parse_arguments(argv[1:], *more, program=f"valor train {task}")
     for option in ("model_name_or_path", "config_name"):
         if (name := getattr(model_args, option)) is not None:
-            check_model(name, f"--{option}")
+            check_model(name, f"--{option}", needs_weights=option == "model_name_or_path")
     for option in ("text_model", "vision_model", "audio_model"):
         name = getattr(model_args, option)
         if name is not None and not Path(name).is_file():  # a file of Video Swin's authors has no configuration
