@@ -107,12 +107,12 @@ def test_the_command_gives_the_figures_and_says_what_they_are_of(task, world, ch
 KILLED = """
 import os, signal, sys
 from modeling_valor.cli.main import main
-from modeling_valor.evaluation import work
+from modeling_valor.evaluation import resumable
 
 for task in sys.argv[1].split(","):
     child = os.fork()
     if child == 0:
-        for cache in (work.TensorCache, work.TextCache):
+        for cache in (resumable.TensorCache, resumable.TextCache):
             def add(self, results, keep=cache.add):
                 keep(self, results)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -385,9 +385,6 @@ REFUSED = {
     "--metrics ,": "no caption metric ''",
     "--groups t-va": "not for 't-va'",
     "--groups t-a --modalities v": "needs more than the modalities 'v'",
-    "--limit -1": "`limit` must be at least 1",
-    "--num-frames 0": "`num_frames` must be at least 1",
-    "--beams 0": "`num_beams` must be at least 1",
     "--device cuda:99": "no device 'cuda:99' here; there are cpu",
     "--device gpu": "no device 'gpu' here",
     "--report page.txt": "page.txt is no report",
@@ -412,6 +409,16 @@ def test_what_is_mistyped_is_refused_before_anything_is_decoded(given, checkpoin
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("valor evaluate: ") and REFUSED[given] in line
     assert (tmp_path / "page.txt").read_text() == "my notes"
+
+
+@pytest.mark.parametrize(("name", "number"), [("limit", -1), ("num_frames", 0), ("num_beams", 0)])
+def test_numbers_below_one_are_refused(name, number, capsys):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got {number}"):
+        recipe_for("captioning", "world", **{name: number})
+    flag = {"num_beams": "--beams"}.get(name, f"--{name.replace('_', '-')}")
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--task", "captioning", "--dataset", "world", "--model", ".", flag, str(number)])
+    assert f"argument {flag}: '{number}' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("task", "what"), [("retrieval", "caption"), ("qa", "question with an answer")])
