@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.image_utils import SizeDict
 
 
@@ -66,12 +67,17 @@ def check_ranges(values: Any, ranges: Mapping[str, tuple], part: str = "") -> No
 
 
 def check_values(config: PreTrainedConfig, part: str = "") -> None:
-    """Checks the numbers of a configuration, and that its sizes are those of a model that there can be.
+    """Checks the numbers of a configuration, its activation, and that its sizes are those of a model that there can be.
 
     Raises:
         `ValueError`: a value is outside its range, or the sizes are too large.
     """
     check_ranges(config, CONFIGURATION_RANGES, part)
+    activation = field(config, "hidden_act")
+    if isinstance(activation, str) and activation not in ACT2FN:
+        raise ValueError(
+            f"`{part}hidden_act` must be an activation of transformers, such as 'gelu', got {activation!r}."
+        )
     layers = sum(numbers(config, "depths") or numbers(config, "num_hidden_layers"))
     parameters = estimate_parameters(config, layers)
     if layers > MAX_LAYERS or parameters > MAX_PARAMETERS:

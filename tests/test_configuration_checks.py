@@ -46,6 +46,11 @@ SWIN = {"model_type": "valor_video_swin"}
         ({"max_frames": 10**12}, r"`max_frames` must be above 0 and below 2\*\*31, got 1000000000000"),
         ({"text_config": {"hidden_size": -768}}, "`hidden_size` must be above 0 .*got -768"),
         ({"text_config": {"num_attention_heads": 0}}, "`num_attention_heads` must be above 0"),
+        (
+            {"text_config": {"hidden_act": "gelum"}},
+            "`hidden_act` must be an activation of transformers, .* got 'gelum'",
+        ),
+        ({"vision_config": {**CLIP, "hidden_act": "0"}}, r"`vision_config\.hidden_act` must be an activation"),
         ({"audio_config": {"patch_size": 0}}, "`patch_size` must be above 0"),
         ({"vision_config": {**CLIP, "patch_size": 0}}, r"`vision_config\.patch_size` must be above 0"),
         (
