@@ -26,6 +26,7 @@ from .configuration_valor import ValorConfig
 from .conversion.files import read_checkpoint, whole_folder
 from .conversion.options import (
     ConversionError,
+    accepts_hps,
     crops_frames,
     listing,
     read_options,
@@ -41,7 +42,7 @@ from .tokenization_valor import TASK_PROMPTS
 from .video_processing_valor import ValorVideoProcessor
 
 
-def find_checkpoint(checkpoint: Path, hps: Any) -> tuple[Path, Any]:
+def find_checkpoint(checkpoint: Path, options: Any) -> tuple[Path, Any]:
     """The checkpoint file of the latest step and the options file, where `checkpoint` is a folder of the 2023 program."""
     if checkpoint.is_dir():
         steps = {
@@ -54,14 +55,14 @@ def find_checkpoint(checkpoint: Path, hps: Any) -> tuple[Path, Any]:
                 f"The folder {checkpoint} holds no ckpt/model_step_N.pt, as the 2023 program writes it."
             )
         checkpoint = steps[max(steps)]
-    if hps is None:
-        hps = checkpoint.parent.parent / "log" / "hps.json"
-        if not hps.is_file():
+    if options is None:
+        options = checkpoint.parent.parent / "log" / "hps.json"
+        if not options.is_file():
             raise ConversionError(
-                f"No options were given for {checkpoint}, and {hps} does not exist. Give the checkpoint's hps.json (--hps): "
+                f"No options were given for {checkpoint}, and {options} does not exist. Give the checkpoint's hps.json (--hps): "
                 "task prompts and the kind of alignment cannot be seen in its tensors."
             )
-    return checkpoint, hps
+    return checkpoint, options
 
 
 def read_tokenizer(vocab: str | PathLike | None, model_max_length: int) -> BertTokenizer | None:
@@ -78,16 +79,17 @@ def read_tokenizer(vocab: str | PathLike | None, model_max_length: int) -> BertT
     return BertTokenizer(str(vocab), do_lower_case=True, model_max_length=model_max_length)
 
 
+@accepts_hps
 def build_processor(
-    config: ValorConfig, hps: Mapping[str, Any], tokenizer: BertTokenizer | None = None
+    config: ValorConfig, options: Mapping[str, Any], tokenizer: BertTokenizer | None = None
 ) -> ValorProcessor:
     """What prepares text, frames and sound as the 2023 program does at test time; without tokenizer, with an empty one."""
-    hps = read_options(hps)
-    side = hps["video_resolution"] or config.vision_config.image_size
-    crop = crops_frames(hps)
+    options = read_options(options)
+    side = options["video_resolution"] or config.vision_config.image_size
+    crop = crops_frames(options)
     is_clip = config.vision_config.model_type == "clip_vision_model"
     video_processor = ValorVideoProcessor(
-        num_frames=sampled_at_test_time(hps, "video_sample_num", config.max_frames),
+        num_frames=sampled_at_test_time(options, "video_sample_num", config.max_frames),
         size={"shortest_edge": side} if crop else {"height": side, "width": side},
         do_center_crop=crop,
         crop_size={"height": side, "width": side},
@@ -97,11 +99,11 @@ def build_processor(
     )
     feature_extractor = ValorFeatureExtractor(
         feature_size=config.audio_config.num_mel_bins,
-        num_audio_clips=sampled_at_test_time(hps, "audio_sample_num", config.max_audio_clips),
+        num_audio_clips=sampled_at_test_time(options, "audio_sample_num", config.max_audio_clips),
         clip_length=config.audio_config.max_length,
-        frame_shift_ms=hps["audio_frame_shift"],
-        mean=hps["audio_mean"],
-        std=hps["audio_std"],
+        frame_shift_ms=options["audio_frame_shift"],
+        mean=options["audio_mean"],
+        std=options["audio_std"],
     )
     return ValorProcessor(
         tokenizer=tokenizer or BertTokenizer(),
@@ -111,25 +113,27 @@ def build_processor(
     )
 
 
-def build_generation_config(config: ValorConfig, hps: Mapping[str, Any]) -> GenerationConfig:
+@accepts_hps
+def build_generation_config(config: ValorConfig, options: Mapping[str, Any]) -> GenerationConfig:
     """Limits and special tokens. Decoding is greedy unless asked otherwise: captions and answers share this file."""
     return GenerationConfig(
-        max_new_tokens=read_options(hps)["max_generation_len"],
+        max_new_tokens=read_options(options)["max_generation_len"],
         pad_token_id=config.text_config.pad_token_id,
         bos_token_id=config.text_config.bos_token_id,
         eos_token_id=config.text_config.eos_token_id,
     )
 
 
+@accepts_hps
 def save_configs(
-    output_dir: str | PathLike, config: ValorConfig, hps: Mapping[str, Any], tokenizer: BertTokenizer | None = None
+    output_dir: str | PathLike, config: ValorConfig, options: Mapping[str, Any], tokenizer: BertTokenizer | None = None
 ):
     """Writes what a checkpoint's folder holds besides the weights; no tokenizer files without a tokenizer."""
-    processor = build_processor(config, hps, tokenizer)
+    processor = build_processor(config, options, tokenizer)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     config.architectures = [ValorForPreTraining.__name__]
     config.save_pretrained(output_dir)
-    build_generation_config(config, hps).save_pretrained(output_dir)
+    build_generation_config(config, options).save_pretrained(output_dir)
     if tokenizer is None:
         processor.to_json_file(Path(output_dir) / PROCESSOR_NAME)
         (Path(output_dir) / CHAT_TEMPLATE_FILE).write_text(processor.chat_template, encoding="utf-8")
@@ -213,9 +217,10 @@ def check_finite(weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         )
 
 
+@accepts_hps
 def convert(
     checkpoint: str | PathLike,
-    hps: str | PathLike | Mapping[str, Any] | None,
+    options: str | PathLike | Mapping[str, Any] | None,
     vocab: str | PathLike | None,
     output_dir: str | PathLike,
     dtype: torch.dtype | None = None,
@@ -229,7 +234,7 @@ def convert(
     Args:
         checkpoint: `model_step_N.pt`, or a `.safetensors` with the same keys, or the folder that the 2023 program
             wrote (its latest step is taken). Keys that repeat a shared tensor may be absent.
-        hps: the options, as a path of `hps.json` or its content. By default `../log/hps.json` beside the checkpoint.
+        options: the options, as a path of `hps.json` or its content. By default `../log/hps.json`, relative to the checkpoint.
         vocab: BERT vocabulary file. Without it no tokenizer is written.
         output_dir: folder to write to, created if needed.
         dtype: type of the written weights; by default the checkpoint's.
@@ -238,8 +243,8 @@ def convert(
     Raises:
         `ConversionError`: what was given cannot be read, or does not fit together. Nothing was written then.
     """
-    checkpoint, hps = find_checkpoint(Path(checkpoint), hps)
-    output_dir, options = Path(output_dir), read_options(hps)
+    checkpoint, options = find_checkpoint(Path(checkpoint), options)
+    output_dir, options = Path(output_dir), read_options(options)
     if output_dir.exists() and not output_dir.is_dir():
         raise ConversionError(f"The output folder {output_dir} is a file.")
     state_dict = strip_prefix(read_checkpoint(checkpoint))

@@ -675,3 +675,9 @@ def test_help_lists_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "convert" in capsys.readouterr().out
+
+
+def test_the_former_name_of_the_options_is_accepted_with_a_warning(swin):
+    with pytest.warns(FutureWarning, match="`hps` is now called `options`"):
+        config = config_from_checkpoint(swin.checkpoint, hps=swin.hps)
+    assert config.to_dict() == config_from_checkpoint(swin.checkpoint, options=swin.hps).to_dict()

@@ -1,8 +1,10 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Options of the 2023 training program, its hps.json."""
 
+import functools
 import json
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -88,22 +90,35 @@ VIDEO_TRANSFORMS = {"none": False, "crop_flip": True}
 BERT_BASE_UNCASED_SIZE = 30522
 
 
-def read_options(hps: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
+def accepts_hps(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Accepts `hps`, the former name of the argument `options`, with a FutureWarning; it goes with the next version."""
+
+    @functools.wraps(function)
+    def renamed(*args, **kwargs):
+        if "hps" in kwargs:
+            warnings.warn("The argument `hps` is now called `options`.", FutureWarning, stacklevel=2)
+            kwargs["options"] = kwargs.pop("hps")
+        return function(*args, **kwargs)
+
+    return renamed
+
+
+def read_options(given: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
     """The options of the 2023 program, defaults included, from its `hps.json` (a path) or its content (a mapping).
 
     Raises:
         `ConversionError`: the file is missing, does not hold a JSON object, or an option has a value of another kind.
     """
-    if not isinstance(hps, Mapping):
+    if not isinstance(given, Mapping):
         try:
-            hps = json.loads(Path(hps).read_text(encoding="utf-8"))
+            given = json.loads(Path(given).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConversionError(f"The options file {hps} cannot be read as JSON: {error}.") from error
-        if not isinstance(hps, Mapping):
+            raise ConversionError(f"The options file {given} cannot be read as JSON: {error}.") from error
+        if not isinstance(given, Mapping):
             raise ConversionError(
-                f"The options must be a JSON object as the 2023 program writes it to log/hps.json, got a {type(hps).__name__}."
+                f"The options must be a JSON object as the 2023 program writes it to log/hps.json, got a {type(given).__name__}."
             )
-    options = {**DEFAULT_OPTIONS, **{name: value for name, value in hps.items() if value is not None}}
+    options = {**DEFAULT_OPTIONS, **{name: value for name, value in given.items() if value is not None}}
     for name, kinds in OPTION_KINDS.items():
         if options[name] is not None and type(options[name]) not in kinds:
             raise ConversionError(
@@ -112,29 +127,31 @@ def read_options(hps: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def unsupported_options(hps: Mapping[str, Any]) -> list[str]:
-    """Options of `hps` that the package has no use for and that are not at their neutral value."""
-    return [name for name, neutral in UNSUPPORTED_OPTIONS.items() if hps.get(name, neutral) != neutral]
+def unsupported_options(options: Mapping[str, Any]) -> list[str]:
+    """The options that the package does not use and that do not have their neutral value."""
+    return [name for name, neutral in UNSUPPORTED_OPTIONS.items() if options.get(name, neutral) != neutral]
 
 
-def choose(hps: Mapping[str, Any], option: str, table: Mapping[str, Any]) -> Any:
-    """What `table` has for the value of `option`; a `ConversionError` that lists the accepted ones otherwise."""
-    if hps[option] not in table:
-        raise ConversionError(f"The option `{option}` is {hps[option]!r}; accepted are {', '.join(map(repr, table))}.")
-    return table[hps[option]]
+def choose(options: Mapping[str, Any], option: str, table: Mapping[str, Any]) -> Any:
+    """Returns the entry of `table` for the value of `option`; any other value is a `ConversionError`."""
+    if options[option] not in table:
+        raise ConversionError(
+            f"The option `{option}` is {options[option]!r}; accepted are {', '.join(map(repr, table))}."
+        )
+    return table[options[option]]
 
 
-def sampled_at_test_time(hps: Mapping[str, Any], option: str, limit: int) -> int:
-    """Frames or clips per video: of the test sets if the options name any, else as trained."""
-    test_sets = hps["data_cfg"].get("val") or []
-    return min(max([test_set.get(option) or 0 for test_set in test_sets] + [0]) or hps[option] or 1, limit)
+def sampled_at_test_time(options: Mapping[str, Any], option: str, limit: int) -> int:
+    """Frames or audio clips per video: those of the test sets if the options name any, else as trained."""
+    test_sets = options["data_cfg"].get("val") or []
+    return min(max([test_set.get(option) or 0 for test_set in test_sets] + [0]) or options[option] or 1, limit)
 
 
-def crops_frames(hps: Mapping[str, Any]) -> bool:
+def crops_frames(options: Mapping[str, Any]) -> bool:
     """Whether frames are cropped to a square; the 2023 program notes that for all data or per data set."""
-    data = hps["data_cfg"]
+    data = options["data_cfg"]
     test_sets = (data.get("val") or []) + [entry for group in data.get("train") or [] for entry in group["datasets"]]
     named = [entry["video_transforms"] for entry in test_sets if "video_transforms" in entry]
-    if hps["video_transforms"] == "none" and named:
-        hps = {**hps, "video_transforms": named[0]}
-    return choose(hps, "video_transforms", VIDEO_TRANSFORMS)
+    if options["video_transforms"] == "none" and named:
+        options = {**options, "video_transforms": named[0]}
+    return choose(options, "video_transforms", VIDEO_TRANSFORMS)

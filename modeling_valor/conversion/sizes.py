@@ -18,6 +18,7 @@ from .options import (
     CAPTIONING_OBJECTIVES,
     CROSS_ATTENTION_TYPES,
     ConversionError,
+    accepts_hps,
     choose,
     listing,
     read_options,
@@ -43,10 +44,10 @@ def count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
     return len({number[1] for number in numbers if number})
 
 
-def head_count(hps: Mapping[str, Any], part: str, width: int) -> int:
+def head_count(options: Mapping[str, Any], part: str, width: int) -> int:
     """Attention heads of a BERT, CLIP or AST stack: 64 wide, unless the options hold `{part}_num_attention_heads`."""
-    heads = hps.get(f"{part}_num_attention_heads", width // 64)
-    if heads < 1 or width % heads != 0 or (width % 64 != 0 and f"{part}_num_attention_heads" not in hps):
+    heads = options.get(f"{part}_num_attention_heads", width // 64)
+    if heads < 1 or width % heads != 0 or (width % 64 != 0 and f"{part}_num_attention_heads" not in options):
         raise ConversionError(
             f"The {part} stack is {width} wide, which is no multiple of the head width 64: give the number of heads as "
             f"`{part}_num_attention_heads` in the options."
@@ -55,7 +56,7 @@ def head_count(hps: Mapping[str, Any], part: str, width: int) -> int:
 
 
 def clip_sizes(
-    state_dict: Mapping[str, Tensor], hps: Mapping[str, Any], prefix: str, part: str, width: int
+    state_dict: Mapping[str, Tensor], options: Mapping[str, Any], prefix: str, part: str, width: int
 ) -> dict[str, Any]:
     """Fields that both configurations of CLIP share."""
     blocks = f"{prefix}transformer.resblocks."
@@ -63,13 +64,13 @@ def clip_sizes(
         "hidden_size": width,
         "intermediate_size": size_of(state_dict, f"{blocks}0.mlp.c_fc.weight", 0),
         "num_hidden_layers": count_layers(state_dict, blocks),
-        "num_attention_heads": head_count(hps, part, width),
+        "num_attention_heads": head_count(options, part, width),
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-5,
     }
 
 
-def clip_vision_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any]) -> CLIPVisionConfig:
+def clip_vision_config(state_dict: Mapping[str, Tensor], options: Mapping[str, Any]) -> CLIPVisionConfig:
     """CLIP's vision encoder. Its resolution is that of the position embedding, whatever the options say."""
     prefix = "clip_model.visual."
     patches = size_of(state_dict, f"{prefix}positional_embedding", 0) - 1
@@ -79,7 +80,7 @@ def clip_vision_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any])
             f"`{prefix}positional_embedding` has {patches} positions of patches, which is no square."
         )
     return CLIPVisionConfig(
-        **clip_sizes(state_dict, hps, prefix, "vision", size_of(state_dict, f"{prefix}conv1.weight", 0)),
+        **clip_sizes(state_dict, options, prefix, "vision", size_of(state_dict, f"{prefix}conv1.weight", 0)),
         image_size=side * patch_size,
         patch_size=patch_size,
         projection_dim=size_of(state_dict, f"{prefix}proj", 1),
@@ -104,42 +105,42 @@ def video_swin_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def video_swin_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any]) -> ValorVideoSwinConfig:
+def video_swin_config(state_dict: Mapping[str, Tensor], options: Mapping[str, Any]) -> ValorVideoSwinConfig:
     """Video Swin, at the resolution of the options."""
-    return ValorVideoSwinConfig(image_size=hps["video_resolution"] or 224, **video_swin_sizes(state_dict))
+    return ValorVideoSwinConfig(image_size=options["video_resolution"] or 224, **video_swin_sizes(state_dict))
 
 
-def audio_config(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any]) -> ValorAudioConfig:
+def audio_config(state_dict: Mapping[str, Tensor], options: Mapping[str, Any]) -> ValorAudioConfig:
     """AST; the options say how its patches are laid out, and must agree with their number."""
     width = size_of(state_dict, "audio_embeddings.first_conv.weight", 0)
     patch_size = size_of(state_dict, "audio_embeddings.first_conv.weight", 3)
     patches = size_of(state_dict, "audio_embeddings.position_embeddings.weight", 0) - 1
-    rows = hps["audio_melbins"] // patch_size
-    length = hps["audio_target_length"] or patches // max(rows, 1) * patch_size
+    rows = options["audio_melbins"] // patch_size
+    length = options["audio_target_length"] or patches // max(rows, 1) * patch_size
     if rows * (length // patch_size) != patches:
         raise ConversionError(
-            f"The options say {hps['audio_melbins']} mel bins x {length} frames in patches of {patch_size}, but the "
+            f"The options say {options['audio_melbins']} mel bins x {length} frames in patches of {patch_size}, but the "
             f"checkpoint has {patches} positions of patches: `audio_melbins` or `audio_target_length` is of another model."
         )
     return ValorAudioConfig(
-        num_mel_bins=hps["audio_melbins"],
+        num_mel_bins=options["audio_melbins"],
         max_length=length,
         patch_size=patch_size,
         hidden_size=width,
         num_hidden_layers=count_layers(state_dict, "audio_encoder.layer."),
-        num_attention_heads=head_count(hps, "audio", width),
+        num_attention_heads=head_count(options, "audio", width),
         intermediate_size=size_of(state_dict, "audio_encoder.layer.0.ff_layer.linear1.weight", 0),
     )
 
 
-def bert_sizes(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any], prefix: str, part: str) -> dict[str, Any]:
+def bert_sizes(state_dict: Mapping[str, Tensor], options: Mapping[str, Any], prefix: str, part: str) -> dict[str, Any]:
     """Fields of a BERT configuration."""
     width = size_of(state_dict, f"{prefix}embeddings.word_embeddings.weight", 1)
     return {
         "vocab_size": size_of(state_dict, f"{prefix}embeddings.word_embeddings.weight", 0),
         "hidden_size": width,
         "num_hidden_layers": count_layers(state_dict, f"{prefix}encoder.layer."),
-        "num_attention_heads": head_count(hps, part, width),
+        "num_attention_heads": head_count(options, part, width),
         "intermediate_size": size_of(state_dict, f"{prefix}encoder.layer.0.intermediate.dense.weight", 0),
         "max_position_embeddings": size_of(state_dict, f"{prefix}embeddings.position_embeddings.weight", 0),
         "type_vocab_size": size_of(state_dict, f"{prefix}embeddings.token_type_embeddings.weight", 0),
@@ -147,14 +148,14 @@ def bert_sizes(state_dict: Mapping[str, Tensor], hps: Mapping[str, Any], prefix:
 
 
 def text_encoder_config(
-    state_dict: Mapping[str, Tensor], hps: Mapping[str, Any]
+    state_dict: Mapping[str, Tensor], options: Mapping[str, Any]
 ) -> BertConfig | CLIPTextConfig | None:
     """The text encoder's configuration where it is not the decoder's stack. In CLIP's vocabulary 0 is padding here."""
-    if hps["txt_encoder_type"].startswith("clip"):
+    if options["txt_encoder_type"].startswith("clip"):
         vocab_size = size_of(state_dict, "clip_model.token_embedding.weight", 0)
         width = size_of(state_dict, "clip_model.token_embedding.weight", 1)
         return CLIPTextConfig(
-            **clip_sizes(state_dict, hps, "clip_model.", "text_encoder", width),
+            **clip_sizes(state_dict, options, "clip_model.", "text_encoder", width),
             vocab_size=vocab_size,
             max_position_embeddings=size_of(state_dict, "clip_model.positional_embedding", 0),
             projection_dim=size_of(state_dict, "clip_model.text_projection", 1),
@@ -162,14 +163,14 @@ def text_encoder_config(
             bos_token_id=vocab_size - 2,
             eos_token_id=vocab_size - 1,
         )
-    if hps["share_txt_and_multimodal"]:
+    if options["share_txt_and_multimodal"]:
         return None
-    return BertConfig(**bert_sizes(state_dict, hps, "txt_encoder.", "text_encoder"), layer_norm_eps=1e-12)
+    return BertConfig(**bert_sizes(state_dict, options, "txt_encoder.", "text_encoder"), layer_norm_eps=1e-12)
 
 
-def prompt_ids(hps: Mapping[str, Any], vocab_size: int, tokenizer: BertTokenizer | None) -> dict[str, list[int]]:
+def prompt_ids(options: Mapping[str, Any], vocab_size: int, tokenizer: BertTokenizer | None) -> dict[str, list[int]]:
     """The task prompts as ids, {} without prompts; the question's has no [CLS] and [SEP]."""
-    if not hps["use_task_prompt"]:
+    if not options["use_task_prompt"]:
         return {}
     if tokenizer is not None:
         return encode_prompts(TASK_PROMPTS, tokenizer)
@@ -181,32 +182,33 @@ def prompt_ids(hps: Mapping[str, Any], vocab_size: int, tokenizer: BertTokenizer
     return BERT_BASE_UNCASED_PROMPTS
 
 
+@accepts_hps
 def config_from_checkpoint(
-    state_dict: Mapping[str, Tensor], hps: Mapping[str, Any], tokenizer: BertTokenizer | None = None
+    state_dict: Mapping[str, Tensor], options: Mapping[str, Any], tokenizer: BertTokenizer | None = None
 ) -> ValorConfig:
     """The configuration of a 2023 checkpoint: sizes from the shapes of its tensors, the rest from its options.
 
     Args:
         state_dict: tensors by their 2023 names; only shapes are read, so they may be on the meta device.
-        hps: the options, as in `log/hps.json`; what is missing takes the 2023 program's default.
+        options: the options, as in `log/hps.json`; what is missing takes the 2023 program's default.
         tokenizer: the checkpoint's tokenizer. Without it special tokens and prompts have bert-base-uncased's ids.
 
     Raises:
         `ConversionError`: a tensor from which a size follows is missing, or an option is unknown or of another model.
     """
-    state_dict, hps = strip_prefix(state_dict), read_options(hps)
+    state_dict, options = strip_prefix(state_dict), read_options(options)
     for option, accepted in (("audio_encoder_type", "ast"), ("multimodal_encoder_type", "bert")):
-        if not hps[option].startswith(accepted):
-            raise ConversionError(f"The option `{option}` is {hps[option]!r}; accepted is {accepted!r}.")
+        if not options[option].startswith(accepted):
+            raise ConversionError(f"The option `{option}` is {options[option]!r}; accepted is {accepted!r}.")
     video_swin = "video_encoder.patch_embed.proj.weight" in state_dict
     found = "videoswin" if video_swin else "clip"
-    if not (hps["video_encoder_type"] or found).startswith(found):
+    if not (options["video_encoder_type"] or found).startswith(found):
         raise ConversionError(
-            f"The option `video_encoder_type` is {hps['video_encoder_type']!r}, but the checkpoint holds a {found} "
+            f"The option `video_encoder_type` is {options['video_encoder_type']!r}, but the checkpoint holds a {found} "
             "encoder: the options are of another model."
         )
 
-    text_config = ValorTextConfig(**bert_sizes(state_dict, hps, "multimodal_encoder.", "text"))
+    text_config = ValorTextConfig(**bert_sizes(state_dict, options, "multimodal_encoder.", "text"))
     if tokenizer is not None:
         if len(tokenizer) != text_config.vocab_size:
             raise ConversionError(
@@ -214,25 +216,25 @@ def config_from_checkpoint(
                 "it is of another model."
             )
         text_config.update(special_token_ids(tokenizer))
-    text_encoder = text_encoder_config(state_dict, hps)
-    prompts = prompt_ids(hps, text_config.vocab_size, tokenizer)
+    text_encoder = text_encoder_config(state_dict, options)
+    prompts = prompt_ids(options, text_config.vocab_size, tokenizer)
     if text_encoder is not None and text_encoder.model_type == "clip_text_model":
         prompts = {name: ids for name, ids in prompts.items() if name != "retrieval_prompt_ids"}
-    cross_attention = choose(hps, "cross_attn_type", CROSS_ATTENTION_TYPES)
+    cross_attention = choose(options, "cross_attn_type", CROSS_ATTENTION_TYPES)
     try:
         return ValorConfig(
-            vision_config=(video_swin_config if video_swin else clip_vision_config)(state_dict, hps),
-            audio_config=audio_config(state_dict, hps),
+            vision_config=(video_swin_config if video_swin else clip_vision_config)(state_dict, options),
+            audio_config=audio_config(state_dict, options),
             text_config=text_config,
             text_encoder_config=text_encoder,
             projection_dim=size_of(state_dict, "contra_head_a.linear.weight", 0),
-            alignment=choose(hps, "contra_type", ALIGNMENTS),
-            audiovisual_fusion="score" if hps["late_fusion"] else "feature",
-            token_weighting="uniform" if hps["fineweight_type"] == "none" else "learned",
-            cross_attention_type=cross_attention if hps["multimodal_use_cross_attn"] else "merge",
-            captioning_objective=choose(hps, "caption_type", CAPTIONING_OBJECTIVES),
-            label_smoothing=hps["label_smoothing"],
-            alignment_loss_weight=hps["contra_loss_ratio"],
+            alignment=choose(options, "contra_type", ALIGNMENTS),
+            audiovisual_fusion="score" if options["late_fusion"] else "feature",
+            token_weighting="uniform" if options["fineweight_type"] == "none" else "learned",
+            cross_attention_type=cross_attention if options["multimodal_use_cross_attn"] else "merge",
+            captioning_objective=choose(options, "caption_type", CAPTIONING_OBJECTIVES),
+            label_smoothing=options["label_smoothing"],
+            alignment_loss_weight=options["contra_loss_ratio"],
             max_frames=size_of(state_dict, "video_frame_embedding", 1),
             max_audio_clips=size_of(state_dict, "audio_frame_embedding", 1),
             padded_similarity="zero",
