@@ -136,7 +136,7 @@ def save_configs(
     build_generation_config(config, options).save_pretrained(output_dir)
     if tokenizer is None:
         processor.to_json_file(Path(output_dir) / PROCESSOR_NAME)
-        (Path(output_dir) / CHAT_TEMPLATE_FILE).write_text(processor.chat_template, encoding="utf-8")
+        (Path(output_dir) / CHAT_TEMPLATE_FILE).write_text(str(processor.chat_template), encoding="utf-8")
     else:
         processor.save_pretrained(output_dir)
 
@@ -189,7 +189,8 @@ class ConversionSummary:
 
 def group_left_out(state_dict: Mapping[str, Tensor], unused: Iterable[str]) -> dict[str, list[int]]:
     """Number of tensors and of their elements under each prefix of two names."""
-    tensors, elements = Counter(), Counter()
+    tensors: Counter[str] = Counter()
+    elements: Counter[str] = Counter()
     for key in unused:
         prefix = ".".join(key.split(".")[:2])
         if key.endswith(".relative_position_index"):
@@ -201,7 +202,7 @@ def group_left_out(state_dict: Mapping[str, Tensor], unused: Iterable[str]) -> d
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     """Parameters of each part of a model with heads, a tied one at its first place only."""
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         counts[name.removeprefix("valor.").split(".")[0]] += parameter.numel()
     return dict(counts)

@@ -6,7 +6,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable
 from numbers import Integral, Number
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from transformers.utils import TensorType, logging
 
 from .configuration_checks import PROCESSOR_RANGES, check_ranges
 from .media import (
+    Audio,
     MediaError,
     MediaLimits,
     MediaSource,
@@ -215,11 +216,12 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
             if (info := audio_info(path)) is None:
                 return None, None
             check_sampling_rate(path.name, info.sampling_rate)
-            pieces = []
+            pieces: list[Tensor] = []
 
             def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
-                audio = read_audio(path, windows=windows)
-                pieces.extend([audio.waveform] if windows is None else audio.waveform)
+                audio = cast(Audio, read_audio(path, windows=windows))  # it has sound, as said above
+                waveform: Any = audio.waveform
+                pieces.extend([waveform] if windows is None else waveform)
                 if not any(map(len, pieces)):
                     raise MediaError(
                         f"{path.name} has an audio track, but no sound could be decoded where it should be."

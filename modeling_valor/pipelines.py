@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline, PreTrainedModel
 from transformers.pipelines.base import build_pipeline_init_args
-from transformers.utils import ModelOutput, add_end_docstrings, logging
+from transformers.utils import add_end_docstrings, logging
 
 from .configuration_valor import MEDIA
 from .feature_extraction_valor import is_waveform
@@ -91,12 +91,12 @@ class AudiovisualPipeline(Pipeline):
         sample = _parts(sample)
         question = self.question_of(sample)
         # The samples of a batch are joined by the processor, in `_forward`: transformers cannot pad frames
-        prepared = {"media": None, "questions": None, "coverage": None, "error": None}
+        prepared: dict[str, Any] = {"media": None, "questions": None, "coverage": None, "error": None}
         if question is not None:
             asked = self.processor(question=question, return_tensors="pt", **processor_kwargs)
             prepared["questions"] = asked.data
         is_list = isinstance(question, list)
-        prepared |= {"is_list": is_list, "num_questions": len(question) if is_list else 1}
+        prepared |= {"is_list": is_list, "num_questions": len(question) if isinstance(question, list) else 1}
         try:
             media = self.processor(
                 videos=_batch_of_one(sample.get("video")),
@@ -172,7 +172,7 @@ class AudiovisualPipeline(Pipeline):
             "output_logits": True,
         }
 
-    def sequence_scores(self, outputs: ModelOutput) -> torch.Tensor:
+    def sequence_scores(self, outputs: Any) -> torch.Tensor:
         """Sum of the log-probabilities of each text's words, (batch_size * num_return_sequences,)."""
         if getattr(outputs, "sequences_scores", None) is not None:
             return outputs.sequences_scores
@@ -278,7 +278,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
     text_key = "answer"
 
     def __call__(
-        self, inputs: Any, question: str | Iterable | None = None, **kwargs
+        self, inputs: Any, question: Any = None, **kwargs: Any
     ) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
         """Gives answers, in the order of the inputs.
 
@@ -309,7 +309,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
         return super().__call__(list(asked) if hasattr(inputs, "__len__") else asked, **kwargs)
 
     def question_of(self, sample: dict) -> str | list[str]:
-        question = sample.get("question")
+        question: Any = sample.get("question")
         question = list(question) if isinstance(question, tuple) else question
         questions = question if isinstance(question, list) and question else [question]
         if not all(isinstance(text, str) and text.strip() for text in questions):
@@ -323,7 +323,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
 class _QuestionDataset(Dataset):
     """The samples of a dataset with one question for all of them, or one for each."""
 
-    def __init__(self, dataset: Dataset, question: str | Sequence):
+    def __init__(self, dataset: Any, question: str | Sequence):
         self.dataset, self.question = dataset, question
 
     def __len__(self) -> int:

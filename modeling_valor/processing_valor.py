@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
-from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin
 from transformers.utils import TensorType, logging
 from transformers.utils.type_validators import positive_int
 
@@ -54,12 +54,12 @@ class ValorProcessorKwargs(ProcessingKwargs, total=False):
     modalities (`str`): `"av"`, or only `"v"` or `"a"`; what is left out is neither read nor returned.
     """
 
-    _defaults = {
+    _defaults = {  # type: ignore[misc]  # as all processors of transformers have it
         "text_kwargs": {"padding": True, "truncation": True, "max_length": 40, "return_token_type_ids": False}
     }
 
-    videos_kwargs: ValorVideoProcessorKwargs
-    audio_kwargs: ValorAudioKwargs
+    videos_kwargs: ValorVideoProcessorKwargs  # type: ignore[misc]  # as above
+    audio_kwargs: ValorAudioKwargs  # type: ignore[misc]  # as above
     load_audio_from_video: bool
     modalities: Literal["av", "v", "a"]
 
@@ -83,7 +83,7 @@ class ValorProcessor(ProcessorMixin):
     ```
     """
 
-    valid_processor_kwargs = ValorProcessorKwargs
+    valid_processor_kwargs: Any = ValorProcessorKwargs
     skip_tensor_conversion = [*ProcessorMixin.skip_tensor_conversion, "audio_metadata"]
     load_audio_from_video = True
     modalities = "av"
@@ -108,13 +108,13 @@ class ValorProcessor(ProcessorMixin):
         ValorVideoProcessor.register_for_auto_class()
         ValorFeatureExtractor.register_for_auto_class()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        super().save_pretrained(save_directory, **kwargs)
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        super().save_pretrained(save_directory, *args, **kwargs)
         self.__dict__.pop("auto_map", None)  # concerns the files, as it does where they are loaded
 
     @classmethod
     def _load_tokenizer_from_pretrained(
-        cls, sub_processor_type: str, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+        cls, sub_processor_type: str, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
     ) -> PreTrainedTokenizerBase:
         return load_tokenizer(pretrained_model_name_or_path, **kwargs)
 
@@ -137,7 +137,7 @@ class ValorProcessor(ProcessorMixin):
         videos: Any = None,
         audio: Any = None,
         question: str | Sequence[str] | None = None,
-        **kwargs: Unpack[ValorProcessorKwargs],
+        **kwargs: Any,  # `ValorProcessorKwargs`, also without their groups
     ) -> BatchFeature:
         """Prepares text, questions and audiovisual samples, any of which may be left out.
 
@@ -169,7 +169,7 @@ class ValorProcessor(ProcessorMixin):
             raise ValueError("There is nothing to process: give `videos`, `audio`, `text` or `question`.")
         options = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         return_tensors = options["text_kwargs"].pop("return_tensors", None)
-        data = {}
+        data: dict[str, Any] = {}
         if text is not None:
             data.update(self._tokenize(text, "text", **options["text_kwargs"]))
         if videos is not None or audio is not None:
@@ -185,7 +185,7 @@ class ValorProcessor(ProcessorMixin):
             data.update({f"question_{name}": value for name, value in asked.items()})
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]  # without the arguments that this processor refuses
         self,
         conversation: list[dict[str, Any]] | list[list[dict[str, Any]]],
         chat_template: str | None = None,
@@ -221,10 +221,11 @@ class ValorProcessor(ProcessorMixin):
             ValueError: a chat without video and audio, or with two of a kind in its newest message with media; or some of
                 the chats ask a question and others do not.
         """
-        question = super().apply_chat_template(conversation, chat_template=chat_template)
+        question: Any = super().apply_chat_template(conversation, chat_template=chat_template)
         if not tokenize:
             return question
         is_batch = bool(conversation) and isinstance(conversation[0], (list, tuple))
+        chats: Any
         chats, questions = (conversation, question) if is_batch else ([conversation], [question])
         media = [_media_of_chat(chat) for chat in chats]
         options = {"return_tensors": return_tensors, **(processor_kwargs or {})}
@@ -265,7 +266,8 @@ class ValorProcessor(ProcessorMixin):
     def _merge_kwargs(self, *args, tokenizer_init_kwargs: dict[str, Any] | None = None, **kwargs) -> dict[str, Any]:
         # A tokenizer's options become defaults of every part, but its `backend` is not the video processor's
         options = {name: value for name, value in (tokenizer_init_kwargs or {}).items() if name != "backend"}
-        return super()._merge_kwargs(*args, tokenizer_init_kwargs=options, **kwargs)
+        kwargs["tokenizer_init_kwargs"] = options
+        return super()._merge_kwargs(*args, **kwargs)
 
     def _tokenize(self, texts: str | Sequence[str], name: str, **kwargs) -> dict[str, Any]:
         """Ids and masks of texts; padding has id 0, whatever the tokenizer's padding token is."""

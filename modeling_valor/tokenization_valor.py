@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase
 
@@ -51,7 +52,9 @@ class ValorTokenizer(BertTokenizer):
     """What AutoTokenizer loads of a folder that does not name its tokenizer: BERT's, which must have words."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs) -> BertTokenizer:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> PreTrainedTokenizerBase:
         tokenizer = BertTokenizer.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return require_words(tokenizer, pretrained_model_name_or_path)
 
@@ -94,12 +97,12 @@ def translate_prompts(
     Raises:
         ValueError: `tokenizer` has no such ids.
     """
-    translated = {}
+    translated: dict[str, Any] = {}
     for name, ids in prompt_ids.items():
         if ids is None or (previous is not None and previous.get_vocab() == tokenizer.get_vocab()):
             translated[name] = ids
         elif previous is not None:
-            translated |= encode_prompts({name: previous.decode(ids, skip_special_tokens=True)}, tokenizer)
+            translated |= encode_prompts({name: str(previous.decode(list(ids), skip_special_tokens=True))}, tokenizer)
         elif list(ids) == BERT_BASE_UNCASED_PROMPTS.get(name):
             translated |= encode_prompts({name: TASK_PROMPTS[name]}, tokenizer)
         elif max(ids) < len(tokenizer):

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         check_ranges(self, PROCESSOR_RANGES)
         self.media_limits = MediaLimits.checked(self.media_limits)
 
-    def preprocess(self, videos: Any, **kwargs: Unpack[ValorVideoProcessorKwargs]) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Gives `pixel_values_videos` (B, F, 3, H, W) float32, and `frame_mask` (B, F) bool where a frame is missing.
 
         Args:
@@ -138,7 +138,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
             ValueError: input of another kind, or videos of different sizes where one tensor is asked for.
             TypeError: an argument of another name.
         """
-        validate_typed_dict(self.valid_kwargs, kwargs)
+        validate_typed_dict(cast(Any, self.valid_kwargs), kwargs)
         check_ranges(kwargs, PROCESSOR_RANGES)
         if isinstance(kwargs.get("generator"), int):
             kwargs["generator"] = torch.Generator().manual_seed(kwargs["generator"])
@@ -146,12 +146,12 @@ class ValorVideoProcessor(BaseVideoProcessor):
         return_metadata = self._option("return_metadata", kwargs)
 
         videos = _as_batch(videos)
-        metadata = kwargs.pop("video_metadata", None)
-        metadata = [None] * len(videos) if metadata is None else make_batched_metadata(videos, metadata)
-        loaded = [self._load(video, known, kwargs) for video, known in zip(videos, metadata, strict=True)]
+        given: Any = kwargs.pop("video_metadata", None)
+        given = [None] * len(videos) if given is None else make_batched_metadata(videos, given)
+        loaded = [self._load(video, known, kwargs) for video, known in zip(videos, given, strict=True)]
         clips, metadata = zip(*loaded, strict=True)
 
-        processed = iter([])
+        processed: Iterator[Tensor] = iter(())
         if present := [clip for clip in clips if clip is not None]:
             as_loaded = {
                 "do_sample_frames": False,
@@ -200,7 +200,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         if _is_decoder(video):
             return self._decode(video, kwargs)
         if has_metadata(video):
-            metadata = VideoMetadata(total_num_frames=None)
+            metadata = VideoMetadata(total_num_frames=cast(int, None))  # until it is updated
             metadata.update(video[1])
             video = video[0]
         if isinstance(video, (list, tuple)) and video and None not in (sources := list(map(media_source, video))):
@@ -240,8 +240,10 @@ class ValorVideoProcessor(BaseVideoProcessor):
         choice = {name: kwargs.get(name) for name in ("num_frames", "fps", "sampling", "generator")}
         indices = self.sample_frames(VideoMetadata(total_num_frames=available, fps=fps), **choice).tolist()
         metadata.total_num_frames = total
-        numbered = numbers is not None and len(numbers) == available
-        metadata.frames_indices = [int(numbers[index]) for index in indices] if numbered else indices
+        if numbers is not None and len(numbers) == available:
+            metadata.frames_indices = [int(numbers[index]) for index in indices]
+        else:
+            metadata.frames_indices = indices
         return metadata, indices
 
     def _decode(self, decoder: Any, kwargs: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
@@ -333,8 +335,9 @@ class ValorVideoProcessor(BaseVideoProcessor):
                 size, do_center_crop = SizeDict(**_frame_size(size, crop_size, do_center_crop)), False
             if do_resize:
                 # Of float pixels, as in 2023, and one by one, as float frames take four times the memory.
-                clip = [self.resize(frame.float(), size, resample=resample, antialias=antialias) for frame in clip]
-                clip = torch.stack(clip)
+                clip = torch.stack(
+                    [self.resize(frame.float(), size, resample=resample, antialias=antialias) for frame in clip]
+                )
             if do_center_crop:
                 clip = self.center_crop(clip, crop_size)
             clips.append(
@@ -373,7 +376,8 @@ class ValorVideoProcessor(BaseVideoProcessor):
         """Height and width of frames that are not there; a square where they would depend on the frames."""
         names = ("size", "crop_size", "do_center_crop", "default_to_square")
         options = self._standardize_kwargs(**{name: self._option(name, kwargs) for name in names})
-        return tuple(_frame_size(options["size"], options["crop_size"], options["do_center_crop"]).values())
+        size = _frame_size(options["size"], options["crop_size"], options["do_center_crop"])
+        return size["height"], size["width"]
 
 
 def random_square(clip: Tensor, scale: tuple[float, float], generator: torch.Generator | None = None) -> Tensor:
@@ -389,9 +393,9 @@ def random_square(clip: Tensor, scale: tuple[float, float], generator: torch.Gen
     return tvF.center_crop(clip, [largest, largest])
 
 
-def _frame_size(size: SizeDict, crop_size: SizeDict | None, do_center_crop: bool | None) -> dict[str, int]:
+def _frame_size(size: SizeDict, crop_size: SizeDict | None, do_center_crop: bool | None) -> dict[str, Any]:
     """Height and width of the frames that come out; a square where they would depend on what goes in."""
-    size = crop_size if do_center_crop else size
+    size = crop_size if do_center_crop and crop_size is not None else size
     edge = size.shortest_edge or size.longest_edge
     return {"height": size.height or edge, "width": size.width or edge}
 

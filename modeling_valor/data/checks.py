@@ -4,6 +4,7 @@
 import copy
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 from .readers.records import KEYS
 from .samples import Sample, SampleStream, SampleTable, each_sample
@@ -21,8 +22,9 @@ def check_texts(samples: Sequence[Sample] | SampleStream, task: str, name: str) 
             dataset's columns and those that are accepted.
     """
     if isinstance(samples, SampleStream):
-        samples = copy.copy(samples)
-        samples.shuffle_buffer = 0  # otherwise as many samples are read before the first one comes
+        stream: Any = copy.copy(samples)
+        stream.shuffle_buffer = 0  # otherwise as many samples are read before the first one comes
+        samples = stream
     limit = None if isinstance(samples, (SampleTable, list)) else MOST_LOOKED_AT
     count = 0
     for sample in islice(each_sample(samples), limit):
@@ -32,9 +34,9 @@ def check_texts(samples: Sequence[Sample] | SampleStream, task: str, name: str) 
     if count == 0:
         return
     if task == "question_answering":
-        what, fields = "question with an answer", ("questions", "answers")
+        what, fields = "question with an answer", ["questions", "answers"]
     else:
-        what, fields = "caption", ("captions",)
+        what, fields = "caption", ["captions"]
     accepted = " and ".join(f"{field} ({', '.join(KEYS[field])})" for field in fields)
     columns = ", ".join(getattr(samples, "column_names", None) or ["none that are known"])
     raise ValueError(

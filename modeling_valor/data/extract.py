@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 from PIL import Image
@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from ..feature_extraction_valor import check_samples, check_sampling_rate, resample
 from ..media import (
+    Audio,
     DamagedMediaWarning,
     MediaError,
     NoVideoError,
@@ -310,7 +311,7 @@ def _metadata(draft: Path, directory: Path) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _run(jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int) -> Iterator[_Outcome]:
+def _run(jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int) -> Generator[_Outcome, None, None]:
     """Outcomes in the order in which they come. A clip that makes its process crash is a clip that cannot be read."""
     if workers == 1:
         threads = torch.get_num_threads()
@@ -331,7 +332,8 @@ def _run_pool(
     jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int
 ) -> Generator[_Outcome, None, list[_Job]]:
     """Works on a few jobs at a time, as they may carry their media with them; gives those that a crash left behind."""
-    pool, running = ProcessPoolExecutor(workers, initializer=_start_worker), {}
+    running: dict[Any, _Job] = {}
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
         while True:
             for job in itertools.islice(jobs, 4 * workers - len(running)):
@@ -441,13 +443,18 @@ def _write_sound(audio: Any, path: Path) -> bool:
     return True
 
 
+def _waveform(source: str, **options: Any) -> Any:
+    """The waveform, or those of `windows`, of a file that has sound."""
+    return cast(Audio, read_audio(source, **options)).waveform
+
+
 def _sound(source: str, rate: int, duration: float) -> Iterator[Tensor]:
     """The resampled waveform, in pieces where it is long: the same numbers, as a second on both sides is read with it."""
     if duration <= _SECONDS_AT_ONCE:
-        yield resample(read_audio(source).waveform, rate, SAMPLING_RATE)
+        yield resample(_waveform(source), rate, SAMPLING_RATE)
         return
     for start in range(0, math.ceil(duration), _SECONDS_AT_ONCE):
         begin = max(0, start - 1)
-        (window,) = read_audio(source, windows=[(begin, start + _SECONDS_AT_ONCE + 1)]).waveform
+        (window,) = _waveform(source, windows=[(begin, start + _SECONDS_AT_ONCE + 1)])
         first = (start - begin) * SAMPLING_RATE
         yield resample(window, rate, SAMPLING_RATE)[first : first + _SECONDS_AT_ONCE * SAMPLING_RATE]

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import cast
 
 from filelock import FileLock, Timeout
 from transformers.utils import logging
@@ -128,8 +130,8 @@ def process_map(workers: int, chunksize: int) -> Iterator[Callable]:
 def end_with_parent() -> None:
     """Lets a worker process end when the program is killed; by itself it would wait for work forever."""
 
-    def watch():
-        multiprocessing.parent_process().join()
+    def watch() -> None:
+        cast(BaseProcess, multiprocessing.parent_process()).join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -38,7 +38,7 @@ def fingerprint(source: Any, with_state: bool = False) -> Any:
         tensor = source.detach().cpu().contiguous()
         return [str(tensor.dtype), *fingerprint(tensor.reshape(-1).view(torch.uint8).numpy()), list(tensor.shape)]
     if isinstance(source, (np.ndarray, Image.Image)):
-        array = np.ascontiguousarray(source)
+        array: Any = np.ascontiguousarray(source)
         return [str(array.dtype), list(array.shape), hashlib.sha256(array).hexdigest()]
     if isinstance(source, Mapping):
         return {str(name): fingerprint(value, with_state) for name, value in source.items()}

@@ -263,7 +263,7 @@ def load_or_replace(
 
     A broken file is replaced by the next one, so that batches keep their size and ranks stay in step.
     """
-    failures = []
+    failures: list[Failure] = []
     for sample in islice(candidates, most):
         loaded = attempt(sample.id, partial(load, sample))
         if not isinstance(loaded, Failure):
@@ -276,7 +276,7 @@ def _draw(rng: random.Random, options, count: int, sample: Sample, what: str) ->
     """So many of the options in random order, all of them once before any of them twice."""
     if not options:
         raise MediaError(f"{sample.id} has no {what}.")
-    drawn = []
+    drawn: list[Any] = []
     while len(drawn) < count:
         drawn += rng.sample(options, min(count - len(drawn), len(options)))
     return drawn

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,12 +73,17 @@ class Source:
                 f"The source {self.name!r} is a stream, whose length is not known: give its `steps`, or where it is the only "
                 "source `max_steps`."
             )
-        return max(1, round(self.epochs * (len(self.samples) // (self.batch_size * world_size))))
+        return max(1, round(self.epochs * (len(self.table) // (self.batch_size * world_size))))
+
+    @property
+    def table(self) -> Sequence[Sample]:
+        """The samples, where they are no stream."""
+        return cast(Sequence[Sample], self.samples)
 
     def order(self, epoch: int, seed: int) -> np.ndarray:
         """Indices of all samples in the order of one epoch."""
         rng = np.random.default_rng([seed, epoch])
-        count = len(self.samples)
+        count = len(self.table)
         if self.neighbours == 1:
             return rng.permutation(count)
         blocks = np.array_split(np.arange(count), range(self.neighbours, count, self.neighbours))
@@ -169,7 +174,8 @@ class RequestSampler:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Request]]:
-        visits, positions = defaultdict(int), defaultdict(int)
+        visits: defaultdict[int, int] = defaultdict(int)
+        positions: defaultdict[tuple[int, int], int] = defaultdict(int)
         for step, source in enumerate(self.draws.tolist()):
             # The loader's worker `step % num_workers` makes this batch, so a stream has one part for each
             worker = step % self.num_workers
@@ -197,6 +203,7 @@ class MixtureLoader(DataLoader):
     neither wait at the end of an epoch nor read a stream from its beginning.
     """
 
+    batch_sampler: Any  # a `MixtureSampler`
     _next_epoch: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -205,7 +212,7 @@ class MixtureLoader(DataLoader):
     def __len__(self) -> int:
         return self.batch_sampler.epoch_steps
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Any:
         if self.batch_sampler.epoch != self._next_epoch:
             self._batches = super().__iter__()
         self._next_epoch = self.batch_sampler.epoch + 1
@@ -339,7 +346,7 @@ class Mixture(Dataset):
         source, key = self.sources[request.source], (request.source, request.partition)
         stream, position = self._streams.get(key, (None, 0))
         if stream is None or position > request.position:
-            stream, position = self._endless(source.samples, request), 0
+            stream, position = self._endless(cast(SampleStream, source.samples), request), 0
         for _ in islice(stream, (request.position - position) * source.batch_size):
             pass
         self._streams[key] = (stream, request.position + 1)

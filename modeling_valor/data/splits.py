@@ -78,7 +78,9 @@ def file_of(sample: Sample) -> str:
 def files_of(samples: Sequence[Sample] | SampleStream) -> set[str]:
     """[`file_of`] of samples whose annotations are in memory; nothing where their media would have to be read for it."""
     whole = samples.samples if isinstance(samples, Subset) else samples
-    return {file_of(sample) for sample in samples} if isinstance(whole, (SampleTable, list)) else set()
+    if isinstance(samples, SampleStream) or not isinstance(whole, (SampleTable, list)):
+        return set()
+    return {file_of(sample) for sample in samples}
 
 
 def _fraction(name: str) -> float:
@@ -90,9 +92,10 @@ class Subset(Sequence[Sample]):
     """Some samples of a sequence, each read when it is asked for."""
 
     def __init__(self, samples: Sequence[Sample], indices: Sequence[int]):
+        self.samples: Sequence[Sample] = samples
+        self.indices: Sequence[int] = indices
         if isinstance(samples, Subset):
-            samples, indices = samples.samples, [samples.indices[index] for index in indices]
-        self.samples, self.indices = samples, indices
+            self.samples, self.indices = samples.samples, [samples.indices[index] for index in indices]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..samples import Sample, SampleStream
 from ..splits import SPLIT_NAMES
@@ -53,7 +53,7 @@ def load_samples(
             raise ValueError(
                 f"{name} is a benchmark, whose files have no columns to choose from: leave out `columns`."
             )
-        return load_benchmark(name, split, annotations=annotations, media=media, **options)
+        return load_benchmark(name, cast(str, split), annotations=annotations, media=media, **options)
     options |= {key: value for key, value in (("media", media), ("annotations", annotations)) if value is not None}
     if is_shard_pattern(name):
         return ShardStream(name, **options)

@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from transformers.utils import logging
 
@@ -63,7 +63,7 @@ def read_folder(
             f"{directory} has no {annotations or ' or '.join(METADATA_FILES)}: write one with a row for each clip, such as "
             '{"file_name": "clip.mp4", "captions": ["a dog barks"]}.'
         )
-    splits = set()
+    splits: set[str] = set()
     if split is not None and (annotations or found.parent == directory):
         note = directory / ".world.json"
         if note.is_file():
@@ -153,12 +153,12 @@ def _sample_of_row(directory: str, row: dict[str, Any]) -> Sample:
             f'a row must name its media file as text, such as "file_name": "clip.mp4"; this one has {", ".join(row) or "nothing"}.'
         )
     kind = media_kind(name) if name else "audio"
-    video = None if kind == "audio" else os.path.join(directory, name)
+    video = None if kind == "audio" else os.path.join(directory, cast(str, name))
     if "audio_file_name" not in row:
         sound = name if kind in ("video", "audio") else None
     identity = row.get("id")
     if identity is None:
-        file = PurePosixPath(name or sound)
+        file = PurePosixPath(cast(str, name or sound))
         identity = file.with_suffix("") if media_kind(file.name) else file
     return Sample(
         id=str(identity),

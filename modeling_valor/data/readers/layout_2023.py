@@ -4,7 +4,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...media_sources import media_kind
 from ..samples import RecordError, Sample, SampleTable
@@ -57,7 +57,7 @@ def read_valor_2023(
     silent = [name for name in names if name not in entries]
     if silent:
         raise ValueError(
-            f"{len(silent)} of the {len(names)} clips of {ids} have no text, such as {', '.join(silent[:3])}: give the file "
+            f"{len(silent)} of the {len(names)} clips of {listing} have no text, such as {', '.join(silent[:3])}: give the file "
             "that has it as `texts` or `annotations`."
         )
     kinds = ("frames*", "raw_video*", "video*", "image*")
@@ -74,7 +74,7 @@ def read_valor_2023(
         return {"id": name, "video": video, "audio": audio, "texts": entries[name]}
 
     if folder is not None:
-        warn_about_outside(ids, folder, [name for name in names if name not in files and is_outside(name, folder)])
+        warn_about_outside(listing, folder, [name for name in names if name not in files and is_outside(name, folder)])
     return SampleTable(map(record, names), _sample_of_2023)
 
 
@@ -125,7 +125,7 @@ def _read_texts(
             except RecordError as error:
                 raise ValueError(f"{path}, {name!r}: {error}") from error
     if annotations is not None:
-        path = _one(directory, annotations, (), "annotations")
+        path = cast(Path, _one(directory, annotations, (), "annotations"))
         content = read_json(path)
         references: dict[str, list[str]] = {}
         rows = content.get("annotations", []) if isinstance(content, dict) else content

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from ...media import download
 from ...media_container import reason
@@ -229,7 +229,9 @@ def _sample_of_members(
         ValueError: two files of a kind of which a sample has one, a text that is not UTF-8, JSON that is none, or
             annotations of another form.
     """
-    record, captions, media = {}, [], {"video": [], "image": [], "audio": []}
+    record: dict[str, Any] = {}
+    captions: list[str] = []
+    media: dict[str, list[Any]] = {"video": [], "image": [], "audio": []}
     _check_kinds(members)
     for member, data in sorted(members, key=lambda item: natural_key(item[0].name)):
         if member.kind == "json":
@@ -293,7 +295,7 @@ def sample_name(stem: str, kind: str, current: str | None = None) -> str:
         stem: the file's name up to its last dot.
         current: the sample of the file before; a text that may belong to it does.
     """
-    name = _WITHIN_NUMBERS.match(stem)[0]
+    name = cast(re.Match, _WITHIN_NUMBERS.match(stem))[0]  # it may be empty
     before, dot, _ = name.rpartition(".")
     if kind not in _SEVERAL or name != stem or not dot or name == current:
         return name
@@ -348,22 +350,24 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"it is cut off or damaged ({error})") from error
 
     def _proc_gnusparse_00(self, next: "_Header", *map_of_holes) -> None:
         """A sparse file is refused, so its map, of whatever form, is not read."""
-        next.sparse = []
+        next.sparse = []  # type: ignore[assignment]  # typeshed says bytes; it is a list of pairs
 
     _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
 
 
 def _members(file: BinaryIO, shard: str) -> Iterator[_Member]:
-    mode = "r|gz" if shard.lower().endswith("gz") else "r|"
+    mode: Any = "r|gz" if shard.lower().endswith("gz") else "r|"
     current = None
-    with tarfile.open(fileobj=_EndingFile(file), mode=mode, tarinfo=_Header) as archive:
+    stream: Any = _EndingFile(file)
+    archive: Any
+    with tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive:
         for header in archive:
             archive.members = []  # which would grow with every file
             path = printable(header.name.removeprefix("./"))
@@ -400,7 +404,7 @@ class _EndingFile:
 def _read_member(archive: tarfile.TarFile, header: tarfile.TarInfo) -> bytes:
     if header.issparse():
         return b""
-    with archive.extractfile(header) as file:
+    with cast(IO[bytes], archive.extractfile(header)) as file:  # it is a regular file
         return file.read()
 
 
@@ -418,7 +422,7 @@ def _open(shard: str, timeout: float) -> Iterator[BinaryIO]:
             yield file
     else:
         with contextlib.closing(download(shard, timeout)) as chunks:
-            yield _Chunks(chunks)
+            yield cast(BinaryIO, _Chunks(chunks))
 
 
 class _Chunks:

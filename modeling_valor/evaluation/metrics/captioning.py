@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import IO, Any, cast
 
 from .tokenizer import tokenize
 
@@ -228,13 +229,14 @@ def _meteor(candidates: list[str], references: list[list[str]]) -> list[float]:
     """METEOR 1.5 of the corpus (Denkowski and Lavie, 2014)."""
     jar, _ = _java_files("meteor/meteor-1.5.jar", "meteor/data/paraphrase-en.gz")
     command = ["java", "-Xmx2G", "-jar", jar.name, "-", "-", "-stdio", "-l", "en", "-norm"]
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=jar.parent, text=True, encoding="utf-8", **streams) as program:
+        requests, answers = cast(IO[str], program.stdin), cast(IO[str], program.stdout)
 
         def ask(*parts: str) -> str:
-            program.stdin.write(" ||| ".join(parts) + "\n")
-            program.stdin.flush()
-            return program.stdout.readline().strip()
+            requests.write(" ||| ".join(parts) + "\n")
+            requests.flush()
+            return answers.readline().strip()
 
         try:
             statistics = [
@@ -242,7 +244,7 @@ def _meteor(candidates: list[str], references: list[list[str]]) -> list[float]:
             ]
             ask("EVAL", *statistics)
             # the program answers with each sample's score, then with the corpus score
-            lines = [program.stdout.readline() for _ in candidates]
+            lines = [answers.readline() for _ in candidates]
             return [float(lines[-1])]
         except (OSError, ValueError) as error:
             raise RuntimeError("METEOR's Java program stopped before it gave a score.") from error

@@ -5,6 +5,8 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +83,8 @@ def retrieval_metrics_in_blocks(
             raise ValueError(f"The similarity matrix has {start} rows, but `positives` has {len(positives)} queries.")
 
     # Ranks are written into one tensor: small ones kept from each block would keep the allocator from reusing its memory
-    query_ranks, best_of_items, start = torch.empty(len(positives), dtype=torch.long), None, 0
+    query_ranks, start = torch.empty(len(positives), dtype=torch.long), 0
+    best_of_items: Any = None  # until there is a block
     for right, for_queries, for_items in scored():
         stop = start + len(right)
         if stop <= len(positives):
@@ -89,7 +92,9 @@ def retrieval_metrics_in_blocks(
         start = stop
         best = _best(for_items, right, dim=0)
         best_of_items = best if best_of_items is None else torch.maximum(best_of_items, best)
-    wrong_before = sum(_ranks(for_items, right, best_of_items, dim=0) - 1 for right, _, for_items in scored())
+    wrong_before = reduce(
+        torch.add, (_ranks(for_items, right, best_of_items, dim=0) - 1 for right, _, for_items in scored())
+    )
     item_ranks = wrong_before.cpu() + 1
     return _metrics(query_ranks[pairs.queries]), _metrics(item_ranks[pairs.items])
 
@@ -167,7 +172,8 @@ def _checked(block: Tensor, start: int) -> Tensor:
 
 def _dual_softmax_terms(blocks: Callable[[], Iterable[Tensor]], temperature: float) -> tuple[Tensor, float]:
     """log of each item's denominator, (items,), in double precision, and what makes the lowest finite similarity >= 0."""
-    total, shift, start = None, 0.0, 0
+    total: Any = None  # until there is a block
+    shift, start = 0.0, 0
     for block in blocks():
         block = _checked(block, start)
         start += block.shape[0]

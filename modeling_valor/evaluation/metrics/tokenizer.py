@@ -9,6 +9,7 @@ first rule's wins. `_RULES` is such a table, written from what the program does 
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 
 _APOSTROPHE = "['\u2019\x92]"
@@ -141,8 +142,9 @@ def tokenize(captions: Sequence[str]) -> list[str]:
             position += 1
             continue
         longest = max(matches, key=re.Match.end)
-        position = longest.end(longest.lastindex)
-        token = longest[longest.lastindex]
+        group = cast(int, longest.lastindex)  # each rule has a group
+        position = longest.end(group)
+        token = longest[group]
         if not _DROPPED.fullmatch(token):
             tokens.append(_written(token))
     return lines

@@ -173,7 +173,7 @@ def _msvd_captions(path: Path) -> dict[str, list[str]]:
 
 def _msvd_numbers(files: Files) -> dict[str, tuple[str, ...]]:
     """Names by number ("vid1") of the clips, where `youtube_mapping.txt` is there."""
-    numbers = {}
+    numbers: dict[str, tuple[str, ...]] = {}
     for path in files.get("mapping", ()):
         for line_number, line in read_lines(path):
             fields = line.split()

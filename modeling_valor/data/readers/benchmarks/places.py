@@ -61,8 +61,8 @@ def find_annotations(
         ValueError: a file is given where several are needed.
     """
     annotations = Path(annotations)
-    folders = (annotations, annotations / "annotations")
-    given = {}
+    folders: tuple[Path, ...] = (annotations, annotations / "annotations")
+    given: dict[str, list[Path]] = {}
     if annotations.is_file():
         required = [part for part, names in files.items() if names.required]
         if len(required) > 1:
@@ -121,7 +121,7 @@ class MediaFolder:
 
     def _listing(self, folder: str) -> dict[tuple[str, str], str]:
         if folder not in self.listings:
-            entries = {}
+            entries: dict[tuple[str, str], str] = {}
             # Sorted, so that of several suffixes the same one is taken everywhere
             for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
                 kind = media_kind(name)
