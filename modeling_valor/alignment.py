@@ -11,6 +11,7 @@ Nothing here has parameters.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,7 +43,7 @@ class TokenSet:
     weight_logits: Tensor | None = None
     zero_padding: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shape = tuple(self.embeds.shape)
         if len(shape) != 3 or shape[1] == 0:
             raise ValueError(
@@ -296,12 +297,12 @@ def _all_gather(tensor: Tensor) -> list[Tensor]:
 
 class _AllGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
         return tuple(_all_gather(tensor))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total = torch.stack(grads)
         dist.all_reduce(total)
         return total[dist.get_rank()]

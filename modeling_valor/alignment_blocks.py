@@ -329,7 +329,9 @@ class _BlockwiseScores(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, plan: _Plan, row_embeds: Tensor, column_embeds: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, plan: _Plan, row_embeds: Tensor, column_embeds: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.plan = plan
         ctx.save_for_backward(row_embeds, column_embeds, *weights)
         scores = [weights[0].new_empty(len(row_embeds), len(column_embeds)) for _ in plan.comparisons]
@@ -342,7 +344,7 @@ class _BlockwiseScores(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *score_grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *score_grads: Tensor) -> tuple[Tensor | None, ...]:
         plan, tensors = ctx.plan, ctx.saved_tensors
         row_grad, column_grad, *weight_grads = (
             torch.zeros_like(part, dtype=score_dtype(part.dtype)) for part in tensors

@@ -30,7 +30,7 @@ def mask_tokens(
         Masked ids and labels, both `(batch_size, length)`; labels are -100 where nothing was masked.
     """
 
-    def draw(shape):
+    def draw(shape: torch.Size) -> torch.Tensor:
         return torch.rand(shape, generator=generator, device=input_ids.device)
 
     candidates = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()

@@ -2,7 +2,7 @@
 """Configurations of VALOR and of its parts."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from huggingface_hub.dataclasses import strict
@@ -108,7 +108,7 @@ class ValorTextConfig(PreTrainedConfig):
     use_cache: bool = True
     tie_word_embeddings: bool = True
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """The hidden size must be a multiple of the number of attention heads."""
         check_values(self)
         if self.hidden_size % self.num_attention_heads != 0:
@@ -147,7 +147,7 @@ class ValorVideoSwinConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         for name in ("patch_size", "depths", "num_heads", "window_size"):
             setattr(self, name, list(getattr(self, name)))
         kwargs.pop("hidden_size", None)
@@ -157,7 +157,7 @@ class ValorVideoSwinConfig(PreTrainedConfig):
         self.hidden_size = self.embed_dim * 2 ** (len(self.depths) - 1)
         self.num_hidden_layers = len(self.depths)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Stages must agree in number, and each width must be a multiple of the stage's heads."""
         check_values(self)
         if len(self.depths) != len(self.num_heads):
@@ -197,7 +197,7 @@ class ValorAudioConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Heads must divide the width, and a spectrogram must hold at least one patch."""
         check_values(self)
         if self.hidden_size % self.num_attention_heads != 0:
@@ -307,7 +307,7 @@ class ValorConfig(PreTrainedConfig):
     position_initializer_range: float | None = None
     tie_word_embeddings: bool = True
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.alignment_groups = list(self.alignment_groups)
         self.captioning_groups = list(self.captioning_groups)
         # Tasks of an installed package need no code of the checkpoint, for which users would have to vouch
@@ -336,7 +336,7 @@ class ValorConfig(PreTrainedConfig):
         audio: str | os.PathLike | PreTrainedConfig | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         task_prompts: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> "ValorConfig":
         r"""Configuration of a new model whose parts start from pretrained checkpoints, with the sizes of these.
 
@@ -390,14 +390,14 @@ class ValorConfig(PreTrainedConfig):
             )
         return config
 
-    def validate_values(self):
+    def validate_values(self) -> None:
         """Sizes, rates and deviations must be numbers that a model can have, also those of encoders of transformers."""
         check_values(self)
         check_values(self.vision_config, "vision_config.")
         if self.text_encoder_config is not None:
             check_values(self.text_encoder_config, "text_encoder_config.")
 
-    def validate_vision(self):
+    def validate_vision(self) -> None:
         """The vision encoder must encode images, each by itself and whole, or be the Video Swin of this package."""
         vision = self.vision_config
         if fixed := [name for name in VIDEO_ENCODER_FIELDS if getattr(vision, name, None) is not None]:
@@ -412,12 +412,12 @@ class ValorConfig(PreTrainedConfig):
                 "its `mask_ratio` to 0."
             )
 
-    def validate_groups(self):
+    def validate_groups(self) -> None:
         """Every modality group must be a known one, and coarse alignment knows the three text groups only."""
         self.check_groups(self.alignment_groups, "alignment_groups")
         self.check_groups(self.captioning_groups, "captioning_groups")
 
-    def check_groups(self, groups, name: Literal["alignment_groups", "captioning_groups"]):
+    def check_groups(self, groups: Iterable[str], name: Literal["alignment_groups", "captioning_groups"]) -> None:
         """Raises a `ValueError` that names the first of `groups` that `name` does not accept."""
         known = list(ALIGNMENT_GROUPS if name == "alignment_groups" else CAPTIONING_GROUPS)
         if name == "alignment_groups" and self.alignment == "coarse":
@@ -467,7 +467,7 @@ class ValorConfig(PreTrainedConfig):
             if all(sides[group]) and (sides[group] == table[group] or sides[group] not in complete)
         ]
 
-    def validate_fractions(self):
+    def validate_fractions(self) -> None:
         """Probabilities must lie between 0 and 1."""
         if not 0 < self.mask_probability <= 1:
             raise ValueError(f"`mask_probability` must be above 0 and at most 1, got {self.mask_probability}.")

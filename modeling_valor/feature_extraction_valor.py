@@ -77,8 +77,8 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         std: float = 4.5689974,
         max_whole_seconds: float = 60.0,
         media_limits: dict[str, Any] | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if window_type not in WINDOW_NAMES:
             raise ValueError(f"`window_type` must be one of {list(WINDOW_NAMES)}, got {window_type!r}.")
@@ -103,7 +103,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         media_limits: MediaLimits | dict[str, Any] | None = None,
         return_metadata: bool = False,
         return_tensors: str | TensorType | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Gives `input_features` (B, A, 64, 512), and `audio_mask` (B, A) where a sample has no audio.
 
@@ -307,7 +307,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
 
 
 @functools.cache
-def _torchaudio_kaldi():
+def _torchaudio_kaldi() -> Any:
     """`torchaudio.compliance.kaldi`, or None where torchaudio is absent or cannot be loaded."""
     try:
         from torchaudio.compliance import kaldi

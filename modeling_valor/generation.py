@@ -90,7 +90,7 @@ class ValorGenerationMixin(GenerationMixin):
         audio_mask: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
         generation_config: GenerationConfig | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> torch.Tensor | ModelOutput:
         r"""Describes (or answers about) videos and sounds.
 
@@ -201,7 +201,7 @@ class ValorGenerationMixin(GenerationMixin):
         return {name: value.expand(rows, -1) for name, value in texts.items()}
 
     def _prepare_generation_config(
-        self, generation_config: GenerationConfig | None, **kwargs
+        self, generation_config: GenerationConfig | None, **kwargs: Any
     ) -> tuple[GenerationConfig, dict[str, Any]]:
         prepared, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
         if requested_option("length_penalty", kwargs, generation_config, self.generation_config) is None:
@@ -221,7 +221,7 @@ class ValorGenerationMixin(GenerationMixin):
         next_sequence_length: int | None = None,
         is_first_iteration: bool | None = None,
         attention_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         text = input_ids
         if self.config.captioning_objective == "masked":
@@ -244,7 +244,7 @@ class ValorGenerationMixin(GenerationMixin):
         }
 
     def _update_model_kwargs_for_generation(
-        self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs
+        self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
         cache = model_kwargs.get("past_key_values")
@@ -253,7 +253,7 @@ class ValorGenerationMixin(GenerationMixin):
         return model_kwargs
 
     def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args, **kwargs
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
@@ -280,7 +280,7 @@ class ValorGenerationMixin(GenerationMixin):
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
         synced_gpus: bool = False,
-        **model_kwargs,
+        **model_kwargs: Any,
     ) -> GenerateBeamOutput | torch.Tensor:
         """Beam search of the released decoder: a fixed number of beams, sums of log-probabilities, no length penalty.
 

@@ -332,8 +332,9 @@ def _scan_the_end(
 class Clock:
     """Lets the times of joined files go on where they begin anew, by the limits of FFmpeg's programs."""
 
-    def __init__(self):
-        self.offset, self.following, self.joined = 0, None, False
+    def __init__(self) -> None:
+        self.offset, self.joined = 0, False
+        self.following: int | None = None
 
     def set(self, packet: av.Packet) -> None:
         """Shifts a packet's times; to be given every packet of one stream, from the first on."""

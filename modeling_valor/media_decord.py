@@ -123,7 +123,7 @@ def _serve() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    def answer(pixels: bytes = b"", **header) -> None:
+    def answer(pixels: bytes = b"", **header: object) -> None:
         answers.write(json.dumps(header).encode() + b"\n" + pixels)
         answers.flush()
 

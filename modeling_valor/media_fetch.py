@@ -109,7 +109,7 @@ class _Deadline:
             self.timer.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self.timer is not None:
             self.timer.cancel()
         with self.lock:

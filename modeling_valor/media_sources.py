@@ -42,7 +42,7 @@ class LocalFile(str):
     name: str
     budget: Budget
 
-    def __new__(cls, path: str, name: str, limits: MediaLimits):
+    def __new__(cls, path: str, name: str, limits: MediaLimits) -> "LocalFile":
         file = super().__new__(cls, path)
         size = os.path.getsize(path) if os.path.isfile(path) else 0
         file.name, file.budget = name, Budget(name, limits, size)

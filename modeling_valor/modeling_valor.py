@@ -140,7 +140,7 @@ class ValorPreTrainedModel(PreTrainedModel):
     default_auto_class = "AutoModel"
     """The Auto class that knows the models of this class."""
 
-    def __init__(self, config: ValorConfig, *inputs, **kwargs):
+    def __init__(self, config: ValorConfig, *inputs: Any, **kwargs: Any) -> None:
         config.validate()  # `from_pretrained` overrides fields after the configuration was validated
         super().__init__(config, *inputs, **kwargs)
         self.add_model_tags("valor")
@@ -160,7 +160,7 @@ class ValorPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def _activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, *args, **kwargs
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, *args: Any, **kwargs: Any
     ) -> None:
         options = activation_checkpointing_kwargs or {}
         if is_distributed() and options.get("use_reentrant"):
@@ -184,7 +184,7 @@ class ValorPreTrainedModel(PreTrainedModel):
         super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, ValorConditionEmbeddings):
             init.normal_(module.type_embedding, mean=0.0, std=self.config.initializer_range)
@@ -253,7 +253,7 @@ class ValorModel(ValorPreTrainedModel):
         return None if ids is None else torch.tensor([list(ids)], dtype=torch.long, device=device)
 
     def encode_text(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutput:
         """Text encoder: `last_hidden_state` of shape (batch_size, length, hidden_size), the prompt left out."""
         attention_mask = self.text_attention_mask(input_ids, attention_mask)
@@ -286,7 +286,7 @@ class ValorModel(ValorPreTrainedModel):
         return outputs
 
     def encode_video(
-        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs
+        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """Vision encoder: tokens (batch_size, frames, tokens, hidden_size) and one vector per frame."""
         if pixel_values_videos.ndim != 5:
@@ -301,7 +301,7 @@ class ValorModel(ValorPreTrainedModel):
         return None if frame_mask is None else encoded_frame_mask(self.config.vision_config, frame_mask.bool())
 
     def encode_audio(
-        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs
+        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """Audio encoder: tokens (batch_size, clips, tokens, hidden_size) and one vector per clip; missing clips are 0."""
         if input_features.ndim != 4:
@@ -401,7 +401,7 @@ class ValorModel(ValorPreTrainedModel):
 
     @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple | BaseModelOutputWithPooling:
         r"""The text encoder's outputs, with text in the common space of section 4.2.
 
@@ -423,7 +423,7 @@ class ValorModel(ValorPreTrainedModel):
 
     @can_return_tuple
     def get_video_features(
-        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs
+        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple | BaseModelOutputWithPooling:
         r"""The vision encoder's outputs, with videos, (batch_size, frames, channels, height, width), in the common space.
 
@@ -439,7 +439,7 @@ class ValorModel(ValorPreTrainedModel):
 
     @can_return_tuple
     def get_audio_features(
-        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs
+        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple | BaseModelOutputWithPooling:
         r"""The audio encoder's outputs, with sounds, (batch_size, clips, mel_bins, time), in the common space.
 
@@ -453,7 +453,7 @@ class ValorModel(ValorPreTrainedModel):
         return outputs
 
     def get_text_embeds(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
         r"""Text in the common space of section 4.2.
 
@@ -463,7 +463,7 @@ class ValorModel(ValorPreTrainedModel):
         return self.get_text_features(input_ids, attention_mask, **kwargs, return_dict=True).pooler_output
 
     def get_video_embeds(
-        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs
+        self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
         r"""Videos, (batch_size, frames, channels, height, width), in the common space.
 
@@ -473,7 +473,7 @@ class ValorModel(ValorPreTrainedModel):
         return self.get_video_features(pixel_values_videos, frame_mask, **kwargs, return_dict=True).pooler_output
 
     def get_audio_embeds(
-        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs
+        self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
         r"""Sounds, (batch_size, clips, mel_bins, time), in the common space.
 

@@ -108,7 +108,7 @@ class ValorAudioPreTrainedModel(PreTrainedModel):
         super().__init__(config, *inputs, **kwargs)
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, ValorAudioEmbeddings):
             init.normal_(module.class_embedding, std=self.config.initializer_range)

@@ -113,7 +113,9 @@ class ValorDecoderModel(ValorPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *args, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
+    ) -> Any:
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if not cls.can_generate() and pretrained_model_name_or_path is not None:
             model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -273,7 +275,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         weights: torch.Tensor | None = None,
         label_smoothing: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> ValorDecoderOutput:
         """Decodes for all groups: the mean of their losses (eq. 6), and the logits of the last one."""
         if input_ids is None:

@@ -347,7 +347,7 @@ class ValorTextPreTrainedModel(PreTrainedModel):
         super().__init__(config, *inputs, **kwargs)
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, ValorTextEmbeddings):
             init.normal_(module.prompt_embedding, mean=0.0, std=self.config.initializer_range)

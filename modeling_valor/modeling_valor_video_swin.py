@@ -265,7 +265,7 @@ class ValorVideoSwinPreTrainedModel(PreTrainedModel):
         super().__init__(config, *inputs, **kwargs)
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, ValorVideoSwinAttention):
             init.trunc_normal_(module.relative_position_bias_table, std=self.config.initializer_range)

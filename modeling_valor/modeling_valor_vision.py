@@ -97,7 +97,7 @@ def supported_attention(model_class: type[PreTrainedModel], requested: str | Non
     return fallback
 
 
-def build_part(config: PreTrainedConfig, **kwargs) -> PreTrainedModel:
+def build_part(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
     """Model of a part that AutoModel knows, with fresh weights, of the dtype that `config` states and of its attention
     implementation, where the model supports it.
 
@@ -271,7 +271,7 @@ def encode_frames(
 
 
 def encode_videos(
-    vision_model: PreTrainedModel, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None, **kwargs
+    vision_model: PreTrainedModel, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None, **kwargs: Any
 ) -> BaseModelOutputWithPooling:
     """`encode_frames` of an encoder of videos: the valid frames of each sample are one video."""
     mask = None if frame_mask is None or frame_mask.all() else frame_mask.bool()

@@ -44,7 +44,7 @@ class AudiovisualPipeline(Pipeline):
     text_key = "generated_text"
     """Key of the text in the results."""
 
-    def __init__(self, model: PreTrainedModel, *args, **kwargs):
+    def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
         # Any other head of the same checkpoint, such as `ValorForPreTraining`, has all that it takes
         super().__init__(
             as_head(model, self.head_class) if isinstance(model, ValorPreTrainedModel) else model, *args, **kwargs
@@ -59,7 +59,7 @@ class AudiovisualPipeline(Pipeline):
         on_error: str | None = None,
         return_all: bool | None = None,
         generate_kwargs: dict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[dict, dict, dict]:
         given = {
             "modalities": modalities,
@@ -79,7 +79,7 @@ class AudiovisualPipeline(Pipeline):
             forward["return_all"] = return_all
         return preprocess, forward, {}
 
-    def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
+    def __call__(self, inputs: Any, **kwargs: Any) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
         is_native = isinstance(inputs, Dataset) or (isinstance(inputs, list) and inputs)
         if is_native or _is_sample(inputs):
             return super().__call__(inputs, **kwargs)
@@ -87,7 +87,7 @@ class AudiovisualPipeline(Pipeline):
         results = super().__call__((sample for sample in inputs), **kwargs)
         return list(results) if hasattr(inputs, "__len__") else results
 
-    def preprocess(self, sample: Any, on_error: str = "raise", **processor_kwargs) -> dict:
+    def preprocess(self, sample: Any, on_error: str = "raise", **processor_kwargs: Any) -> dict:
         sample = _parts(sample)
         question = self.question_of(sample)
         # The samples of a batch are joined by the processor, in `_forward`: transformers cannot pad frames
@@ -120,7 +120,7 @@ class AudiovisualPipeline(Pipeline):
         """The question about a sample, or a list of questions; `None` where the task has none."""
         return None
 
-    def _forward(self, model_inputs: dict, return_all: bool = False, **generate_kwargs) -> dict:
+    def _forward(self, model_inputs: dict, return_all: bool = False, **generate_kwargs: Any) -> dict:
         """Results of a batch: for each sample the ids, scores and modalities of its texts, question by question."""
         samples = model_inputs["sample"]
         samples = samples if isinstance(samples, list) else [samples]
@@ -211,7 +211,7 @@ class AudiovisualPipeline(Pipeline):
             records.sort(key=lambda record: -record["score"])
         return records
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
         without this package with `trust_remote_code=True`.
         """
@@ -234,7 +234,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
 
     head_class = ValorForCaptioning
 
-    def __call__(self, inputs: Any, **kwargs) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
+    def __call__(self, inputs: Any, **kwargs: Any) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
         """Gives captions, in the order of the inputs.
 
         Args:

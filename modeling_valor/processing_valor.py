@@ -90,13 +90,13 @@ class ValorProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer,
-        video_processor,
-        feature_extractor,
+        tokenizer: PreTrainedTokenizerBase,
+        video_processor: ValorVideoProcessor,
+        feature_extractor: ValorFeatureExtractor,
         clean_text: bool = False,
         media_limits: dict[str, Any] | None = None,
         chat_template: str | dict[str, str] | None = None,
-    ):
+    ) -> None:
         super().__init__(tokenizer, video_processor, feature_extractor, chat_template=chat_template or CHAT_TEMPLATE)
         self.clean_text = clean_text
         self.media_limits = MediaLimits.checked(media_limits)
@@ -119,7 +119,7 @@ class ValorProcessor(ProcessorMixin):
         return load_tokenizer(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
-    def _get_arguments_from_pretrained(cls, *args, **kwargs) -> list:
+    def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list:
         """The parts, of the classes that this module imports: each class loaded as remote code has modules of its own."""
         own: dict[str, Any] = {
             part_class.__name__: part_class for part_class in (ValorVideoProcessor, ValorFeatureExtractor)
@@ -195,7 +195,7 @@ class ValorProcessor(ProcessorMixin):
         load_audio_from_video: bool | None = None,
         num_frames: int | None = None,
         processor_kwargs: dict[str, Any] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> str | list[str] | BatchFeature | Any:
         """Prepares chats for `generate`: the text is the question about the video; no text asks for a description.
 
@@ -263,13 +263,15 @@ class ValorProcessor(ProcessorMixin):
             hint = ". An image is a video of one frame: give it as `videos`" if "images" in unknown else ""
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(map(repr, unknown))}{hint}.")
 
-    def _merge_kwargs(self, *args, tokenizer_init_kwargs: dict[str, Any] | None = None, **kwargs) -> dict[str, Any]:
+    def _merge_kwargs(
+        self, *args: Any, tokenizer_init_kwargs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         # A tokenizer's options become defaults of every part, but its `backend` is not the video processor's
         options = {name: value for name, value in (tokenizer_init_kwargs or {}).items() if name != "backend"}
         kwargs["tokenizer_init_kwargs"] = options
         return super()._merge_kwargs(*args, **kwargs)
 
-    def _tokenize(self, texts: str | Sequence[str], name: str, **kwargs) -> dict[str, Any]:
+    def _tokenize(self, texts: str | Sequence[str], name: str, **kwargs: Any) -> dict[str, Any]:
         """Ids and masks of texts; padding has id 0, whatever the tokenizer's padding token is."""
         texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         if not texts or not all(isinstance(text, str) for text in texts):
@@ -397,7 +399,7 @@ class ValorProcessor(ProcessorMixin):
         return texts
 
     def post_process_image_text_to_text(
-        self, generated_outputs: Tensor | np.ndarray | Sequence, skip_special_tokens: bool = True, **kwargs
+        self, generated_outputs: Tensor | np.ndarray | Sequence, skip_special_tokens: bool = True, **kwargs: Any
     ) -> list[str]:
         """[`post_process_generation`], under the name by which transformers' pipelines know it."""
         return self.post_process_generation(generated_outputs, skip_special_tokens)

@@ -22,7 +22,7 @@ BERT_BASE_UNCASED_PROMPTS = {
 }
 
 
-def load_tokenizer(name: str | os.PathLike, **kwargs) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub name, never the empty one that transformers makes where its files are missing.
 
     Raises:

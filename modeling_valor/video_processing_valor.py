@@ -172,7 +172,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         fps: int | float | None = None,
         sampling: str | None = None,
         generator: torch.Generator | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> np.ndarray:
         """Indices of the frames to take out of `metadata.total_num_frames`: one of each of `num_frames` equal segments.
 
@@ -324,7 +324,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
         do_flip: bool,
         crop_scale: tuple[float, float] | None = None,
         generator: torch.Generator | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         clips = []
         for clip in videos:
@@ -347,7 +347,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
             )
         return BatchFeature({"pixel_values_videos": clips})
 
-    def center_crop(self, image: Tensor, size: SizeDict, **kwargs) -> Tensor:
+    def center_crop(self, image: Tensor, size: SizeDict, **kwargs: Any) -> Tensor:
         """The centre of an image, padded where it is smaller; half a pixel is rounded as torchvision rounds it."""
         return tvF.center_crop(image, [size.height, size.width])
 

@@ -70,7 +70,7 @@ class ExtractOptions:
     num_frames: int | None = None
     short_side: int = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.frames_per_second, self.short_side, 1 if self.num_frames is None else self.num_frames) <= 0:
             raise ValueError(f"frames_per_second, num_frames and short_side must be positive, got {self}.")
 

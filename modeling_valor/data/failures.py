@@ -64,7 +64,7 @@ class FailureLog:
     read: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.max_share <= 1:
             raise ValueError(f"`max_failures` is a share from 0 to 1, got {self.max_share}.")
 

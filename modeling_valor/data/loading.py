@@ -6,7 +6,7 @@ import json
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -67,7 +67,7 @@ class LoadingOptions:
     sampling: Literal["center", "random"] = "random"
     transforms: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {self.task!r}.")
         for name, accepted in (("modalities", ("av", "v", "a")), ("sampling", ("center", "random"))):
@@ -129,7 +129,7 @@ def load_sample(
 
 
 def load_media(
-    sample: Sample, processor: ValorProcessor, modalities: str = "av", cache: Path | None = None, **options
+    sample: Sample, processor: ValorProcessor, modalities: str = "av", cache: Path | None = None, **options: Any
 ) -> dict[str, torch.Tensor]:
     """Frames and sound of one sample as tensors of batch size 1; a modality that is not there is left out.
 
@@ -272,7 +272,7 @@ def load_or_replace(
     return None, failures
 
 
-def _draw(rng: random.Random, options, count: int, sample: Sample, what: str) -> list:
+def _draw(rng: random.Random, options: Sequence[Any], count: int, sample: Sample, what: str) -> list:
     """So many of the options in random order, all of them once before any of them twice."""
     if not options:
         raise MediaError(f"{sample.id} has no {what}.")

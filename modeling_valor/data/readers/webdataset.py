@@ -340,7 +340,7 @@ class _Header(tarfile.TarInfo):
     """
 
     @classmethod
-    def frombuf(cls, *args, **kwargs) -> "_Header":
+    def frombuf(cls, *args: Any, **kwargs: Any) -> "_Header":
         header = super().frombuf(*args, **kwargs)
         if header.size < 0 or (header.size > _LONGEST_HEADER and header.type not in tarfile.REGULAR_TYPES):
             raise tarfile.ReadError(f"a header states a size of {header.size} bytes")
@@ -355,7 +355,7 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"it is cut off or damaged ({error})") from error
 
-    def _proc_gnusparse_00(self, next: "_Header", *map_of_holes) -> None:
+    def _proc_gnusparse_00(self, next: "_Header", *map_of_holes: Any) -> None:
         """A sparse file is refused, so its map, of whatever form, is not read."""
         next.sparse = []  # type: ignore[assignment]  # typeshed says bytes; it is a list of pairs
 

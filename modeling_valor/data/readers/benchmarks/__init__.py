@@ -5,6 +5,7 @@ Reads from `table` (what there is) over `formats` (one function for each kind of
 """
 
 import os
+from typing import Any
 
 from transformers.utils import logging
 
@@ -116,7 +117,7 @@ def _present(
     return present
 
 
-def _look_up(what: str, name: str, table: dict):
+def _look_up(what: str, name: str, table: dict[str, Any]) -> Any:
     if name not in table:
         raise ValueError(f"There is no {what} called {name!r}; there are {', '.join(table)}.")
     return table[name]

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from . import formats
 from .formats import Reader, rows_of, selected
@@ -110,7 +110,7 @@ def _settings(
     clips: tuple[int, int] | None,
     learning_rate: float,
     epochs: int,
-    **more,
+    **more: Any,
 ) -> Settings:
     """Frames and clips are pairs: those of training and those of evaluation."""
     return Settings(
@@ -127,12 +127,12 @@ def _settings(
     )
 
 
-def _captioning(*arguments, **more) -> Settings:
+def _captioning(*arguments: Any, **more: Any) -> Settings:
     """Beam search of width 3 (section 5.1.2)."""
     return _settings(*arguments, num_beams=3, **more)
 
 
-def _answering(*arguments, **more) -> Settings:
+def _answering(*arguments: Any, **more: Any) -> Settings:
     """Greedy search (section 5.1.2); the 2023 code cuts questions to 30 tokens and answers to 5."""
     return _settings(*arguments, max_length=7, max_question_length=32, **more)
 
