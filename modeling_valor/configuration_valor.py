@@ -320,12 +320,12 @@ class ValorConfig(PreTrainedConfig):
             self.cross_attention_type = cross_attention_type
 
     @property
-    def cross_attention_type(self) -> str:
+    def cross_attention_type(self) -> Any:
         """That of `text_config`, whose layers have the blocks."""
         return self.text_config.cross_attention_type
 
     @cross_attention_type.setter
-    def cross_attention_type(self, value: str) -> None:
+    def cross_attention_type(self, value: Any) -> None:
         self.text_config.cross_attention_type = value
 
     @classmethod

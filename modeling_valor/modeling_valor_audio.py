@@ -103,7 +103,7 @@ class ValorAudioPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ValorAudioLayer, "attentions": ValorAudioAttention}
     _input_embed_layer = "patch_embedding"
 
-    def __init__(self, config: ValorAudioConfig, *inputs, **kwargs):
+    def __init__(self, config: ValorAudioConfig, *inputs: Any, **kwargs: Any) -> None:
         config.validate()  # `from_pretrained` overrides fields after the configuration was validated
         super().__init__(config, *inputs, **kwargs)
 

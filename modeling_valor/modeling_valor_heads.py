@@ -307,7 +307,7 @@ def delegate(method: Callable[..., Result]) -> Callable[..., Result]:
     """A head's method that is the same one of its `valor`, with its signature and docstring."""
 
     @wraps(method)
-    def call(self: ValorDecoderModel, *args, **kwargs) -> Result:
+    def call(self: ValorDecoderModel, *args: Any, **kwargs: Any) -> Result:
         return getattr(self.valor, method.__name__)(*args, **kwargs)
 
     return call

@@ -342,7 +342,7 @@ class ValorTextPreTrainedModel(PreTrainedModel):
         "cross_attentions": OutputRecorder(ValorTextCrossAttention, index=1),
     }
 
-    def __init__(self, config: ValorTextConfig, *inputs, **kwargs):
+    def __init__(self, config: ValorTextConfig, *inputs: Any, **kwargs: Any) -> None:
         config.validate()  # `from_pretrained` overrides fields after the configuration was validated
         super().__init__(config, *inputs, **kwargs)
 

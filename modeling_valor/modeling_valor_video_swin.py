@@ -4,6 +4,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -260,7 +261,7 @@ class ValorVideoSwinPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ValorVideoSwinStage, "attentions": ValorVideoSwinAttention}
     _input_embed_layer = "patch_embedding"
 
-    def __init__(self, config: ValorVideoSwinConfig, *inputs, **kwargs):
+    def __init__(self, config: ValorVideoSwinConfig, *inputs: Any, **kwargs: Any) -> None:
         config.validate()  # `from_pretrained` overrides fields after the configuration was validated
         super().__init__(config, *inputs, **kwargs)
 

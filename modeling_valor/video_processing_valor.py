@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, cast
 
@@ -204,7 +204,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
             metadata.update(video[1])
             video = video[0]
         if isinstance(video, (list, tuple)) and video and None not in (sources := list(map(media_source, video))):
-            return self._read_images(sources, kwargs)
+            return self._read_images(cast(list[MediaSource], sources), kwargs)
 
         frames = _as_frames(video, self._option("do_convert_rgb", kwargs), kwargs.get("input_data_format"))
         if frames.is_floating_point():

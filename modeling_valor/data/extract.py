@@ -157,7 +157,8 @@ def _extract_missing(
     clips = directory / CLIPS
     clips.mkdir(exist_ok=True)
     total = None if isinstance(samples, SampleStream) else len(samples)
-    log, names, result = FailureLog(max_failures, total), {}, Extraction(str(directory))
+    names: dict[str, Any] = {}
+    log, result = FailureLog(max_failures, total), Extraction(str(directory))
     result.failures = log.failures
     work = functools.partial(_extract_clip, options=options)
     with (

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from ..data.loading import LoadingOptions
 
@@ -89,7 +89,9 @@ def group_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) ->
     Raises:
         TypeError: the function has no such parameter, or both an object and one of its fields are given.
     """
-    parameters, grouped, options = inspect.signature(function).parameters, {}, {}
+    parameters = inspect.signature(function).parameters
+    grouped: dict[str, Any] = {}
+    options: dict[str, dict[str, Any]] = {}
     for name, value in keywords.items():
         group = next((group for group, names in _KEYWORDS.items() if group in parameters and name in names), None)
         if name in parameters:
@@ -121,4 +123,4 @@ def accepts_flat_keywords(function: Function) -> Function:
             )
         return function(*args, **keywords)
 
-    return wrapper
+    return cast(Function, wrapper)

@@ -51,8 +51,9 @@ def read_valor_2023(
         ValueError: a file or folder is absent or ambiguous, a clip has no text, or a text is of another form.
     """
     directory = Path(directory)
-    ids = _one(directory, ids, [f"{split}_id.json", f"{split}_id.txt", f"*{split}_id.json", f"*{split}_id.txt"], "ids")
-    names = read_names(ids)
+    patterns = [f"{split}_id.json", f"{split}_id.txt", f"*{split}_id.json", f"*{split}_id.txt"]
+    listing = cast(Path, _one(directory, ids, patterns, "ids"))
+    names = read_names(listing)
     entries = _read_texts(directory, texts, annotations)
     silent = [name for name in names if name not in entries]
     if silent:
