@@ -2,6 +2,7 @@
 """The Audio Spectrogram Transformer of VALOR: one clip of sound to one sequence of tokens (section 4.1)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
