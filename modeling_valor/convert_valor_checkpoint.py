@@ -127,7 +127,7 @@ def build_generation_config(config: ValorConfig, options: Mapping[str, Any]) -> 
 @accepts_hps
 def save_configs(
     output_dir: str | PathLike, config: ValorConfig, options: Mapping[str, Any], tokenizer: BertTokenizer | None = None
-):
+) -> None:
     """Writes what a checkpoint's folder holds besides the weights; no tokenizer files without a tokenizer."""
     processor = build_processor(config, options, tokenizer)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
