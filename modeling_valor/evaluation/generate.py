@@ -86,7 +86,8 @@ def answer(
             for row, index in enumerate(batch.indices)
             for question in samples[index].questions
         ]
-        conditions = head.valor.encode_conditions(**on_device(batch.inputs, head.valor)) if asked else None
+        inputs: dict[str, Any] = on_device(batch.inputs, head.valor) if asked else {}
+        conditions: Any = head.valor.encode_conditions(**inputs) if asked else None
         for start in range(0, len(asked), batch_size):
             rows, questions = zip(*asked[start : start + batch_size], strict=True)
             encoded = processor(question=list(questions), max_length=text.max_length, return_tensors="pt")

@@ -134,7 +134,7 @@ def load_checkpoint(
     Raises:
         ValueError: there is no such checkpoint, or it has no decoder, and the task is to write text.
     """
-    options = {} if dtype is None else {"dtype": dtype}
+    options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     try:
         model, info = HEADS[task].from_pretrained(name, output_loading_info=True, **options)
     except OSError as error:
@@ -226,7 +226,7 @@ def evaluate(
     made_from += [recipe.modalities, recipe.num_frames, recipe.num_audio_clips]
     media = MediaOptions(recipe.modalities, recipe.num_frames, recipe.num_audio_clips, num_workers)
     text = TextOptions(recipe.max_length, paragraph=recipe.paragraph)
-    options = {"media": media, "batch_size": batch_size, "progress": progress}
+    options: dict[str, Any] = {"media": media, "batch_size": batch_size, "progress": progress}
 
     def folder(kind: str, *more: Any) -> Path:
         return Path(cache, f"{kind}-{stable_hash(*made_from, *more)}")
