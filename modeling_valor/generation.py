@@ -25,6 +25,9 @@ else:
 
 DEFAULT_MAX_NEW_TOKENS = 30
 
+CACHE = "cache" if "cache" in GenerateBeamDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
+"""Name of the cache in transformers' `generate`, which 5.24 changed; the models here call it `past_key_values`."""
+
 TEXT_INPUTS = ("input_ids", "prompt_input_ids", "question_input_ids")
 TEXT_MASKS = ("attention_mask", "prompt_attention_mask", "question_attention_mask")
 
@@ -223,6 +226,7 @@ class ValorGenerationMixin(GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        past_key_values = kwargs.pop("cache", past_key_values)
         text = input_ids
         if self.config.captioning_objective == "masked":
             mask_token_id = self.config.get_text_config(decoder=True).mask_token_id
@@ -247,7 +251,7 @@ class ValorGenerationMixin(GenerationMixin):
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE)
         if cache is not None and self.config.captioning_objective == "masked":
             cache.crop(-1)
         return model_kwargs
@@ -256,7 +260,7 @@ class ValorGenerationMixin(GenerationMixin):
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE)
         if cache is None:
             return
         words = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
@@ -271,7 +275,7 @@ class ValorGenerationMixin(GenerationMixin):
                 "Continue a text by its `input_ids` alone."
             )
         # Whatever cache for the conditions was given, it has to be one that does not follow the beams
-        model_kwargs["past_key_values"] = EncoderDecoderCache(words, ConditionCache())
+        model_kwargs[CACHE] = EncoderDecoderCache(words, ConditionCache())
 
     def _beam_search(
         self,
@@ -333,7 +337,7 @@ class ValorGenerationMixin(GenerationMixin):
             taken = torch.where(finished.view(-1, 1), -1, rows[:, None])
             beam_indices = torch.cat([beam_indices[rows], taken], dim=1)
             finished = finished | stopping_criteria(input_ids, None).view_as(finished)
-            if (cache := model_kwargs.get("past_key_values")) is not None:
+            if (cache := model_kwargs.get(CACHE)) is not None:
                 cache.reorder_cache(rows)
             this_peer_finished = bool((finished[:, 0] if num_returned == 1 else finished).all())
 
@@ -357,7 +361,7 @@ class ValorGenerationMixin(GenerationMixin):
             beam_indices=cast("torch.LongTensor", beam_indices),
             attentions=attentions or None,
             hidden_states=hidden_states or None,
-            past_key_values=model_kwargs.get("past_key_values"),
+            **{CACHE: model_kwargs.get(CACHE)},
         )
 
 
