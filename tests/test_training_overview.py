@@ -49,8 +49,8 @@ def test_the_lines_have_the_numbers_of_the_training(tmp_path):
     assert lines == {
         "Model": f"ValorForMultitask, {total:,} parameters: {total - frozen:,} trained, {frozen:,} frozen",
         "Weights": "from a test",
-        "Samples": "retrieval, 8 samples (retrieval, sight and sound, 3 frames); "
-        "question_answering, 8 samples (question answering, sight)",
+        "Samples": "retrieval, 8 samples (retrieval, video and audio, 3 frames); "
+        "question_answering, 8 samples (question answering, video)",
         "Batch": "question_answering: 2 x 2 batches = 4 samples a step; retrieval: 4 x 2 batches = 8 samples a step",
         "Steps": "9, which are 3 epochs of 3",  # 8 / 4 and 8 / 2 batches, two of them a step
         "Learning rate": "5e-05",

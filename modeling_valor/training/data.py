@@ -59,8 +59,10 @@ def read_data(
             raise ValueError(
                 f"{name} has no samples to measure: give a larger `validation_share`, or an `eval_dataset` or `eval_split`."
             )
-        if known := sum(file_of(sample) in files for sample in samples):
-            logger.warning(f"{known} of the {len(samples)} samples on which {name} is measured are also trained.")
+        if num_trained := sum(file_of(sample) in files for sample in samples):
+            logger.warning(
+                f"{num_trained} of the {len(samples)} samples on which {name} is measured are also trained."
+            )
         evaluations[name] = entry, samples
     return sources, evaluations
 

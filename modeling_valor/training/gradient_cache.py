@@ -42,7 +42,7 @@ def gradient_cached_step(
     Args:
         forward: runs the model, wrapped for distributed training where it is, on a chunk of `inputs`.
         model: the model itself.
-        inputs: the batch; with `labels` MGC is trained beside MGA (eq. 7), without them MGA alone.
+        inputs: the batch; with `labels` MGC and MGA are trained (eq. 7), without them MGA only.
         backward: runs the backward pass of a loss, with the arguments of `Tensor.backward`.
         precision: context of the forward passes, such as autocast.
         defer_sync: context in which the wrapped model does not exchange gradients; the last chunk runs outside of it.

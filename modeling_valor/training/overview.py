@@ -14,7 +14,7 @@ from .model_card import public_name
 from .trainer import ValorTrainer
 
 
-_MODALITIES = {"av": "sight and sound", "v": "sight", "a": "sound"}
+_MODALITIES = {"av": "video and audio", "v": "video", "a": "audio"}
 
 
 def describe_weights(args: ModelArguments, model: nn.Module, new: Collection[str]) -> str:
@@ -38,7 +38,7 @@ def describe_weights(args: ModelArguments, model: nn.Module, new: Collection[str
 
 
 def _module(name: str) -> str:
-    """The part of the model that a parameter is in; new layers of the decoder are told apart from BERT's."""
+    """The part of the model that a parameter is in; new layers of the decoder are separate from BERT's."""
     parts = name.removeprefix("valor.").split(".")
     inner = next((part for part in parts[1:] if "cross" in part or "condition" in part), None)
     return parts[0] if inner is None else f"{parts[0]} {inner}"

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What a new model starts with (section 4.1): BERT as text encoder and decoder, CLIP or Video Swin, and AST.
 
-New layers keep their random values: cross-attention, projections, token weights, and the decoder's frame and clip positions.
+New layers keep their random values: cross-attention, projections, token weights, and the decoder's positions of frames and audio clips.
 """
 
 import re

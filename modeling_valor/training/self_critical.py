@@ -47,7 +47,7 @@ class SelfCriticalTrainer(ValorTrainer):
 
     Args:
         reward: scores captions; by default the training sets' CIDEr-D.
-        num_samples: captions sampled for each clip in a step.
+        num_samples: captions sampled for each video in a step.
         max_new_tokens: their length at the most.
     """
 
@@ -101,7 +101,7 @@ class SelfCriticalTrainer(ValorTrainer):
         return (loss, {"rewards": rewards}) if return_outputs else loss
 
     def write(self, captioner: ValorForCaptioning, conditions: ValorConditions, **options) -> torch.Tensor:
-        """Captions as ids, (rows, length); rows of one clip are consecutive."""
+        """Captions as ids, (rows, length); rows of one sample are consecutive."""
         options = {"do_sample": False, "num_beams": 1, "max_new_tokens": self.max_new_tokens, **options}
         return captioner.generate(conditions=conditions, **options)
 

@@ -37,23 +37,23 @@ from .resume import TRAINING_RUN_NAME, check_same_run, describe_run, global_step
 logger = logging.get_logger(__name__)
 
 Evaluation = Callable[[nn.Module], dict[str, float]]
-"""Measures a model: takes it in evaluation mode, on every rank, and gives named figures, the same on every rank."""
+"""Evaluates a model in evaluation mode, on every rank, and returns metrics by name, the same on every rank."""
 
 
 class ValorTrainer(Trainer):
-    """Trains any VALOR head on a [`Mixture`], and measures it by retrieval and generation.
+    """Trains any VALOR head on a [`Mixture`], and evaluates it by retrieval and generation.
 
     Beyond `Trainer`: batches come from the mixture (each step draws one of its sources, the same on every rank);
     contrastive losses see the samples of all ranks; `contrastive_chunk_size` trains contrastive batches larger than memory;
     learning rates differ by part; samples that cannot be read are skipped, counted and reported; steps whose loss or
-    gradient is not finite are left out, and end the training when they do not cease; SIGTERM and Ctrl-C save a checkpoint.
+    gradient is not finite are left out, and too many of them in a row end the training; SIGTERM and Ctrl-C save a checkpoint.
 
     Args:
         model: a head whose task is that of all sources, or [`~training.ValorForMultitask`]; or a PEFT model of one, without
             a `task_type`.
         args: with `max_steps`, the number of steps; without it, `num_train_epochs` times those of the mixture.
         train_dataset: the mixture. An epoch is as many batches as its sources have `epochs` or `steps` for.
-        evaluations: name -> what measures the model; their figures are logged as `eval_{name}_{figure}`, of which
+        evaluations: name -> function that evaluates the model; its metrics are logged as `eval_{name}_{metric}`, of which
             `metric_for_best_model` may be one.
     """
 
@@ -106,12 +106,12 @@ class ValorTrainer(Trainer):
         self.model_card: str | None = None
 
     def _prepare_for_fsdp(self) -> None:
-        """Chooses what FSDP gathers at a time, and gives scalars, which it cannot divide, a dimension until they are saved."""
+        """Chooses what FSDP gathers at a time, and gives scalars, which it cannot shard, a dimension until they are saved."""
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if plugin is None:
             return
         if plugin.transformer_cls_names_to_wrap is None:
-            # Not `_no_split_modules`, which name the word embeddings: Accelerate divides those by itself
+            # Not `_no_split_modules`, which name the word embeddings: Accelerate shards those by itself
             layers = (module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer))
             plugin.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in layers})
         for prefix, module in self.model.named_modules():
@@ -122,7 +122,7 @@ class ValorTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if state_dict is not None:
-            # Gathered one by one, shared tensors are no longer known to be the same
+            # Tensors that are gathered one by one no longer share memory, so tied ones are dropped by name
             tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", {})
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
             state_dict |= {name: state_dict[name].squeeze(0) for name in self.scalars if name in state_dict}
@@ -246,7 +246,7 @@ class ValorTrainer(Trainer):
         return scaler.get_scale() > 1
 
     def agree(self, finite: bool = True) -> bool:
-        """Whether a step is finite on all ranks. Takes note of a signal that any of them has received."""
+        """Whether a step is finite on all ranks. Also shares a signal that any of them has received."""
         number = self.stop.signal
         if self.accelerator.num_processes > 1:
             flags = torch.tensor([[int(not finite), number]], device=self.args.device)
@@ -294,7 +294,7 @@ class ValorTrainer(Trainer):
                 self.group_losses[f"{kind}/{group}"].append(loss.detach())
 
     def forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
-        """The model's output; only a multitask model is told its task."""
+        """The model's output; only a multitask model gets its task."""
         return model(**{name: value for name, value in inputs.items() if name != "task" or self.is_multitask})
 
     def whole_model(self) -> nn.Module:
@@ -323,13 +323,13 @@ class ValorTrainer(Trainer):
         ignore_keys: Sequence[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """All figures of `evaluations` (or of those in `eval_dataset`), logged and given as `eval_{name}_{figure}`."""
+        """Logs and returns the metrics of `evaluations` (or of those in `eval_dataset`) as `eval_{name}_{metric}`."""
         model = self.whole_model()
         metrics = {}
         for name, evaluation in (eval_dataset or self.evaluations).items():
             with evaluating(model), self.compute_loss_context_manager():
-                figures = evaluation(model)
-            metrics.update({f"{metric_key_prefix}_{name}_{figure}": float(v) for figure, v in figures.items()})
+                results = evaluation(model)
+            metrics.update({f"{metric_key_prefix}_{name}_{metric}": float(value) for metric, value in results.items()})
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""The procedural audio-visual world: short clips with a truth that is known, to be seen, heard, captioned and asked about.
+"""The procedural audio-visual world: short rendered videos with exact captions, questions and answers.
 
-Reads from top to bottom in the order a clip is made: `scenes` decides what happens, `drawing` and `sounds` show it to the
-eye and to the ear, `language` puts it into captions and questions, `render` writes the files. `portraits` are still images of
+The modules, in the order in which a video is made: `scenes` samples what happens, `drawing` and `sounds` render it, `language`
+writes captions and questions, `render` writes the files. `portraits` are still images of
 single things.
 """
 

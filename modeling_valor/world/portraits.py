@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Portraits: still images of one thing each, for vision encoders that start from nothing.
+"""Portraits: still images of one thing each, for vision encoders that are trained from scratch.
 
-In a clip a thing covers a tenth of the picture and five sentences tell of ten other facts, so shapes are learned last
-and late. A portrait is to the clips what CLIP's images are to VALOR's videos: one thing, its background, no time. The thing
-is anywhere in a whole frame, as in a clip: whoever learns shapes in the middle of close-ups does not know them elsewhere.
+In a video, a thing covers a tenth of the picture and the five captions state ten other facts, so shapes are learned last. A
+portrait shows one thing on its background, without time. The thing is anywhere in a whole frame, as in a video, because a model
+that learns shapes in the middle of close-ups does not recognise them elsewhere.
 """
 
 import json

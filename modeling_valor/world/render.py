@@ -55,21 +55,20 @@ def write_world(
     things: int | None = None,
     about: str | None = None,
 ) -> int:
-    """Writes the first `count` clips of a split and then `metadata.jsonl`; gives the number of clips it had to render.
+    """Writes the first `count` clips of a split and then `metadata.jsonl`; returns the number of clips it rendered.
 
     `datasets.load_dataset("videofolder", data_dir=directory)` reads the result: each row holds `file_name`, `captions`
-    (five) and `qa` (a list of {"question", "answer", "about": "sight" | "sound" | "both"}). Clips that are already there
-    are kept, so a run that was killed goes on where it stopped, and a larger `count` extends a smaller one.
+    (five) and `qa` (a list of {"question", "answer", "about": "sight" | "sound" | "both"}). Existing clips
+    are kept, so an interrupted run resumes where it stopped, and a larger `count` extends a smaller one.
 
     Args:
         directory: made if absent; holds one split of one seed.
         split, seed: as in `sample_scene`.
         count: how many clips, at least 1.
         workers: processes, by default one for each core; 1 renders in this process.
-        progress: show a progress bar, where there is a terminal.
-        things: 1 or 2: only clips in which so many things are seen.
-        about: one of `LESSONS`: only clips about which such questions can be asked, with all of these questions. What a
-            model learns slowly from the whole world it may learn soon from such a lesson.
+        progress: show a progress bar, in a terminal only.
+        things: 1 or 2: only clips that show this number of things.
+        about: one of `LESSONS`: only clips about which such questions can be asked, with all of these questions.
 
     Raises:
         ValueError: an unknown split; a count, seed, number of workers or lesson out of range; a directory with other

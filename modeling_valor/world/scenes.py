@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What happens in a clip: the atoms of the world, the scene they make up, and how scenes are drawn for each split."""
+"""What happens in a video: things, acts and sounds, the scene they make up, and how scenes are sampled for each split."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ BEDS = ("engine", "rain", "birds", "siren", "clock")  # streams that all other s
 SOUNDS = (*(name for pair in zip(STRIKES, STREAMS, strict=True) for name in pair), "silence")
 
 SECONDS = 5.0
-# The clock that eye and ear share, in seconds: what happens at the same named time happens together.
+# Named times of acts and sounds, in seconds: the same name means the same time.
 TIMES = {
     "throughout": (0.0, 5.0),
     "first": (0.0, 2.5),
@@ -141,7 +141,7 @@ def _pick(rng: np.random.Generator, options, weights=None):
 
 
 def _sample_sight(rng, split) -> tuple[tuple[Thing, ...], tuple[Act, ...], list[str]]:
-    """Things, what they do, and the sounds that the split allows beside them (two that are not silence at least)."""
+    """Things, what they do, and the sounds that the split allows with them (at least two that are not silence)."""
     story = _pick(rng, ("move", "move in one half", "move in turn", *EVENTS), (0.2, 0.15, 0.3, 0.14, 0.07, 0.07, 0.07))
     while True:
         things = _sample_things(rng, story)
