@@ -9,7 +9,9 @@ the container says or hides. All times are seconds of the stream's own clock.
 import contextlib
 import ctypes
 import itertools
+import math
 import os
+import statistics
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -36,6 +38,9 @@ INDEXED = ("mov", "matroska", "avi")
 _JOINABLE = ("mpegts", "mpeg", "ogg")  # one file appended to another is a file, whose times begin anew
 _MEASURED = ("mov", "matroska", "avi", "wav", "flac")  # they state how long they are; others have it estimated
 _KINDS = {"video": "video", "audio": "sound"}
+Timing = Literal["pts", "dts", "order", "repaired"]
+"""What says when a frame is shown: its packet; its place in the decoder's output; both, where packets repeat times."""
+
 BEYOND_THE_END = 2**48
 """A time stamp after any track's last, in any time base."""
 
@@ -67,9 +72,7 @@ class Track:
     num_frames: int  # the frames that fit at the mean rate: the number of frames, where the rate is constant
     entries: tuple[Entry, ...]  # of all packets in the order of decoding, where the survey passed them all
     stamps: tuple[float, ...]  # when they are shown, in that order, where all of them say so
-    timing: Literal[
-        "pts", "dts", "order"
-    ]  # what says when a frame is shown; "order": its place in the decoder's output
+    timing: Timing
     seekable: bool
     joined: bool  # its times begin anew somewhere
     truncated: bool
@@ -176,13 +179,18 @@ def _survey(
     timing = _timing(stream, first.entries, family)
     if len(first.entries) == limit:
         last = _scan_the_end(container, stream, family, budget)
-        if timing == "order" or not last.entries or _falls_short(last.reach, promised):
+        if timing in ("order", "repaired") or not last.entries or _falls_short(last.reach, promised):
             with open_container(path, name) as again:
                 first = last = _scan(again, again.streams[stream.index], family, budget)
     complete, entries, tick = first is last, first.entries, float(stream.time_base or 0)
     if not entries:
         return None
 
+    rate = float(getattr(stream, "average_rate", None) or 25)
+    if timing == "repaired":
+        entries = last.entries[:] = _repaired(entries, round(1 / rate / tick))
+    elif timing == "order":
+        entries = last.entries[:] = _in_order(entries, delay=bool(stream.codec_context.has_b_frames))
     stamps = [_stamp(entry, place, timing) for place, entry in enumerate(entries) if entry.is_shown]
     known = [stamp for stamp in stamps if stamp is not None]
     begin = min(known, default=0)
@@ -192,7 +200,6 @@ def _survey(
     start, end = begin * tick, max(_end(stream, last.entries, timing, family), begin * tick)
     truncated = _falls_short(last.reach, promised) or (family == "wav" and _is_short_of_its_header(path))
     whole = complete and len(known) == len(stamps)
-    rate = float(getattr(stream, "average_rate", None) or 25)
     return Track(
         container=container,
         path=path,
@@ -203,9 +210,9 @@ def _survey(
         end=end,
         num_frames=max(len(stamps) if whole and not truncated else round((end - start) * rate), 1),
         entries=tuple(entries) if complete else (),
-        stamps=tuple(sorted(stamp * tick for stamp in known)) if whole else (),
+        stamps=tuple(sorted(stamp * tick for stamp in known)) if whole and timing != "repaired" else (),
         timing=timing,
-        seekable=timing != "order" and not first.joined and _can_seek(container, stream, entries[0]),
+        seekable=timing not in ("order", "repaired") and not first.joined and _can_seek(container, stream, entries[0]),
         joined=first.joined,
         truncated=truncated,
         alone=len(getattr(container.streams, stream.type)) == 1,
@@ -225,19 +232,47 @@ def _is_short_of_its_header(path: str) -> bool:
     )  # of a recording in progress, it is 2**32 - 1
 
 
-def _timing(stream: av.stream.Stream, entries: Sequence[Entry], family: str) -> Literal["pts", "dts", "order"]:
+def _timing(stream: av.stream.Stream, entries: Sequence[Entry], family: str) -> Timing:
     if stream.type != "video":
         return "pts"
     context = cast(av.VideoCodecContext, stream.codec_context)
-    stamps = [entry.pts for entry in entries if entry.pts is not None]
-    # These containers keep no such times, or not always; FFmpeg makes them up, and does it badly for these codecs, of
-    # which it also only guesses from the first frames whether they are reordered.
-    guessed = family in ("avi", "mxf") and (
-        context.name in ("h264", "hevc") or (context.has_b_frames and stamps == sorted(stamps))
+    stamps = [entry.pts for entry in entries if entry.is_shown]
+    known = [stamp for stamp in stamps if stamp is not None]
+    reordered = context.has_b_frames or context.name in ("h264", "hevc")
+    # These containers keep no times of presentation, or not always: FFmpeg makes them up from the first frames.
+    guessed = reordered and (
+        family == "avi" or (family == "mxf" and (known == sorted(known) or context.name in ("h264", "hevc")))
     )
-    if stamps and not guessed:
-        return "pts"
-    return "order" if guessed or context.has_b_frames or context.name in ("h264", "hevc") else "dts"
+    if guessed or not known:
+        return "order" if reordered else "dts"
+    # What is decoded before a key frame is shown before it.
+    shown = (entry for entry in entries if entry.is_shown)
+    latest = itertools.accumulate(known, max)
+    sane = len(set(known)) == len(stamps) and all(e.pts == t for e, t in zip(shown, latest, strict=True) if e.is_key)
+    return "pts" if sane else "repaired"
+
+
+def _in_order(entries: Sequence[Entry], delay: int) -> list[Entry]:
+    """Entries in the order of presentation: each is shown when the packet `delay` later is decoded."""
+    stamps = [place * entry.duration if entry.dts is None else entry.dts for place, entry in enumerate(entries)]
+    step = statistics.median_low([b - a for a, b in itertools.pairwise(stamps)] or [entries[0].duration])
+    stamps = [*stamps[delay:], *(stamps[-1] + step for _ in range(delay))] if entries else []
+    return [entry._replace(pts=stamp, dts=stamp, duration=step) for entry, stamp in zip(entries, stamps, strict=True)]
+
+
+def _repaired(entries: Sequence[Entry], step: int) -> list[Entry]:
+    """Entries whose times never go back: where they would, or are missing, a frame follows the one before."""
+    following = min(entry.pts for entry in entries if entry.pts is not None)
+    repaired: list[Entry] = []
+    delay: int | None = None  # from decoding to presentation
+    for entry in entries:
+        stamp = following
+        if entry.dts is not None:
+            delay = following - entry.dts if delay is None else delay
+            stamp = max(entry.dts + delay, following)
+        repaired.append(entry._replace(pts=stamp, dts=stamp))
+        following = stamp + (entry.duration or step)
+    return repaired
 
 
 def _stamp(entry: Entry, place: int, timing: str) -> int | None:
@@ -292,7 +327,7 @@ def _scan(
 ) -> _Scan:
     """The stream's next packets, at most `limit`."""
     entries: list[Entry] = []
-    clocks: defaultdict[int, Clock] = defaultdict(Clock)
+    clocks: defaultdict[int, Clock] = defaultdict(lambda: _clock(family))
     reach = 0.0
     packets = container.demux()
     while limit is None or len(entries) < limit:
@@ -303,9 +338,9 @@ def _scan(
             break
         if packet is None:
             break
-        if packet.size == 0 or not packet.time_base:
+        if packet.size == 0 or not packet.time_base or _is_header(packet):
             continue
-        if family in _JOINABLE:
+        if family in _JOINABLE or (family == "matroska" and packet.stream.type == "audio"):
             clocks[packet.stream.index].set(packet)
         stamp = packet.dts if packet.pts is None else packet.pts
         tick, duration = float(packet.time_base), packet.duration or 0
@@ -332,9 +367,10 @@ def _scan_the_end(
 class Clock:
     """Lets the times of joined files go on where they begin anew, by the limits of FFmpeg's programs."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_pause: float = 10) -> None:
         self.offset, self.joined = 0, False
         self.following: int | None = None
+        self.longest_pause = longest_pause
 
     def set(self, packet: av.Packet) -> None:
         """Shifts a packet's times; to be given every packet of one stream, from the first on."""
@@ -343,12 +379,16 @@ class Clock:
             return
         if self.following is not None:
             jump = (stamp + self.offset - self.following) * float(packet.time_base)
-            if not -0.1 <= jump <= 10:
+            if not -0.1 <= jump <= self.longest_pause:
                 self.offset, self.joined = self.following - stamp, True
         if self.offset:
             packet.pts = None if packet.pts is None else packet.pts + self.offset
             packet.dts = None if packet.dts is None else packet.dts + self.offset
         self.following = stamp + self.offset + (packet.duration or 0)
+
+
+def _clock(family: str) -> Clock:
+    return Clock(10 if family in _JOINABLE else math.inf)
 
 
 def channel_count(context: av.AudioCodecContext) -> int:
@@ -369,6 +409,12 @@ def _next(packets: Iterator[av.Packet]) -> av.Packet | None:
         return next(packets, None)
     except IndexError:
         return None
+
+
+def _is_header(packet: av.Packet) -> bool:
+    """Whether a packet is one of Theora's headers, with which a file begins that is appended to another."""
+    context = packet.stream.codec_context
+    return context is not None and context.name == "theora" and bytes(packet)[0] >= 128
 
 
 class Decoder:
@@ -401,7 +447,7 @@ class Decoder:
 
     def packets(self) -> Iterator[av.Packet]:
         """The stream's packets; damaged ones are passed over."""
-        packets, clock = self.container.demux(self.stream), Clock()
+        packets, clock = self.container.demux(self.stream), _clock(self.track.family)
         while True:
             try:
                 packet = _next(packets)
@@ -412,7 +458,7 @@ class Decoder:
                 continue
             if packet is None:
                 return
-            if packet.size:
+            if packet.size and not _is_header(packet):
                 if self.track.joined:
                     clock.set(packet)
                 if self.track.timing == "dts":

@@ -124,6 +124,8 @@ def source_name(source: Any) -> str:
         return "<data: URL>"
     if _scheme(name) not in (None, "file"):
         name = "::".join(map(_public_part, name.split("::")))
+    elif re.match("https?:", name, re.IGNORECASE):  # a URL that lacks a slash
+        name = re.sub("[;?#].*", "...", re.sub(":.*@", ":...@", name, flags=re.DOTALL), flags=re.DOTALL)
     return printable(name) or "(empty path)"
 
 
@@ -149,15 +151,15 @@ def _scheme(address: str) -> str | None:
 
 
 def _public_part(address: str) -> str:
-    """An address without user, password, query and fragment; members of archives and files on the Hub are whole."""
+    """An address without user, password, parameters, query and fragment; members of archives, files on the Hub: whole."""
     if _scheme(address) in (None, "file", "hf", *_ARCHIVES):
         return address
-    parts = cast(re.Match, re.fullmatch(r"(.*?://)([^/?#]*)([^?#]*)(\??).*", address, re.DOTALL))
+    parts = cast(re.Match, re.fullmatch(r"(.*?://)([^/?#]*)([^;?#]*)([;?]?).*", address, re.DOTALL))
     scheme, host, path, query = parts.groups()
     host = host.rpartition("@")[2]
     if not re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", host):  # a password that is not escaped, perhaps
         return f"{scheme}..."
-    return f"{scheme}{host}{path}{query and '?...'}"
+    return f"{scheme}{host}{path}{query and query + '...'}"
 
 
 def _local_path(address: str, name: str) -> str:

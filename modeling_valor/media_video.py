@@ -204,12 +204,15 @@ class Cursor(Decoder):
         stamps = iter(self.track.stamps if self.track.timing == "order" else ())
         for frame in cast(Iterator[av.VideoFrame], self.frames(packets)):
             self.decoded += 1
+            stamp = None if frame.pts is None else frame.pts * self.time_base
             if self.track.timing == "order":
                 seconds = next(stamps, seconds)
-            elif frame.pts is not None:
-                seconds = frame.pts * self.time_base
-            else:
+            elif stamp is None or (
+                self.track.timing == "repaired" and seconds is not None and stamp < seconds + self.track.step / 2
+            ):
                 seconds = self.track.start if seconds is None else seconds + self.track.step
+            else:
+                seconds = stamp
             yield seconds, frame
 
 

@@ -262,6 +262,13 @@ def test_secrets_of_urls_are_in_no_message_and_no_log(caplog, video):
     with serving(answer) as (address, _):
         sources = [f"http://{address}/{path}?sig=SECRET#SECRET" for path in ("to", "clip.mp4", "none.mp4")]
         sources += [f"http://user:SECRET@{address}/to", f"zip://a::http://user:SECRET@{address}/none.zip?SECRET"]
+        sources += [f"http://{address}/clip.mp4;token=SECRET", f"http://{address}/none;SECRET?SECRET"]
+        sources += [
+            "http:/host/x?SECRET",
+            "http:/host/x;SECRET",
+            "https:user:SECRET@host/x",
+            "HTTP:/u:SECRET@host/x#SECRET",
+        ]
         for source in [*sources, "http://user:SECRET@127.0.0.1:1/a?SECRET", "http://user:SEC/RET@host/a"]:
             for read in (lambda url: read_frames(url, 2), read_audio):
                 with pytest.raises(MediaError) as raised:

@@ -3,6 +3,7 @@
 
 import itertools
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -261,6 +262,70 @@ def test_film_without_times_is_decoded_once_however_many_frames_are_taken(folder
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Times that cannot be believed
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_packed_b_frames_in_avi_come_in_their_order():
+    """Of this film by libxvid, FFmpeg takes empty packets for frames and frames of two for one: it guesses times wrongly."""
+    numbers = [number for number, _ in decoded_in_order(str(FILMS / "packed_b.avi"))]
+    assert numbers == sorted(set(numbers))
+    assert film_numbers(read_frames(FILMS / "packed_b.avi", len(numbers))) == numbers
+    assert [block_number(frame) for frame in iterate_frames(FILMS / "packed_b.avi", lambda n, _: n)] == numbers
+    with av.open(str(FILMS / "packed_b.avi")) as container:  # the grid of the container says when one is shown
+        grid = [packet.dts for packet in container.demux() if packet.size]
+    times = [(place - grid[1]) / FPS for place in [*grid[1:], grid[-1] + 1]]  # a frame late
+    for wanted in COUNTS:
+        video = read_frames(FILMS / "packed_b.avi", wanted)
+        moments = [(index + 0.501) * video.duration / len(numbers) for index in video.indices]
+        places = [bisect_right(times, moment) - 1 for moment in moments]
+        assert film_numbers(video) == [numbers[place] for place in places]
+        assert video.timestamps == pytest.approx([times[place] for place in places])
+
+
+def test_avi_on_a_grid_of_half_frames_lasts_as_long_as_it_does(folder):
+    """As ffmpeg writes it when it copies: two units for each frame, of which the last has one."""
+    path = write_film(folder / "h264_halves.avi", "h264")
+    copy = folder / "h264_copied.avi"
+    with av.open(path) as source, av.open(str(copy), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        stream.time_base = Fraction(1, 2 * FPS)
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.dts, packet.pts, packet.time_base = 2 * packet.dts, None, Fraction(1, 2 * FPS)
+                packet.stream = stream
+                container.mux(packet)
+    for wanted in COUNTS:
+        video = read_frames(copy, wanted)
+        assert video.duration == pytest.approx(NUM_FRAMES / FPS)
+        assert film_numbers(video) == video.indices == segment_indices(NUM_FRAMES, wanted)
+
+
+def test_program_stream_whose_times_run_backwards_is_decoded_in_order():
+    path = FILMS / "times_back.mpg"
+    times = [time for _, time in decoded_in_order(str(path))]
+    assert times != sorted(times)
+    for wanted in COUNTS:
+        video = read_frames(path, wanted)
+        assert film_numbers(video) == video.indices == segment_indices(150, wanted)
+        assert video.timestamps == pytest.approx([index / FPS for index in video.indices], abs=0.09)
+    assert video.duration == pytest.approx(6)
+
+
+@pytest.mark.parametrize(("codec", "kind"), [("vp9", "webm"), ("h264", "mkv"), ("h264_open", "mkv")])
+def test_film_of_which_half_has_no_times_is_seen_whole(codec, kind, folder):
+    """Matroska loses times before zero, or repeats them."""
+    stamps = tuple(range(-60, NUM_FRAMES - 60))
+    path = write_film(folder / f"{codec}_negative.{kind}", codec, stamps, avoid_negative_ts="disabled")
+    times = [time for _, time in decoded_in_order(path)]
+    assert None in times or len(set(times)) < NUM_FRAMES
+    for wanted in COUNTS:
+        video = read_frames(path, wanted)
+        assert film_numbers(video) == video.indices == segment_indices(NUM_FRAMES, wanted)
+        assert video.duration == pytest.approx(NUM_FRAMES / FPS)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Who may read what
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -310,9 +375,37 @@ def test_joined_transport_streams_are_seen_and_heard_as_a_whole():
     assert sound.duration == pytest.approx(4.8, abs=0.1)
 
 
-def test_joined_sound_is_as_long_as_it_is(folder):
-    parts = [write_sound(folder / f"part{seconds}.ogg", tone(seconds), "flac") for seconds in (2, 3)]
-    path = folder / "joined.ogg"
+@pytest.mark.parametrize(("codec", "kind"), [("vp9", "webm"), ("h264", "mkv"), ("h264_open", "mkv")])
+def test_joined_matroska_is_seen_as_a_whole(codec, kind, folder):
+    part, path = write_film(folder / f"{codec}.{kind}", codec), folder / f"{codec}_joined.{kind}"
+    path.write_bytes(2 * Path(part).read_bytes())
+    for wanted in (*COUNTS, 2 * NUM_FRAMES):
+        video = read_frames(path, wanted)
+        assert film_numbers(video) == [index % NUM_FRAMES for index in segment_indices(2 * NUM_FRAMES, wanted)]
+    assert video.duration == pytest.approx(2 * NUM_FRAMES / FPS, abs=0.05)
+
+
+def test_pauses_in_matroska_are_no_joints(folder):
+    stamps = tuple(range(0, 40 * 500, 500))  # twenty seconds each, with B-frames
+    path = write_film(folder / "h264_pauses.mkv", "h264", stamps)
+    video = read_frames(path, 40)
+    assert film_numbers(video) == list(range(40))
+    assert video.duration == pytest.approx(39 * 20, abs=21)
+
+
+def test_joined_theora_has_no_frames_in_its_headers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for wanted in (*COUNTS, 60):
+            video = read_frames(FILMS / "joined.ogv", wanted)
+            assert film_numbers(video) == [index % 30 for index in segment_indices(60, wanted)]
+    assert video.duration == pytest.approx(2.4)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "mka"])
+def test_joined_sound_is_as_long_as_it_is(kind, folder):
+    parts = [write_sound(folder / f"part{seconds}.{kind}", tone(seconds), "flac") for seconds in (2, 3)]
+    path = folder / f"joined.{kind}"
     path.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
     sound = read_audio(path)
     assert audio_info(path).duration == sound.duration == pytest.approx(5, abs=0.01)
