@@ -190,7 +190,9 @@ def _survey(
     if timing == "repaired":
         entries = last.entries[:] = _repaired(entries, round(1 / rate / tick))
     elif timing == "order":
-        entries = last.entries[:] = _in_order(entries, delay=bool(stream.codec_context.has_b_frames))
+        entries = last.entries[:] = _in_order(
+            entries, delay=bool(cast(av.VideoCodecContext, stream.codec_context).has_b_frames)
+        )
     stamps = [_stamp(entry, place, timing) for place, entry in enumerate(entries) if entry.is_shown]
     known = [stamp for stamp in stamps if stamp is not None]
     begin = min(known, default=0)

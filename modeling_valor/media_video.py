@@ -90,7 +90,7 @@ class Cursor(Decoder):
         super().__init__(container, track)
         self.decoded = 0
         self.seeks, self.in_order = track.seekable, False
-        self.running: Iterator[tuple[float, av.VideoFrame]] = iter(())
+        self.running: Iterator[tuple[float, av.VideoFrame]] | None = None
         self.shown: tuple[float, av.VideoFrame] | None = None
         self.coming: tuple[float, av.VideoFrame] | None = None
         self.reopened = contextlib.ExitStack()
@@ -140,7 +140,7 @@ class Cursor(Decoder):
         self.reopened.close()
 
     def _advance(self, moment: float) -> None:
-        while self.coming is not None and self.coming[0] <= moment:
+        while self.running is not None and self.coming is not None and self.coming[0] <= moment:
             self.shown, self.coming = self.coming, next(self.running, None)
 
     def _is_unexpected(self, moment: float) -> bool:
