@@ -9,6 +9,8 @@ from pathlib import Path
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Also for the processes that tests start: two of them on two cores wait for one another's threads for ever
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import safetensors.torch
