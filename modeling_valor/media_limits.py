@@ -116,7 +116,7 @@ class Budget:
         """
         if self.seconds_left <= 1e-3:
             raise MediaError(
-                f"{self.name} takes longer than the limit of {self.seconds:.3g} seconds to open and search through."
+                f"{self.name} takes longer than the limit of {round(self.seconds, 1):g} seconds to open and search through."
             )
 
     @contextlib.contextmanager

@@ -108,9 +108,10 @@ class ValorProcessor(ProcessorMixin):
         ValorVideoProcessor.register_for_auto_class()
         ValorFeatureExtractor.register_for_auto_class()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        super().save_pretrained(save_directory, *args, **kwargs)
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        saved_files = super().save_pretrained(save_directory, *args, **kwargs)
         self.__dict__.pop("auto_map", None)  # concerns the files, as it does where they are loaded
+        return saved_files
 
     @classmethod
     def _load_tokenizer_from_pretrained(

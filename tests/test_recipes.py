@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The recipes against the arguments that they set, the table of benchmarks and each other; nothing is trained or read."""
 
+import inspect
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from modeling_valor import ValorConfig, ValorForRetrieval
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.data.readers.benchmarks import BENCHMARKS
+from modeling_valor.evaluation.options import group_keywords
 from modeling_valor.evaluation.paper import PAPER_FIGURES
 from modeling_valor.recipes import find_recipe, recipe_names
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments
@@ -178,7 +180,8 @@ def test_entries_are_fields_of_what_they_make(name):
         assert entry.keys() <= known | reading
     for entry in recipe.get("evaluations", []):
         measure = EVALUATIONS[entry["task"]][0]
-        assert entry.keys() - {"task", "name"} <= measure.__kwdefaults__.keys() | {"groups"}
+        accepted = group_keywords(dict.fromkeys(entry.keys() - {"task", "name"}), measure)
+        assert accepted.keys() <= inspect.signature(measure).parameters.keys() | {"groups"}
 
 
 def metric_names(recipe: dict) -> set[str]:

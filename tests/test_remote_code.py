@@ -156,7 +156,9 @@ def test_nothing_that_travels_names_the_package():
             assert not [name for name in modules if name.split(".")[0] == "modeling_valor"], file.name
 
 
-def test_without_registration_no_code_is_saved(tmp_path):
+def test_without_registration_no_code_is_saved(tmp_path, monkeypatch):
+    for cls in (ValorProcessor, modeling_valor.ValorVideoProcessor, modeling_valor.ValorFeatureExtractor):
+        monkeypatch.setattr(cls, "_auto_class", None)
     ValorProcessor.from_pretrained(CHECKPOINT).save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.py"))
 
