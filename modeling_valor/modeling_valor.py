@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import (
@@ -263,8 +264,7 @@ class ValorModel(ValorPreTrainedModel):
             outputs = self.text_model(
                 input_ids, attention_mask, prompt_input_ids=prompt, is_causal=False, use_cache=False, **kwargs
             )
-            if outputs.hidden_states is not None:
-                outputs.hidden_states = tuple(states[:, -length:] for states in outputs.hidden_states)
+            outputs.hidden_states = tree_map_only(torch.Tensor, lambda states: states[:, -length:], outputs.hidden_states)
             return outputs
         # CLIP's text encoder takes no prompt (as in 2023)
         encoder_config = self.text_encoder.config
@@ -281,8 +281,7 @@ class ValorModel(ValorPreTrainedModel):
             **kwargs,
         )
         outputs.last_hidden_state = outputs.last_hidden_state[:, :length]
-        if outputs.hidden_states is not None:
-            outputs.hidden_states = tuple(states[:, :length] for states in outputs.hidden_states)
+        outputs.hidden_states = tree_map_only(torch.Tensor, lambda states: states[:, :length], outputs.hidden_states)
         return outputs
 
     def encode_video(

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from transformers import MODEL_MAPPING, AutoModel, CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -212,20 +212,25 @@ def encode_each(
         encode: takes (N, ...) and returns results (N, ...).
     """
     if mask is None or mask.all():
-        return tree_map(lambda result: result.unflatten(0, items.shape[:2]), encode(items.flatten(0, 1)))
+        return tree_map_only(torch.Tensor, lambda result: result.unflatten(0, items.shape[:2]), encode(items.flatten(0, 1)))
     mask = mask.bool()
     results = encode(items[mask] if mask.any() else torch.zeros_like(items[:1, 0]))
-    encoded = tree_map(lambda result: result.new_zeros(*mask.shape, *result.shape[1:]), results)
+    encoded = tree_map_only(torch.Tensor, lambda result: result.new_zeros(*mask.shape, *result.shape[1:]), results)
     if not mask.any():
         return tree_map(add_zero_gradient, encoded, results)
-    for target, result in zip(tree_leaves(encoded), tree_leaves(results), strict=True):
+    for target, result in zip(tensors_of(encoded), tensors_of(results), strict=True):
         target[mask] = result
     return encoded
 
 
-def add_zero_gradient(target: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-    """`target` itself, with a gradient of zero to what `result` was computed from."""
-    return target + 0 * result.sum()
+def tensors_of(outputs: BaseModelOutputWithPooling) -> list[torch.Tensor]:
+    """All tensors of an encoder's outputs; of `output_hidden_states=[0, 2]`, the hidden states in between are `None`."""
+    return [leaf for leaf in tree_leaves(outputs) if leaf is not None]
+
+
+def add_zero_gradient(target: torch.Tensor | None, result: torch.Tensor | None) -> torch.Tensor | None:
+    """`target` itself, with a gradient of zero to what `result` was computed from; both may be `None` (`tensors_of`)."""
+    return None if target is None or result is None else target + 0 * result.sum()
 
 
 def encode_frames(
@@ -288,7 +293,7 @@ def encode_videos(
             frames = pixel_values_videos[mask & samples[:, None]]
             results = vision_model(frames.unflatten(0, (-1, length)), **kwargs)
             encoded = zeros_for(results, encoded_mask) if encoded is None else encoded
-            for target, result in zip(tree_leaves(encoded), tree_leaves(results), strict=True):
+            for target, result in zip(tensors_of(encoded), tensors_of(results), strict=True):
                 target[encoded_mask & samples[:, None]] = result.flatten(0, 1)
     # Passes of zero gradient, over one empty frame: ranks of a distributed training run the same modules, also one whose
     # samples have no frames
@@ -306,7 +311,7 @@ def zeros_for(results: BaseModelOutputWithPooling, mask: torch.Tensor) -> BaseMo
             "Video Swin has no common attentions for samples of which frames are masked: give samples with the same "
             "number of frames, without a mask."
         )
-    return tree_map(lambda result: result.new_zeros(*mask.shape, *result.shape[2:]), results)
+    return tree_map_only(torch.Tensor, lambda result: result.new_zeros(*mask.shape, *result.shape[2:]), results)
 
 
 def group_by_length(frame_mask: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
