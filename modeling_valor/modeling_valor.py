@@ -264,7 +264,9 @@ class ValorModel(ValorPreTrainedModel):
             outputs = self.text_model(
                 input_ids, attention_mask, prompt_input_ids=prompt, is_causal=False, use_cache=False, **kwargs
             )
-            outputs.hidden_states = tree_map_only(torch.Tensor, lambda states: states[:, -length:], outputs.hidden_states)
+            outputs.hidden_states = tree_map_only(
+                torch.Tensor, lambda states: states[:, -length:], outputs.hidden_states
+            )
             return outputs
         # CLIP's text encoder takes no prompt (as in 2023)
         encoder_config = self.text_encoder.config

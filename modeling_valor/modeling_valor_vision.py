@@ -212,7 +212,9 @@ def encode_each(
         encode: takes (N, ...) and returns results (N, ...).
     """
     if mask is None or mask.all():
-        return tree_map_only(torch.Tensor, lambda result: result.unflatten(0, items.shape[:2]), encode(items.flatten(0, 1)))
+        return tree_map_only(
+            torch.Tensor, lambda result: result.unflatten(0, items.shape[:2]), encode(items.flatten(0, 1))
+        )
     mask = mask.bool()
     results = encode(items[mask] if mask.any() else torch.zeros_like(items[:1, 0]))
     encoded = tree_map_only(torch.Tensor, lambda result: result.new_zeros(*mask.shape, *result.shape[1:]), results)

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -215,10 +216,16 @@ class AudiovisualPipeline(Pipeline):
         """Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
         without this package with `trust_remote_code=True`.
         """
-        for part in (self.model, self.processor):
-            type(part).register_for_auto_class()
-        super().save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+        parts = (self.model, self.processor, self.processor.video_processor, self.processor.feature_extractor)
+        with _restored(
+            *((type(part), "_auto_class") for part in parts),
+            *((part, "auto_map") for part in parts),
+            *((self.model.config, name) for name in ("auto_map", "custom_pipelines")),
+        ):
+            type(self.model).register_for_auto_class()
+            type(self.processor).register_for_auto_class()
+            super().save_pretrained(save_directory, **kwargs)
+            self.processor.save_pretrained(save_directory)
 
 
 @add_end_docstrings(build_pipeline_init_args(has_processor=True))
@@ -332,6 +339,20 @@ class _QuestionDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         question = self.question if isinstance(self.question, str) else self.question[index]
         return _with_question(self.dataset[index], question)
+
+
+@contextmanager
+def _restored(*attributes: tuple[Any, str]) -> Iterator[None]:
+    """Gives attributes, pairs of an object and a name, their values back at the end of the block, also after an error."""
+    before = [(owner, name, name in vars(owner), vars(owner).get(name)) for owner, name in attributes]
+    try:
+        yield
+    finally:
+        for owner, name, existed, value in before:
+            if existed:
+                setattr(owner, name, value)
+            elif name in vars(owner):
+                delattr(owner, name)
 
 
 def _is_sample(inputs: Any) -> bool:

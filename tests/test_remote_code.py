@@ -156,11 +156,34 @@ def test_nothing_that_travels_names_the_package():
             assert not [name for name in modules if name.split(".")[0] == "modeling_valor"], file.name
 
 
-def test_without_registration_no_code_is_saved(tmp_path, monkeypatch):
-    for cls in (ValorProcessor, modeling_valor.ValorVideoProcessor, modeling_valor.ValorFeatureExtractor):
-        monkeypatch.setattr(cls, "_auto_class", None)
+def test_without_registration_no_code_is_saved(tmp_path):
     ValorProcessor.from_pretrained(CHECKPOINT).save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.py"))
+
+
+def saved_files(pipe, folder: Path) -> dict[str, bytes]:
+    """What model and processor of a pipeline save when they are saved by themselves, without the weights."""
+    pipe.model.save_pretrained(folder)
+    pipe.processor.save_pretrained(folder)
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".safetensors"}
+
+
+def test_a_saved_pipeline_leaves_nothing_registered(tmp_path):
+    pipe = pipeline(CAPTIONING, model=str(CHECKPOINT), device="cpu")
+    before = saved_files(pipe, tmp_path / "before")
+    pipe.save_pretrained(tmp_path / "pipeline")
+    assert (tmp_path / "pipeline" / "pipelines.py").exists()
+    assert saved_files(pipe, tmp_path / "after") == before
+    assert not [name for name in before if name.endswith(".py")] and "auto_map" not in str(before)
+
+
+def test_a_pipeline_that_cannot_be_saved_leaves_nothing_registered(tmp_path):
+    pipe = pipeline(ANSWERING, model=str(CHECKPOINT), device="cpu")
+    before = saved_files(pipe, tmp_path / "before")
+    (tmp_path / "pipeline" / "config.json").mkdir(parents=True)
+    with pytest.raises(OSError):
+        pipe.save_pretrained(tmp_path / "pipeline")
+    assert saved_files(pipe, tmp_path / "after") == before
 
 
 def test_the_class_of_mixtures_saves_no_code_of_its_own(not_registered):
