@@ -17,8 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from modeling_valor.media import MediaError, _moments, _video_track, open_source, read_frames, segment_indices
+from modeling_valor.media import MediaError, frame_moments, open_source, read_frames, segment_indices
 from modeling_valor.media_decord import decord
+from modeling_valor.media_tracks import video_track
 from modeling_valor.media_video import read_with_decord, read_with_pyav
 
 
@@ -27,8 +28,8 @@ SIZES = {"up to 50 kB": 5e4, "up to 200 kB": 2e5, "up to 1 MB": 1e6, "larger": f
 
 def read_as_formerly(path: Path, num_frames: int) -> None:
     """decord for short films with one video track in mp4, mov, mkv or webm; PyAV for others and where decord fails."""
-    with open_source(path) as file, _video_track(file, file.name, head=num_frames + 32) as track:
-        moments = list(_moments(track, segment_indices(track.num_frames, num_frames), num_frames).values())
+    with open_source(path) as file, video_track(file, head=num_frames + 32) as track:
+        moments = list(frame_moments(track, segment_indices(track.num_frames, num_frames), num_frames).values())
         if track.family in ("mov", "matroska") and track.alone and not track.truncated:
             with contextlib.suppress(Exception):
                 return read_with_decord(track, moments)

@@ -2,27 +2,15 @@
 """Files to frames and waveforms, with one exception type for what cannot be read: `MediaError`."""
 
 import contextlib
-import math
 import os
-import warnings
-import wave
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import av
-import numpy as np
 import torch
 
-from .media_audio import read_samples
-from .media_container import (
-    MAX_VIDEO_PIXELS,
-    Track,
-    channel_count,
-    open_container,
-    readable_streams,
-    survey,
-)
+from .media_audio import Audio, audio_info, read_audio, warn_of_damage
+from .media_container import MAX_VIDEO_PIXELS, Track
 from .media_images import (
     MAX_IMAGE_PIXELS,
     VideoFrames,
@@ -35,9 +23,9 @@ from .media_images import (
     read_image,
     read_image_frames,
     stack_pictures,
-    too_large,
 )
 from .media_limits import DamagedMediaWarning, MediaError, MediaLimits, NoVideoError
+from .media_parts import cut, cut_pictures, nearest_inside
 from .media_sources import (
     LocalFile,
     MediaSource,
@@ -48,6 +36,7 @@ from .media_sources import (
     open_source,
     source_name,
 )
+from .media_tracks import AudioInfo, file_clock, part_bounds, video_track
 from .media_video import BACKENDS, Cursor, Reading, read_with_backends
 
 
@@ -80,27 +69,6 @@ __all__ = [
 
 MAX_WANTED = 2**22
 """The most frames, or clips of sound, that are taken of one file: all of a day and a half at 30 frames a second."""
-
-
-@dataclass
-class Audio:
-    """A mono waveform, float32 (N,), or a list of them, one for each window asked for.
-
-    `sampling_rate` is the file's, in Hz; `duration` is that of the whole track, in seconds.
-    """
-
-    waveform: torch.Tensor | list[torch.Tensor]
-    sampling_rate: int
-    duration: float
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """An audio track without its samples: rate in Hz, duration in seconds, number of channels."""
-
-    sampling_rate: int
-    duration: float
-    channels: int
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -154,8 +122,8 @@ def read_frames(
     For a constant frame rate the frames are those of `segment_indices`. A still image gives one frame; a folder of
     extracted frames and an animated image are sampled by number. Frames are upright by the video's rotation metadata.
     Only what lies between the key frame before a wanted frame and that frame is decoded, so the cost does not grow with
-    the length of the video. A video that can be read only in part is used as far as it goes, with one
-    [`DamagedMediaWarning`].
+    the length of the video. A part of a file (`clip.mp4#t=30,40`) is sampled as if it were a file of its own. A video
+    that can be read only in part is used as far as it goes, with one [`DamagedMediaWarning`].
 
     Args:
         sampling (`str`): "center" or "random", the latter with `generator` or torch's own random numbers.
@@ -182,29 +150,39 @@ def read_frames(
     with open_source(source) as path:
         name = path.name
         if os.path.isdir(path):
-            return read_folder(path, choose)
+            return read_folder(path, _within(path, len(list_frame_files(path)), 1.0, choose))
         image = open_image(path, name)
         if image is not None:
             with image, damage_of_image(name):
-                return read_image_frames(path, image, choose)
-        with _video_track(path, name, head=num_frames + 32, thorough=backend not in (None, "pyav")) as track:
+                return read_image_frames(path, image, _within(path, *animation(path, image), choose))
+        with video_track(path, head=num_frames + 32, thorough=backend not in (None, "pyav")) as whole:
+            track = wanted_part(path, whole)
             indices = choose(track.num_frames)
-            moments = _moments(track, indices, num_frames)
+            moments = frame_moments(track, indices, num_frames)
             stream = cast(av.VideoStream, track.container.streams[track.index])
             size = 3 * stream.width * stream.height * len(indices)
             if size <= path.budget.limits.read_bytes // 2:  # as they are held twice for a moment
-                reading, reader = read_with_backends(track, list(moments.values()), backend)
+                reading, reader = read_with_backends(whole, list(moments.values()), backend)
                 frames = stack_pictures(path, zip(moments, reading.frames, strict=True), indices)
             else:
                 if shrink is None:
                     check_memory(path, stream.width, stream.height, len(indices))
-                (frames, reading), reader = _read_one_by_one(track, moments, indices, shrink), "pyav"
-    if reading.damage or track.truncated:
-        _warn(name, f"is damaged ({reading.damage})" if reading.damage else "ends early")
-    place = {index: row for row, index in enumerate(moments)}
+                (frames, reading), reader = _read_one_by_one(whole, moments, indices, shrink), "pyav"
+    if reading.damage or (track.truncated and track.end == whole.end):
+        warn_of_damage(name, reading.damage)
+    numbers = list(moments)
+    shown = {number: number for number in numbers}
+    if path.part is not None:
+        rows = nearest_inside(track, reading.times)
+        if rows is None:
+            raise MediaError(f"{name} has no frame that can be decoded ({reading.damage or 'no data'}).")
+        shown = {number: numbers[row] for number, row in zip(numbers, rows, strict=True)}
+        if list(shown.values()) != numbers:
+            frames = frames[[indices.index(shown[index]) for index in indices]]
+    times = dict(zip(numbers, reading.times, strict=True))
     return VideoFrames(
         frames=frames,
-        timestamps=[reading.times[place[index]] - track.start for index in indices],
+        timestamps=[max(times[shown[index]] - track.start, 0.0) for index in indices],
         indices=indices,
         num_available=track.num_frames,
         duration=track.duration,
@@ -254,167 +232,57 @@ def iterate_frames(source: MediaSource, count: Callable[[int, float], int]) -> I
         name = path.name
         if os.path.isdir(path):
             files = list_frame_files(path)
-            for index in choose(len(files), float(len(files))):
+            indices = _within(path, len(files), 1.0, lambda available: choose(available, float(available)))(len(files))
+            for index in indices:
                 yield read_image(files[index])
             return
         image = open_image(path, name)
         if image is not None:
             with image, damage_of_image(name):
                 available, step = animation(path, image)
-                yield from animation_pictures(path, image, choose(available, available * step))
+                indices = _within(path, available, step, lambda count: choose(count, count * step))(available)
+                yield from animation_pictures(path, image, indices)
             return
-        with _video_track(path, name, head=96) as track:
+        with video_track(path, head=96) as whole:
+            track = wanted_part(path, whole)
             indices = choose(track.num_frames, track.duration)
-            with contextlib.closing(Cursor(track.container, track)) as cursor:
-                for picture, _ in cursor.pictures(_moments(track, indices, len(indices)).values()):
+            with contextlib.closing(Cursor(whole.container, whole)) as cursor:
+                for picture, _ in cursor.pictures(frame_moments(track, indices, len(indices)).values()):
                     yield picture
-    if cursor.damage or track.truncated:
-        _warn(name, f"is damaged ({cursor.damage})" if cursor.damage else "ends early")
+    if cursor.damage or (track.truncated and track.end == whole.end):
+        warn_of_damage(name, cursor.damage)
 
 
-@contextlib.contextmanager
-def _video_track(path: str, name: str, head: int, thorough: bool = False) -> Iterator[Track]:
-    """The video track of a file, surveyed with `head` and `thorough`."""
-    with open_container(path, name) as container:
-        streams = cast(list[av.VideoStream], readable_streams(container, "video", name))
-        stream = next(iter(streams), None)
-        if stream is None:
-            raise NoVideoError(f"{name} has no video track{', only sound' if container.streams.audio else ''}.")
-        if stream.width * stream.height > MAX_VIDEO_PIXELS:
-            raise MediaError(too_large(name, stream.width, stream.height, MAX_VIDEO_PIXELS))
-        track = survey(container, stream, path, name, head, thorough)
-        if track is None:
-            raise MediaError(f"{name} has a track of video, but nothing is in it.")
-        yield track
+def _within(
+    path: LocalFile, available: int, step: float, choose: Callable[[int], list[int]]
+) -> Callable[[int], list[int]]:
+    """`choose` for the pictures of the part that the source names."""
+    part = cut_pictures(path, available, step)
+    return lambda _: [part.start + place for place in choose(len(part))]
 
 
-def _moments(track: Track, indices: list[int], num_wanted: int) -> dict[int, float]:
+def wanted_part(path: LocalFile, track: Track) -> Track:
+    """What of a video track the source names: all of it, or the frames of a part of the file.
+
+    Raises:
+        NoVideoError: the part has sound only.
+        MediaError: the part begins after the end of the file.
+    """
+    if path.part is None:
+        return track
+    part = cut(track, *part_bounds(path, file_clock(path, video=track)))
+    if part is None:
+        raise NoVideoError(
+            f"{path.name} has no picture, only sound: the video of the file begins later or ends before."
+        )
+    return part
+
+
+def frame_moments(track: Track, indices: list[int], num_wanted: int) -> dict[int, float]:
     """When each frame of `indices` is on the screen, if `num_wanted` frames are taken of the whole track."""
     if len(track.stamps) == track.num_frames <= num_wanted:
         # Every frame is wanted: each in the middle of its own time.
         ends = [*track.stamps[1:], max(track.end, track.stamps[-1])]
-        return {index: (track.stamps[index] + ends[index]) / 2 for index in indices}
+        return {index: (max(track.stamps[index], track.start) + ends[index]) / 2 for index in indices}
     # A little after the middle: where a frame begins right there, every backend takes it.
     return {index: track.start + (index + 0.501) * track.step for index in indices}
-
-
-def _warn(name: str, what: str) -> None:
-    warnings.warn(f"{name} {what}; it is used as far as it goes.", DamagedMediaWarning, stacklevel=3)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Sound
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def read_audio(
-    source: MediaSource,
-    *,
-    windows: Sequence[tuple[float, float]] | None = None,
-    max_seconds: float | None = None,
-) -> Audio | None:
-    """The audio track of a sound or video file as a mono waveform at its own rate; None where there is no track.
-
-    Channels are averaged. Time counts from the first sample of the track, whenever the video starts. With `windows`,
-    (begin, end) pairs in seconds, `waveform` is a list with one piece for each, and little more than these parts is
-    read. Past the end there are no samples: a piece may be shorter than its window, or empty. An image or a folder of
-    frames has no audio track. A track that can be read only in part is used as far as it goes, with one
-    [`DamagedMediaWarning`].
-
-    Args:
-        max_seconds (`float`, *optional*): without `windows`, where to stop.
-
-    Raises:
-        MediaError: the file cannot be read, or its audio track holds nothing that can be decoded.
-    """
-    parts = [(0.0, np.inf if max_seconds is None else max_seconds)] if windows is None else windows
-    with open_source(source) as path:
-        name = path.name
-        if (plain := _open_wave(path)) is not None:
-            with plain:
-                return _read_wave(plain, parts, as_list=windows is not None)
-        found = _survey_audio(path, name)
-        if found is None:
-            return None
-        track, _ = found
-        pieces, rate, damage = read_samples(track, parts)
-    if windows is None and not len(pieces[0]):
-        raise MediaError(
-            f"{name} has an audio track, but no sound could be decoded{f' ({damage})' if damage else ''}."
-        )
-    if damage or track.truncated:
-        _warn(name, f"is damaged ({damage})" if damage else "ends early")
-    waveforms = [torch.from_numpy(piece) for piece in pieces]
-    return Audio(waveforms[0] if windows is None else waveforms, rate, track.duration)
-
-
-def audio_info(source: MediaSource) -> AudioInfo | None:
-    """Rate, duration and channels of the audio track; None where there is none. Nothing is decoded.
-
-    Raises:
-        MediaError: the file cannot be read, or its audio track is empty.
-    """
-    with open_source(source) as path:
-        if (plain := _open_wave(path)) is not None:
-            with plain:
-                rate = plain.getframerate()
-                return AudioInfo(rate, plain.getnframes() / rate, plain.getnchannels())
-        found = _survey_audio(path, path.name)
-    return None if found is None else found[1]
-
-
-def _open_wave(path: str) -> wave.Wave_read | None:
-    """A whole wave file of 16 bits, which takes no decoder and a tenth of the time; None for any other file."""
-    # The module raises whatever a broken header leads it to; such a file is left to the decoder
-    try:
-        file = wave.open(path, "rb")  # noqa: SIM115 (the caller closes it)
-    except Exception:
-        return None
-    with contextlib.suppress(Exception):
-        if (
-            file.getsampwidth() == 2
-            and file.getframerate() > 0
-            and file.getnframes() > 0
-            and _has_its_last_frame(file)
-        ):
-            return file
-    file.close()
-    return None
-
-
-def _has_its_last_frame(file: wave.Wave_read) -> bool:
-    file.setpos(file.getnframes() - 1)
-    return len(file.readframes(1)) == 2 * file.getnchannels()
-
-
-def _read_wave(file: wave.Wave_read, parts: Sequence[tuple[float, float]], as_list: bool) -> Audio:
-    rate, length, channels = file.getframerate(), file.getnframes(), file.getnchannels()
-    pieces = []
-    for begin, end in parts:
-        first = min(round(begin * rate), length)
-        file.setpos(first)
-        data = file.readframes(max(length - first if end == math.inf else min(round(end * rate), length) - first, 0))
-        samples = np.frombuffer(data, "<i2").reshape(-1, channels).astype(np.float32)
-        pieces.append(torch.from_numpy(samples.mean(1) / 2**15))
-    return Audio(pieces if as_list else pieces[0], rate, length / rate)
-
-
-def _survey_audio(path: LocalFile, name: str) -> tuple[Track, AudioInfo] | None:
-    if os.path.isdir(path):
-        return None
-    if (image := open_image(path, name)) is not None:
-        image.close()
-        return None
-    with open_container(path, name) as container:
-        is_film = bool(container.streams.video)
-        indices = [stream.index for stream in readable_streams(container, "audio", name)]
-    for index in indices:  # a track that is declared and has no packets is no sound
-        with open_container(path, name) as container:
-            stream = container.streams[index]
-            track = survey(container, stream, path, name, head=64)
-            codec = cast(av.AudioCodecContext, stream.codec_context)
-            if track is not None:
-                return track, AudioInfo(codec.sample_rate, track.duration, channel_count(codec))
-    if indices and not is_film:
-        raise MediaError(f"{name} has a track of sound, but nothing is in it.")
-    return None

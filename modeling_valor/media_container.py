@@ -422,7 +422,10 @@ def _is_header(packet: av.Packet) -> bool:
 class Decoder:
     """Decodes one stream of a container from where it stands; damage is passed over and kept in `damage`."""
 
-    def __init__(self, container: av.container.InputContainer, track: Track):
+    def __init__(self, container: av.container.InputContainer, track: Track, threads: int = 1):
+        self.threads = (
+            threads  # one, as with other backends: data is loaded by one process per core; 0: FFmpeg's choice
+        )
         self.track, self.time_base = track, float(container.streams[track.index].time_base or 0)
         self.budget = budget_of(track.path, track.name)
         self.damage: str | None = None
@@ -434,7 +437,8 @@ class Decoder:
         self.stream: Any = container.streams[self.track.index]  # of video or sound
         context = self.stream.codec_context
         if not context.is_open:
-            context.thread_count = 1  # as the other backends: data is loaded by one process per core
+            context.thread_count = self.threads
+            context.thread_type = "SLICE" if self.threads == 1 else "AUTO"
         if self.stream.type == "audio":
             channel_count(cast(av.AudioCodecContext, context))
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from .media_fetch import fetch
+from .media_fragments import Part, parse_fragment, split_fragment
 from .media_limits import Budget, MediaError, MediaLimits, printable, reason
 
 
@@ -37,15 +38,20 @@ _ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
 
 
 class LocalFile(str):
-    """The absolute path of a file or folder, with the `name` of its source and the `budget` for reading it."""
+    """The absolute path of a file or folder, with the `name` of its source and the `budget` for reading it.
+
+    `part` is what is wanted of the file, where that is not all of it, and `clock` what is known of its times.
+    """
 
     name: str
     budget: Budget
+    part: Part | None
+    clock: Any
 
-    def __new__(cls, path: str, name: str, limits: MediaLimits) -> "LocalFile":
+    def __new__(cls, path: str, name: str, limits: MediaLimits, part: Part | None = None) -> "LocalFile":
         file = super().__new__(cls, path)
         size = os.path.getsize(path) if os.path.isfile(path) else 0
-        file.name, file.budget = name, Budget(name, limits, size)
+        file.name, file.budget, file.part, file.clock = name, Budget(name, limits, size), part, None
         return file
 
 
@@ -62,7 +68,8 @@ def open_source(
     Args:
         source: a path; a URL (`http`, `https`, `file`, `data`); a file on the Hub or in an archive, as the `datasets`
             library writes it (`hf://datasets/owner/name/clip.mp4`, `zip://clip.mp4::clips.zip`); bytes; or a binary
-            file object.
+            file object. A path or URL may end with a part of the file in seconds, such as `#t=30,40`, `#t=30` (to the
+            end) or `#t=,10` (W3C media fragments), unless a file has this very name.
         limits: how much may be spent, and what is accepted; the defaults of `MediaLimits` if not given.
         changes: single fields of `limits`.
 
@@ -73,13 +80,13 @@ def open_source(
         yield source
         return
     limits = dataclasses.replace(MediaLimits.of(limits), **changes)
-    name = source_name(source)
+    name, part = source_name(source), None
     if isinstance(source, (str, os.PathLike)):
-        address = os.fspath(source)
+        address, part = split_part(source)
         if limits.public_only and _scheme(address) not in ("http", "https", "data"):
             raise MediaError(f"{name} is not accepted here: only http and https addresses are.")
         if _scheme(address) in (None, "file"):
-            yield LocalFile(_local_path(address, name), name, limits)
+            yield LocalFile(_local_path(address, name), name, limits, part)
             return
         chunks = _address_content(address, name, limits)
     elif isinstance(source, (bytes, bytearray, memoryview)):
@@ -89,11 +96,26 @@ def open_source(
     else:
         raise MediaError(f"{name} is not a path, a URL, bytes or a binary file object.")
     with tempfile.TemporaryDirectory(prefix="valor-", ignore_cleanup_errors=True) as folder:
-        ending = re.search(r"\.\w{1,8}$", name.removesuffix("?..."))  # a hint for what kind of file it is
+        ending = re.search(
+            r"\.\w{1,8}$", split_fragment(name)[0].removesuffix("?...")
+        )  # a hint for what kind of file it is
         path = os.path.join(folder, f"media{ending[0] if ending else ''}")
         with contextlib.closing(chunks):
             _write(path, chunks, name, limits)
-        yield LocalFile(path, name, limits)
+        yield LocalFile(path, name, limits, part)
+
+
+def split_part(source: str | os.PathLike) -> tuple[str, Part | None]:
+    """A path or address without the media fragment at its end, and the part that this names; None for the whole file.
+
+    Raises:
+        MediaError: the fragment names no part.
+    """
+    address = os.fsdecode(source)
+    whole, fragment = split_fragment(address)
+    if not fragment or (_scheme(address) is None and os.path.lexists(os.path.expanduser(address))):
+        return address, None
+    return whole, parse_fragment(fragment, source_name(source))
 
 
 def download(
@@ -120,10 +142,12 @@ def source_name(source: Any) -> str:
         name = getattr(source, "name", None)
         return printable(name) if isinstance(name, str) else f"<{type(source).__name__}>"
     name = os.fsdecode(source)
+    address, fragment = split_fragment(name)
+    fragment = fragment if re.fullmatch(r"#t=(npt:)?[\d.,:]*", fragment) else ""  # any other may hold what is secret
     if _scheme(name) == "data":
-        return "<data: URL>"
+        return f"<data: URL>{fragment}"
     if _scheme(name) not in (None, "file"):
-        name = "::".join(map(_public_part, name.split("::")))
+        name = "::".join(map(_public_part, address.split("::"))) + fragment
     elif re.match("https?:", name, re.IGNORECASE):  # a URL that lacks a slash
         name = re.sub("[;?#].*", "...", re.sub(":.*@", ":...@", name, flags=re.DOTALL), flags=re.DOTALL)
     return printable(name) or "(empty path)"

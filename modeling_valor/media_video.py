@@ -7,6 +7,7 @@ it finds is compared with the survey; the others serve only files whose structur
 
 import contextlib
 import itertools
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,10 +87,11 @@ class Cursor(Decoder):
     is found must have the time that the survey expects; otherwise the file is decoded from its beginning.
     """
 
-    def __init__(self, container: av.container.InputContainer, track: Track):
-        super().__init__(container, track)
+    def __init__(self, container: av.container.InputContainer, track: Track, threads: int = 1):
+        super().__init__(container, track, threads)
         self.decoded = 0
         self.seeks, self.in_order = track.seekable, False
+        self.newest_key = -math.inf  # of those that the decoder was given, also ahead of what it showed
         self.running: Iterator[tuple[float, av.VideoFrame]] | None = None
         self.shown: tuple[float, av.VideoFrame] | None = None
         self.coming: tuple[float, av.VideoFrame] | None = None
@@ -102,6 +104,13 @@ class Cursor(Decoder):
     def use(self, container: av.container.InputContainer) -> None:
         super().use(container)
         self.stream.codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}
+
+    def packets(self) -> Iterator[av.Packet]:
+        self.newest_key = -math.inf
+        for packet in super().packets():
+            if packet.is_keyframe and packet.pts is not None:
+                self.newest_key = packet.pts * self.time_base
+            yield packet
 
     def at(self, moment: float) -> tuple[float, av.VideoFrame] | None:
         """The frame on the screen at a moment, with its time; where damage left none, the next; None at the very end."""
@@ -149,7 +158,7 @@ class Cursor(Decoder):
 
     def _is_past_a_key_frame(self, moment: float) -> bool:
         """Whether there is a key frame between here and a moment."""
-        here = (self.coming or self.shown or (self.track.start,))[0]
+        here = max((self.coming or self.shown or (self.track.start,))[0], self.newest_key)
         if self.track.entries:
             return bisect_right(self.key_times, here) < bisect_right(self.key_times, moment)
         find = self.stream.index_entries.search_timestamp

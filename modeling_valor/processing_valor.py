@@ -18,6 +18,7 @@ from transformers.utils.type_validators import positive_int
 from .configuration_valor import MASKS
 from .feature_extraction_valor import ValorFeatureExtractor, is_waveform
 from .media import MediaError, MediaLimits, NoVideoError, media_source, open_source, source_name
+from .media_segments import MediaSegment
 from .text_cleaning import clean_caption
 from .tokenization_valor import load_tokenizer
 from .video_processing_valor import ValorVideoProcessor, ValorVideoProcessorKwargs, has_metadata
@@ -149,6 +150,7 @@ class ValorProcessor(ProcessorMixin):
                 `frame_mask` (B, F) where something is missing. A file that holds only sound is a sample without frames,
                 and so is `None` in a list. An entry of a `datasets` video column is the file that it was decoded from.
                 Sound that says its rate, such as `{"array": ..., "sampling_rate": ...}`, is a sample without frames, too.
+                A [`MediaSegment`] is the part of a file that it was read from, with the frames that it has.
             audio: what [`ValorFeatureExtractor`] accepts, one or a list: `input_features` (B, A, 64, 512), with
                 `audio_mask` (B, A) where something is missing. Where it is not given, it is the sound of the video
                 files (unless `load_audio_from_video=False`); a video without an audio track is a sample without sound.
@@ -334,6 +336,8 @@ class ValorProcessor(ProcessorMixin):
         self, file: Any, letters: str, videos_kwargs: dict[str, Any], audio_kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], NoVideoError | None]:
         """Inputs of one file, waveform or gap (None), and the error of a file without the frames that were wanted."""
+        if isinstance(file, MediaSegment):
+            return self._process_segment(file, letters, videos_kwargs, audio_kwargs)
         source = media_source(file)
         is_sound = source is None and is_waveform(file)
         opened = nullcontext(file) if source is None else open_source(source, videos_kwargs["media_limits"])
@@ -347,6 +351,36 @@ class ValorProcessor(ProcessorMixin):
                     no_video = error
             if "a" in letters and (source is not None or is_sound):
                 inputs.update(self.feature_extractor([video], **audio_kwargs))
+        return inputs, no_video
+
+    def _process_segment(
+        self, segment: MediaSegment, letters: str, videos_kwargs: dict[str, Any], audio_kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Any], NoVideoError | None]:
+        """Inputs of a segment that was read already, and the error of one without the frames that were wanted."""
+        if segment.error is not None:
+            raise MediaError(segment.error)
+        inputs: dict[str, Any] = {}
+        video, sound = segment.frames, segment.audio
+        if "v" in letters and video is not None:
+            metadata = {
+                "total_num_frames": video.num_available,
+                "fps": video.num_available / video.duration if video.duration else None,
+                "height": video.frames.shape[-2],
+                "width": video.frames.shape[-1],
+                "duration": video.duration,
+                "video_backend": video.backend,
+                "frames_indices": video.indices,
+            }
+            as_read = {**videos_kwargs, "do_sample_frames": False}
+            inputs.update(self.video_processor([(video.frames, metadata)], **as_read))
+        if "a" in letters:
+            waveform = None if sound is None else (sound.waveform, sound.sampling_rate)
+            inputs.update(self.feature_extractor([waveform], **audio_kwargs))
+        no_video = None
+        if "v" in letters and video is None:
+            no_video = NoVideoError(
+                f"The segment from {segment.start:.2f} to {segment.end:.2f} seconds has no frames."
+            )
         return inputs, no_video
 
     def pad(self, samples: Sequence[dict[str, Any]], return_tensors: str | TensorType | None = "pt") -> BatchFeature:
@@ -445,7 +479,10 @@ def _media_of_chat(chat: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _as_files(videos: Any) -> list | None:
     """One entry per sample where there are files, sounds or gaps among them, else None."""
     videos = _as_list(videos)
-    special = any(video is None or media_source(video) is not None or is_waveform(video) for video in videos)
+    special = any(
+        video is None or isinstance(video, MediaSegment) or media_source(video) is not None or is_waveform(video)
+        for video in videos
+    )
     return videos if special else None
 
 

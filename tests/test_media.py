@@ -24,7 +24,7 @@ from helpers.media_files import (
     write_video,
     write_wav,
 )
-from modeling_valor import media, media_container
+from modeling_valor import media_container, media_tracks
 from modeling_valor.media import (
     DamagedMediaWarning,
     MediaError,
@@ -322,7 +322,7 @@ def test_damaged_video_is_used_as_far_as_it_goes_with_one_warning(backend, folde
 
 
 def test_frames_of_enormous_size_are_refused(video, tmp_path, monkeypatch):
-    monkeypatch.setattr(media, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(media_tracks, "MAX_VIDEO_PIXELS", 64 * 48 - 1)
     with pytest.raises(MediaError, match=r"video\.mp4 measures 64 x 48"):
         read_frames(video, 2)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers.media_files import RATE, tone, write_sound, write_wav
-from modeling_valor import media, media_container
+from modeling_valor import media, media_audio, media_container
 from modeling_valor.media import DamagedMediaWarning, MediaError, audio_info, open_source, read_audio
 
 
@@ -20,7 +20,7 @@ def test_a_plain_wave_file_gives_the_same_sound_without_a_decoder(channels, tmp_
     path = write_wav(tmp_path / "plain.wav", seconds=2.0, channels=channels)
     windows = [(0.0, 0.5), (1.9, 3.0), (5.0, 6.0), (0.25, 0.25)]
     plain = read_audio(path), read_audio(path, windows=windows), read_audio(path, max_seconds=0.3), audio_info(path)
-    monkeypatch.setattr(media, "_open_wave", lambda path: None)
+    monkeypatch.setattr(media_audio, "_open_wave", lambda path: None)
     decoded = read_audio(path), read_audio(path, windows=windows), read_audio(path, max_seconds=0.3), audio_info(path)
     assert plain[3] == decoded[3]
     for one, other in zip(plain[:3], decoded[:3], strict=True):
