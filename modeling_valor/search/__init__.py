@@ -1,0 +1,30 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Index and search: find the moment in hours of video by what is seen and heard.
+
+    from modeling_valor.search import ValorIndex
+    index = ValorIndex("my-videos.lance", model="hub_configs/valor-tiny")
+    index.add("videos/")
+    hits = index.search("a dog barks")
+
+[`ValorIndex`] is the door. `query` makes tokens of what is searched for, `backend` says where tokens are kept (`lance`),
+`ranking` makes hits of candidates, `embedding` is the model, `segments` the rows.
+"""
+
+from .backend import Backend, open_backend
+from .index import ValorIndex
+from .ranking import Hit, Match
+from .segments import EmbeddedSegment, FileState, IndexedFile, Segment, SegmentTokens
+
+
+__all__ = [
+    "Backend",
+    "EmbeddedSegment",
+    "FileState",
+    "Hit",
+    "IndexedFile",
+    "Match",
+    "Segment",
+    "SegmentTokens",
+    "ValorIndex",
+    "open_backend",
+]

@@ -1,0 +1,117 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Where an index is kept. Search needs two methods of a backend, `nearest` and `tokens`; the others keep the index.
+
+[`open_backend`] chooses one by the path: PostgreSQL for `postgresql://...`, LanceDB for folders and object stores.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from .segments import EmbeddedSegment, IndexedFile, NearestRows, Segment, TokenRows
+
+
+WHERE_COLUMNS = ("source", "start", "end", "modality", "time", "metadata")
+"""What a `where` condition may name: columns of a segment, and `modality` and `time` of its tokens."""
+
+
+class Backend(Protocol):
+    """A store of segments, of their tokens and of the files that are complete.
+
+    All methods raise a `ValueError` of one sentence for what a user can mend: a server that is not there, a `where` that
+    is no condition, a full disk.
+    """
+
+    # --- Search -------------------------------------------------------------------------------------------------------
+
+    def nearest(
+        self, vectors: np.ndarray, n: int, modalities: str = "va", where: str | None = None, exact: bool = False
+    ) -> NearestRows:
+        """The `n` token rows of the largest dot product with each vector.
+
+        Args:
+            vectors: (Q, C), float32.
+            modalities: letters of the rows to look at.
+            where: an SQL condition on `WHERE_COLUMNS` that the rows meet.
+            exact: look at all rows, also where an approximate index is faster.
+        """
+        ...
+
+    def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
+        """All tokens of these segments, by their ids; nothing for segments that the store does not have."""
+        ...
+
+    # --- Contents -----------------------------------------------------------------------------------------------------
+
+    def about(self) -> dict[str, Any] | None:
+        """What `create` was given; None where there is no index yet."""
+        ...
+
+    def create(self, about: Mapping[str, Any]) -> None:
+        """Makes an empty index; `about["width"]` is the width C of its embeddings. One that is there is left as it is."""
+        ...
+
+    def segments(self, ids: Sequence[str] | None = None, source: str | None = None) -> list[Segment]:
+        """Segments by their ids, in their order and without those that are not there, or those of a source by their start.
+
+        By default all segments, in no order.
+        """
+        ...
+
+    def files(self) -> Iterator[IndexedFile]:
+        """All files that are complete."""
+        ...
+
+    def sizes(self) -> dict[str, Any]:
+        """`segments`, `tokens` and `bytes` (None where nobody knows), and `index`, the kind of the approximate index."""
+        ...
+
+    # --- Changes ------------------------------------------------------------------------------------------------------
+
+    def write(self, segments: Sequence[EmbeddedSegment], files: Sequence[IndexedFile] = ()) -> None:
+        """Adds segments with their tokens, then files. Segments that are there already stay; files are replaced.
+
+        Whenever the process is killed, a segment is there with all its tokens or it is never found.
+        """
+        ...
+
+    def delete(self, sources: Sequence[str]) -> int:
+        """Removes files with all their segments and tokens; returns the number of segments."""
+        ...
+
+    def set_captions(self, captions: Mapping[str, str | None]) -> None:
+        """Stores captions of segments, by their ids."""
+        ...
+
+    def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
+        """Ids of segments whose captions have some of the words, best first, with their score, such as BM25.
+
+        A `ValueError` where no captions were ever stored.
+        """
+        ...
+
+    def compact(self) -> None:
+        """Joins small files, brings the approximate index up to date, and frees the space of what was deleted."""
+        ...
+
+    def close(self) -> None:
+        """Ends connections."""
+        ...
+
+
+def open_backend(path: str | os.PathLike) -> Backend:
+    """The backend of an index: `postgresql://...` is a server, everything else a folder or an object store of LanceDB.
+
+    Raises:
+        ImportError: the library of this backend is not installed; the message says how to install it.
+    """
+    path = os.fspath(path)
+    if path.startswith(("postgresql://", "postgres://")):
+        from .postgres import PostgresBackend
+
+        return PostgresBackend(path)
+    from .lance import LanceBackend
+
+    return LanceBackend(path)

@@ -1,0 +1,145 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The model of an index: loaded once it is needed, known by the hash of its weights, and put to work on media."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..configuration_valor import MEDIA, ValorConfig
+from ..modeling_valor import ValorModel
+from ..modeling_valor_heads import ValorDecoderModel
+from ..processing_valor import ValorProcessor
+from .segments import SegmentTokens
+
+
+class EmbeddingModel:
+    """A checkpoint with its processor, as an index uses it.
+
+    Args:
+        model: folder or Hub name of a checkpoint, or a VALOR model.
+        processor: by default the one of the checkpoint.
+        device: by default that of the model, or an accelerator if there is one.
+        dtype: type in which the model computes; by default that of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: "str | ValorModel | ValorDecoderModel",
+        processor: ValorProcessor | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        self._given, self._processor, self._device, self._dtype = model, processor, device, dtype
+
+    @property
+    def name(self) -> str:
+        """Folder or Hub name."""
+        return self._given if isinstance(self._given, str) else str(self._given.config._name_or_path)
+
+    @cached_property
+    def _loaded(self) -> tuple[ValorModel, str]:
+        """The model where it computes, and the hash of its weights as they are in the checkpoint."""
+        if isinstance(self._given, str):
+            valor = ValorModel.from_pretrained(self._given)
+        else:
+            valor = self._given.valor if isinstance(self._given, ValorDecoderModel) else self._given
+        if valor.config.alignment != "fine":
+            raise ValueError(
+                f"The checkpoint {self.name} has coarse alignment, one vector per sample; an index needs tokens, "
+                'alignment="fine".'
+            )
+        revision = hash_weights(valor)
+        device = self._device
+        if device is None and isinstance(self._given, str):
+            device = torch.accelerator.current_accelerator(check_available=True)
+        return valor.to(device=device, dtype=self._dtype).eval(), revision
+
+    @property
+    def valor(self) -> ValorModel:
+        return self._loaded[0]
+
+    @property
+    def revision(self) -> str:
+        return self._loaded[1]
+
+    @property
+    def config(self) -> ValorConfig:
+        return self.valor.config
+
+    @cached_property
+    def processor(self) -> ValorProcessor:
+        return ValorProcessor.from_pretrained(self.name) if self._processor is None else self._processor
+
+    def embed(self, inputs: Mapping[str, Tensor], times: Mapping[str, Sequence[Any]]) -> list[SegmentTokens | None]:
+        """Tokens of a batch of segments.
+
+        Args:
+            inputs: what the processor returns for them.
+            times: "v" and "a": for each segment the seconds of its frames, and of its audio clips.
+
+        Returns:
+            The tokens of each; None for one in which there is nothing.
+        """
+        valor = self.valor
+        count = len(next(iter(inputs.values())))
+        found: list[list[tuple[str, Any, Tensor, Tensor]]] = [[] for _ in range(count)]
+        weight = valor.text_projection.weight
+        on_device = {
+            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+        with torch.no_grad():
+            embedded = valor.embed_media(on_device)
+        for modality in MEDIA:
+            embeds = embedded.get(f"{modality.name}_embeds")
+            if embeds is None:
+                continue
+            with torch.no_grad():
+                logits = getattr(valor, f"{modality.name}_token_weight")(embeds)
+            mask = embedded.get(modality.mask)
+            if mask is None:
+                mask = torch.ones(on_device[modality.input].shape[:2], dtype=torch.bool)
+            inputs_per_token = max(1, round(mask.shape[1] / embeds.shape[1]))
+            valid = valor.encoded_frame_mask(mask) if modality.letter == "v" else mask.bool()
+            for index in range(count):
+                kept = valid[index].cpu()  # type: ignore[index]  # a mask is given
+                if kept.any():
+                    seconds = _token_times(times[modality.letter][index], len(kept), inputs_per_token)
+                    found[index].append(
+                        (modality.letter, seconds[kept.numpy()], logits[index].cpu()[kept], embeds[index].cpu()[kept])
+                    )
+        return [_tokens(parts) for parts in found]
+
+
+def hash_weights(valor: ValorModel) -> str:
+    """SHA-256 (16 hex digits) of the weights of a model, rounded to bfloat16, the type in which many load them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(valor.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu()
+        values = values.to(torch.bfloat16) if values.is_floating_point() else values
+        digest.update(values.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _token_times(seconds: Sequence[float], count: int, inputs_per_token: int) -> np.ndarray:
+    """(count,), the mean time of the frames, or audio clips, that each token is made of."""
+    given = np.asarray(seconds, dtype=np.float32)
+    parts = [given[start : start + inputs_per_token] for start in range(0, count * inputs_per_token, inputs_per_token)]
+    return np.array([part.mean() if len(part) else np.nan for part in parts], dtype=np.float32)
+
+
+def _tokens(parts: Sequence[tuple[str, Any, Tensor, Tensor]]) -> SegmentTokens | None:
+    if not parts:
+        return None
+    return SegmentTokens(
+        "".join(letter * len(times) for letter, times, _, _ in parts),
+        np.concatenate([times for _, times, _, _ in parts]),
+        torch.cat([logits.float() for _, _, logits, _ in parts]).numpy(),
+        torch.cat([embeds.float() for _, _, _, embeds in parts]).numpy().astype(np.float16),
+    )

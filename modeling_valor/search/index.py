@@ -1,0 +1,306 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Find the moment: an index of hours of video, searched by what is seen and heard.
+
+A query's tokens each look for the token rows most similar to them; the segments of these rows are the candidates, which
+are scored exactly (eq. 3). See `ranking.score_bound` for the proof that no better segment was missed.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from ..modeling_valor import ValorModel
+from ..modeling_valor_heads import ValorDecoderModel
+from ..processing_valor import ValorProcessor
+from .backend import Backend, open_backend
+from .embedding import EmbeddingModel
+from .query import STOP_WORDS, Query, text_queries
+from .ranking import Hit, Scoring, join_neighbours, make_hit, score_bound, score_segments, scoring_of, select_rows
+from .segments import FORMAT_VERSION, EmbeddedSegment, IndexedFile, Segment, TokenRows
+
+
+logger = logging.get_logger(__name__)
+
+NEAREST_ROWS = 50
+"""Token rows that each token of a query looks for first."""
+
+MOST_NEAREST_ROWS = 800
+"""How far that number grows, by 4 each time, until the hits are proven."""
+
+
+class ValorIndex:
+    """An index of segments of media, with the model that embeds them.
+
+    Args:
+        path: a folder or an object store (LanceDB), or `postgresql://...` (pgvector). It is made when something is added.
+        model: folder or Hub name of a checkpoint, or a VALOR model. By default the one that the index was made with.
+        processor: by default that of the checkpoint.
+        device: by default an accelerator, if there is one.
+        dtype: type in which the model computes; by default that of the checkpoint.
+
+    Raises:
+        ValueError: there is no index and no model to make one with, the index was made by a newer version of this package,
+            or, once the model is needed, it is not the one that the index was made with.
+
+    ```python
+    >>> index = ValorIndex("my-videos.lance", model="hub_configs/valor-tiny")
+    >>> index.add("videos/", segment_seconds=10.0)
+    >>> index.search("a dog barks", top=3)[0]
+    ```
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        model: str | ValorModel | ValorDecoderModel | None = None,
+        processor: ValorProcessor | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        self.path = os.fspath(path)
+        self.backend: Backend = open_backend(self.path)
+        about = self.backend.about()
+        if about is not None and about["version"] > FORMAT_VERSION:
+            raise ValueError(
+                f"The index {self.path} was made by a newer version of modeling-valor (format {about['version']}, this one "
+                f"reads {FORMAT_VERSION}): upgrade with `pip install -U modeling-valor`."
+            )
+        if about is None and model is None:
+            raise ValueError(f"There is no index at {self.path}: name the model to make one with.")
+        self._unchecked = EmbeddingModel(about["model"] if model is None else model, processor, device, dtype)  # type: ignore[index]
+
+    @cached_property
+    def model(self) -> EmbeddingModel:
+        """The model, loaded and known to be the one of the index.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        about, model = self.backend.about(), self._unchecked
+        if about is not None and about["revision"] != model.revision:
+            raise ValueError(
+                f"The index {self.path} was made with the model {about['model']} (weights {about['revision']}), not with "
+                f"{model.name} (weights {model.revision}): use that one, or make another index."
+            )
+        return model
+
+    # --- Search -------------------------------------------------------------------------------------------------------
+
+    @overload
+    def search(self, texts: str, *args: Any, **kwargs: Any) -> list[Hit]: ...
+    @overload
+    def search(self, texts: Sequence[str], *args: Any, **kwargs: Any) -> list[list[Hit]]: ...
+    def search(
+        self,
+        texts: Any,
+        top: int = 10,
+        modalities: str = "av",
+        where: str | None = None,
+        *,
+        exact: bool = False,
+        nearest_rows: int = NEAREST_ROWS,
+        join: bool = True,
+    ) -> Any:
+        """The parts of files that answer a text, or each of several texts, best first.
+
+        Args:
+            texts: a text, or a list of them, which are searched for at once.
+            top: number of hits.
+            modalities: compare with what is seen ("v"), heard ("a") or both ("av"). A segment that lacks one of both is
+                scored by the other; one that has nothing of them is not found.
+            where: an SQL condition on `source`, `start`, `end`, `metadata`, and `modality` and `time` of tokens, such as
+                "source LIKE '%holiday%' AND start < 60".
+            exact: compare all token rows, also of an index so large that it has an approximate one. Hits of an approximate
+                index are never `proven`.
+            nearest_rows: token rows that each token of a query looks for first.
+            join: segments that touch each other and that the model finds equally likely, by a factor of 2, are one hit.
+
+        Returns:
+            A list of hits for a text; a list of such lists for a list of texts.
+
+        Raises:
+            ValueError: the index is empty, a text says nothing, or `where` is no condition.
+        """
+        several = not isinstance(texts, str)
+        if several and not texts:
+            return []
+        self._check_filled()
+        _check_count("top", top)
+        _check_count("nearest_rows", nearest_rows)
+        scoring = scoring_of(self.model.config, "text", modalities)
+        queries = text_queries(self.model.valor, self.model.processor, list(texts) if several else [texts])
+        hits = self._search(queries, scoring, top, where, exact, nearest_rows, join)
+        return hits if several else hits[0]
+
+    def _search(
+        self,
+        queries: Sequence[Query],
+        scoring: Scoring,
+        top: int,
+        where: str | None,
+        exact: bool,
+        nearest_rows: int,
+        join: bool,
+    ) -> list[list[Hit]]:
+        results: list[list[Hit]] = [[] for _ in queries]
+        pending, n = list(range(len(queries))), nearest_rows
+        while pending:
+            vectors = [queries[index].vectors for index in pending]
+            nearest = self.backend.nearest(np.concatenate(vectors), n, scoring.letters, where, exact)
+            ends = np.cumsum([len(part) for part in vectors])
+            lists = [slice(end - len(part), end) for end, part in zip(ends, vectors, strict=True)]
+            candidates = [np.unique(np.concatenate(nearest.segments[part]).astype(str)) for part in lists]
+            rows = self.backend.tokens(np.unique(np.concatenate(candidates)).tolist(), scoring.letters)
+            still = []
+            for index, own, part in zip(pending, candidates, lists, strict=True):
+                found = rows if len(pending) == 1 else select_rows(rows, np.isin(rows.segments.astype(str), own))
+                last = [values[-1] if len(values) >= n else -math.inf for values in nearest.similarities[part]]
+                bound = math.inf
+                if nearest.exact:
+                    bound = score_bound(queries[index], np.array(last) + nearest.error, scoring)
+                results[index] = self._hits(queries[index], found, scoring, top, bound, join)
+                enough = len(results[index]) >= top and (not nearest.exact or results[index][-1].proven)
+                if not enough and max(last) > -math.inf:
+                    still.append(index)
+            n *= 4
+            pending = still if n <= max(MOST_NEAREST_ROWS, nearest_rows) else []
+        return results
+
+    def _hits(self, query: Query, rows: TokenRows, scoring: Scoring, top: int, bound: float, join: bool) -> list[Hit]:
+        """The best hits among the segments in `rows`; those that reach `bound` are proven."""
+        ids, scores = score_segments(query, rows, scoring)
+        ranked = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+        tolerance = math.log(2) / self.model.valor.logit_scale.detach().float().exp().item() if join else -math.inf
+        parts: list[tuple[list[Segment], float]] = []
+        looked_at: list[tuple[Segment, float]] = []
+        for start in range(0, len(ranked), 4 * top):
+            chunk = dict(ranked[start : start + 4 * top])
+            # Tokens that a killed writer left have no segment
+            looked_at += [(segment, chunk[segment.id]) for segment in self.backend.segments(list(chunk))]
+            parts = join_neighbours(looked_at, top, tolerance)
+            if len(parts) >= top and looked_at[-1][1] < parts[-1][1] - max(tolerance, 0):
+                break
+        names = rows.segments.astype(str)
+        chosen = {segment.id for part, _ in parts for segment in part}
+        own = {name: select_rows(rows, names == name) for name in chosen}
+        return [make_hit(query, part, score, score >= bound, own) for part, score in parts]
+
+    # --- Contents -----------------------------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        """What the index holds, without loading its model.
+
+        Returns:
+            `path`, `model`, `revision`, `version`, `files`, `hours`, `segments`, `tokens`, `bytes` on the disk (None where
+            nobody knows), and `index`, the kind of the approximate index (None: all rows are compared).
+        """
+        about = self.backend.about()
+        if about is None:
+            return {
+                "path": self.path,
+                "model": self._unchecked.name,
+                "files": 0,
+                "hours": 0.0,
+                "segments": 0,
+                "tokens": 0,
+            }
+        files, seconds = 0, 0.0
+        for file in self.backend.files():
+            files, seconds = files + 1, seconds + file.seconds
+        return {"path": self.path, **about, "files": files, "hours": seconds / 3600, **self.backend.sizes()}
+
+    def segments(self, source: str | None = None) -> list[Segment]:
+        """The segments of a file by their start, or all segments in no order, without their tokens."""
+        return [] if self.backend.about() is None else self.backend.segments(source=source)
+
+    def add_segments(self, segments: Sequence[EmbeddedSegment], files: Sequence[IndexedFile] = ()) -> None:
+        """Adds segments that are embedded already, and notes files as complete.
+
+        Safe to repeat, and to run in several processes: a segment that is there stays as it is. `files` are those whose
+        last segments these are; without them `add` would read a file again.
+
+        Raises:
+            ValueError: embeddings of another width than the model's, or segments of another revision than the index.
+        """
+        self._create()
+        for item in segments:
+            width = item.tokens.embeds.shape[1]
+            if width != self.model.config.projection_dim:
+                raise ValueError(
+                    f"Embeddings of width {width} were given; the model {self.model.name} has "
+                    f"{self.model.config.projection_dim}."
+                )
+            if item.segment.revision not in ("", self.model.revision):
+                raise ValueError(
+                    f"The segment {item.segment.source} {item.segment.start:g}-{item.segment.end:g} s was embedded with the "
+                    f"weights {item.segment.revision}, the index has {self.model.revision}: embed it with {self.model.name}."
+                )
+        self.backend.write(segments, files)
+
+    def remove(self, *sources: str | os.PathLike) -> int:
+        """Removes files with all that is known of them; returns the number of segments.
+
+        Raises:
+            ValueError: the index does not have one of them; the others are removed.
+        """
+        names = [os.fspath(source) for source in sources]
+        known = set() if self.backend.about() is None else {file.source for file in self.backend.files()}
+        unknown = [name for name in names if name not in known and not self.segments(name)]
+        count = self.backend.delete([name for name in names if name not in unknown]) if names else 0
+        if unknown:
+            raise ValueError(
+                f"The index {self.path} has no file {unknown[0]!r}; `info` and `segments` say what it has."
+            )
+        return count
+
+    def compact(self) -> None:
+        """Joins the small files of many writes, frees what was deleted, and makes the approximate index of a large one."""
+        if self.backend.about() is not None:
+            self.backend.compact()
+
+    # --- Captions -----------------------------------------------------------------------------------------------------
+
+    def caption(self, captions: Mapping[str, str | None]) -> None:
+        """Stores captions of segments, by the ids of these; None removes one."""
+        self._check_filled()
+        self.backend.set_captions(captions)
+
+    def search_captions(self, words: str, top: int = 10, where: str | None = None) -> list[tuple[Segment, float]]:
+        """Segments whose captions have some of the words, best first, with their BM25 score.
+
+        Raises:
+            ValueError: no segment has a caption, there are only words of grammar, or `where` is no condition.
+        """
+        self._check_filled()
+        if all(word.lower() in STOP_WORDS for word in words.split()):
+            raise ValueError(f"The query {words!r} has only words of grammar: name a thing, an action or a sound.")
+        found = dict(self.backend.find_captions(words, top, where))
+        return [(segment, found[segment.id]) for segment in self.backend.segments(list(found))]
+
+    # --- Inside -------------------------------------------------------------------------------------------------------
+
+    def _create(self) -> None:
+        if self.backend.about() is None:
+            self.backend.create(
+                {
+                    "version": FORMAT_VERSION,
+                    "model": self.model.name,
+                    "revision": self.model.revision,
+                    "width": self.model.config.projection_dim,
+                }
+            )
+
+    def _check_filled(self) -> None:
+        if self.backend.about() is None or not self.backend.sizes()["segments"]:
+            raise ValueError(f"The index {self.path} is empty: add files first.")
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r} was given; a whole number of at least 1 is accepted.")

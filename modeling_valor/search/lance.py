@@ -1,0 +1,432 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""An index in LanceDB: a folder, or an object store such as `s3://bucket/index.lance`.
+
+Four tables: "tokens" and "segments", "files" that are complete, and "about", which is made last, so that an index is there
+or it is not. Tokens have the columns of their segment that a `where` condition may name. A segment counts once its own row
+is there, which is written after its tokens; tokens without it are what a killed writer left.
+"""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from filelock import FileLock
+
+from .backend import WHERE_COLUMNS
+from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
+
+
+os.environ.setdefault("LANCEDB_LOG", "error")  # it would warn of each table that it makes
+
+try:
+    import lancedb
+except ImportError as error:
+    raise ImportError("An index needs LanceDB: `pip install modeling-valor[search]` brings it.") from error
+
+
+FLAT_ROWS = 100_000
+"""Up to so many token rows are compared one by one; `compact` makes an approximate index of more."""
+
+NPROBES = 20  # partitions of the approximate index that a query looks into
+REFINE_FACTOR = 4  # so many times the rows that are asked for are compared by their stored embeddings
+ROWS_PER_PARTITION = 4096
+WRITES_BETWEEN_COMPACTIONS = 256
+
+_SCANNED_ROWS = 16_384  # of a block of the exact search: 16 MB at a width of 256
+_EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
+_ALL = 2**31 - 1  # LanceDB returns 10 rows unless it is told how many
+
+
+class LanceBackend:
+    """The [`Backend`] of LanceDB.
+
+    Args:
+        path: a folder, or the address of an object store.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = os.fspath(path)
+        self._is_local = "://" not in self.path
+        self._writes = 0
+
+    # --- Search -------------------------------------------------------------------------------------------------------
+
+    def nearest(
+        self, vectors: np.ndarray, n: int, modalities: str = "va", where: str | None = None, exact: bool = False
+    ) -> NearestRows:
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        condition = self._condition(modalities, where)
+        if exact or self._vector_index() is None:
+            return self._scan(vectors, n, condition)
+        table = self._table("tokens")
+        with self._in_one_sentence():
+            query = table.search(vectors, vector_column_name="embedding").distance_type("dot")
+            query = query.nprobes(NPROBES).refine_factor(REFINE_FACTOR).select(["segment", "_distance"]).limit(n)
+            rows = (query if condition is None else query.where(condition, prefilter=True)).to_arrow()
+        of_vector = np.zeros(len(rows), dtype=int)  # a single vector has no number
+        if "query_index" in rows.column_names:
+            of_vector = rows["query_index"].to_numpy()
+        similarities = 1 - rows["_distance"].to_numpy()
+        segments = rows["segment"].to_numpy(zero_copy_only=False)
+        order = np.lexsort((-similarities, of_vector))
+        parts = np.split(order, np.searchsorted(of_vector[order], np.arange(1, len(vectors))))
+        return NearestRows([similarities[part] for part in parts], [segments[part] for part in parts], exact=False)
+
+    def _scan(self, vectors: np.ndarray, n: int, condition: str | None) -> NearestRows:
+        """The exact lists, by one pass over all rows. LanceDB's own takes ten times as long."""
+        queries = torch.from_numpy(vectors)
+        best = torch.empty(len(vectors), 0)
+        segments = np.empty((len(vectors), 0), dtype=object)
+        for batch in self._read("tokens", condition, ["segment", "embedding"]):
+            if not len(batch):
+                continue
+            embeds = torch.from_numpy(_embeddings(batch).astype(np.float32))
+            found = (queries @ embeds.T).topk(min(n, len(batch)), dim=1)
+            names = batch["segment"].take(pa.array(found.indices.flatten().numpy())).to_numpy(zero_copy_only=False)
+            segments = np.concatenate([segments, names.reshape(found.indices.shape)], axis=1)
+            best = torch.cat([best, found.values], dim=1)
+            kept = best.topk(min(n, best.shape[1]), dim=1)
+            best, segments = kept.values, np.take_along_axis(segments, kept.indices.numpy(), axis=1)
+        return NearestRows(list(best.numpy()), list(segments), exact=True, error=_EXACT_ERROR)
+
+    def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
+        condition = f"segment IN ({_literals(segments)})" if len(segments) else "false"
+        if set(modalities) != set("va"):
+            condition += f" AND modality IN ({_literals(modalities)})"
+        columns = ["segment", "modality", "time", "weight", "embedding"]
+        rows = self._table("tokens").search().where(condition).select(columns).limit(_ALL).to_arrow()
+        segment, modality, time, weight = (rows[name].to_numpy(zero_copy_only=False) for name in columns[:-1])
+        return TokenRows(segment, modality, time, weight, _embeddings(rows))
+
+    # --- Contents -----------------------------------------------------------------------------------------------------
+
+    def about(self) -> dict[str, Any] | None:
+        if self._is_local and not os.path.isdir(os.path.join(self.path, "about.lance")):
+            return None
+        with self._in_one_sentence():
+            if "about" not in self._names():
+                return None
+            return json.loads(self._table("about").search().limit(1).to_list()[0]["about"])
+
+    def create(self, about: Mapping[str, Any]) -> None:
+        with self._in_one_sentence(), self._alone():
+            if "about" in self._names():
+                return
+            for name, schema in _schemas(about["width"]).items():
+                self._connection.create_table(name, schema=schema, mode="overwrite")
+            self._table("segments").create_index("id", config=lancedb.index.BTree())
+            self._table("tokens").create_index("segment", config=lancedb.index.BTree())
+            self._connection.create_table("about", pa.table({"about": [json.dumps(dict(about))]}))
+
+    def segments(self, ids: Sequence[str] | None = None, source: str | None = None) -> list[Segment]:
+        condition: str | None
+        if ids is not None:
+            condition = f"id IN ({_literals(ids)})" if len(ids) else "false"
+        else:
+            condition = None if source is None else f"source = {_literals([source])}"
+        rows = [row for batch in self._read("segments", condition) for row in batch.to_pylist()]
+        if ids is not None:
+            by_id = {row["id"]: row for row in rows}
+            rows = [by_id[name] for name in ids if name in by_id]
+        elif source is not None:
+            rows.sort(key=lambda row: (row["start"], row["end"]))
+        return [_segment(row) for row in rows]
+
+    def files(self) -> Iterator[IndexedFile]:
+        for batch in self._read("files"):
+            for row in batch.to_pylist():
+                state = FileState(row.pop("size"), row.pop("modified"))
+                yield IndexedFile(state=state, **row)
+
+    def sizes(self) -> dict[str, Any]:
+        segments, tokens = (self._table(name).count_rows() for name in ("segments", "tokens"))
+        return {"segments": segments, "tokens": tokens, "bytes": self._bytes(), "index": self._vector_index()}
+
+    # --- Changes ------------------------------------------------------------------------------------------------------
+
+    def write(self, segments: Sequence[EmbeddedSegment], files: Sequence[IndexedFile] = ()) -> None:
+        with self._in_one_sentence(), self._alone():
+            new = {item.segment.id: item for item in segments}
+            for segment in self.segments(list(new)):
+                del new[segment.id]
+            if new:
+                tokens, table = self._table("tokens"), self._table("segments")
+                left_behind = f"segment IN ({_literals(new)})"
+                if tokens.count_rows(left_behind):
+                    tokens.delete(left_behind)
+                tokens.add(_token_table(new.values(), tokens.schema))
+                table.add(_segment_table([item.segment for item in new.values()], table.schema))
+            if files:
+                self._replace_files(files)
+            self._writes += 1
+            if self._writes % WRITES_BETWEEN_COMPACTIONS == 0:
+                self._optimize(timedelta(hours=1))
+
+    def _replace_files(self, files: Sequence[IndexedFile]) -> None:
+        table = self._table("files")
+        rows = [
+            {**vars(file), "size": file.state.size, "modified": file.state.modified}
+            for file in {file.source: file for file in files}.values()
+        ]
+        data = pa.Table.from_pylist(rows, table.schema)
+        table.merge_insert("source").when_matched_update_all().when_not_matched_insert_all().execute(data)
+
+    def delete(self, sources: Sequence[str]) -> int:
+        if not sources:
+            return 0
+        condition = f"source IN ({_literals(sources)})"
+        with self._in_one_sentence(), self._alone():
+            count = self._table("segments").count_rows(condition)
+            # In this order, so that a file that is listed as complete always is
+            for name in ("files", "segments", "tokens"):
+                self._table(name).delete(condition)
+        return count
+
+    def set_captions(self, captions: Mapping[str, str | None]) -> None:
+        with self._in_one_sentence(), self._alone():
+            table = self._table("segments")
+            found = [vars(item) | {"caption": captions[item.id]} for item in self.segments(list(captions))]
+            if found:
+                rows = _segment_table([Segment(**item) for item in found], table.schema)
+                table.merge_insert("id").when_matched_update_all().execute(rows)
+            if not any(index.index_type == "FTS" for index in table.list_indices()):
+                table.create_index("caption", config=lancedb.index.FTS())
+
+    def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
+        table = self._table("segments")
+        if not any(index.index_type == "FTS" for index in table.list_indices()):
+            raise ValueError(f"The index {self.path} has no captions: store some with `caption`.")
+        self._check(where, "segments")
+        query = table.search(words, query_type="fts", fts_columns="caption").select(["id", "_score"]).limit(top)
+        with self._in_one_sentence():
+            rows = (query if where is None else query.where(f"({where})", prefilter=True)).to_list()
+        return [(row["id"], row["_score"]) for row in rows]
+
+    def compact(self) -> None:
+        with self._in_one_sentence(), self._alone():
+            tokens = self._table("tokens")
+            rows = tokens.count_rows()
+            if rows > FLAT_ROWS and self._vector_index() is None:
+                config = lancedb.index.IvfPq(
+                    distance_type="dot",
+                    num_partitions=max(1, rows // ROWS_PER_PARTITION),
+                    num_sub_vectors=tokens.schema.field("embedding").type.list_size // 8,
+                )
+                tokens.create_index("embedding", config=config)
+            self._optimize(timedelta(0))
+
+    def close(self) -> None:
+        self.__dict__.pop("_connection", None)
+
+    # --- Inside -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _connection(self) -> Any:
+        with self._in_one_sentence():
+            return lancedb.connect(self.path, read_consistency_interval=timedelta(0))
+
+    @cached_property
+    def _tables(self) -> dict[str, Any]:
+        return {}
+
+    def _names(self) -> list[str]:
+        return list(self._connection.list_tables().tables)
+
+    def _table(self, name: str) -> Any:
+        if name not in self._tables:
+            with self._in_one_sentence():
+                self._tables[name] = self._connection.open_table(name)
+        return self._tables[name]
+
+    def _read(self, name: str, condition: str | None = None, columns: list[str] | None = None) -> Iterator[Any]:
+        """Record batches of the rows that meet a condition."""
+        query = self._table(name).search().limit(_ALL)
+        query = query if condition is None else query.where(condition)
+        query = query if columns is None else query.select(columns)
+        with self._in_one_sentence():
+            yield from query.to_batches(batch_size=_SCANNED_ROWS)
+
+    def _vector_index(self) -> str | None:
+        """Kind of the approximate index, if there is one."""
+        for index in self._table("tokens").list_indices():
+            if index.columns == ["embedding"]:
+                return str(index.index_type)
+        return None
+
+    def _condition(self, modalities: str, where: str | None) -> str | None:
+        self._check(where, "tokens")
+        parts = [] if where is None else [f"({where})"]
+        if set(modalities) != set("va"):
+            parts.append(f"modality IN ({_literals(modalities)})")
+        return " AND ".join(parts) or None
+
+    def _check(self, where: str | None, table: str) -> None:
+        """Raises a `ValueError` unless `where` is one condition by itself, so that it cannot end the one it is put into."""
+        if where is None:
+            return
+        try:
+            depth = 0
+            for sign in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", where):
+                depth += (sign == "(") - (sign == ")")
+                if depth < 0:
+                    raise ValueError("a parenthesis closes before it opens")
+            self._table(table).search().where(f"({where})").select(["source"]).limit(1).to_arrow()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ValueError(
+                f"where={where!r} is no condition that LanceDB understands ({_first_sentence(error)}). Name "
+                f"{', '.join(WHERE_COLUMNS)}, as in \"source LIKE '%holiday%' AND start < 60\"."
+            ) from error
+
+    def _optimize(self, keep: timedelta) -> None:
+        with warnings.catch_warnings():  # readers look for the latest version each time
+            warnings.filterwarnings("ignore", message="optimize.cleanup_older_than=0.")
+            for name in ("tokens", "segments", "files"):
+                self._table(name).optimize(cleanup_older_than=keep)
+
+    def _bytes(self) -> int | None:
+        if not self._is_local:
+            return None
+        files = (os.path.join(folder, name) for folder, _, names in os.walk(self.path) for name in names)
+        return sum(os.path.getsize(file) for file in files if os.path.exists(file))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Lets one process write at a time. Object stores have no locks; there LanceDB orders the writes itself."""
+        if not self._is_local:
+            yield
+            return
+        os.makedirs(self.path, exist_ok=True)
+        with FileLock(os.path.join(self.path, ".lock")):
+            yield
+
+    @contextmanager
+    def _in_one_sentence(self) -> Iterator[None]:
+        """Turns what LanceDB raises into a `ValueError` of one sentence."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"The index {self.path} cannot be read or written: {_first_sentence(error)}. What was complete is kept."
+            ) from error
+
+
+def _schemas(width: int) -> dict[str, pa.Schema]:
+    part = [("source", pa.string()), ("start", pa.float64()), ("end", pa.float64())]
+    state = [("size", pa.int64()), ("modified", pa.int64())]
+    metadata = ("metadata", pa.json_(pa.utf8()))
+    return {
+        "tokens": pa.schema(
+            [
+                ("segment", pa.string()),
+                ("modality", pa.string()),
+                ("time", pa.float32()),
+                ("weight", pa.float32()),
+                ("embedding", pa.list_(pa.float16(), width)),
+                *part,
+                metadata,
+            ]
+        ),
+        "segments": pa.schema(
+            [
+                ("id", pa.string()),
+                *part,
+                ("modalities", pa.string()),
+                *state,
+                ("revision", pa.string()),
+                ("caption", pa.string()),
+                metadata,
+            ]
+        ),
+        "files": pa.schema(
+            [
+                ("source", pa.string()),
+                *state,
+                ("segmentation", pa.string()),
+                ("seconds", pa.float64()),
+                ("segments", pa.int64()),
+            ]
+        ),
+    }
+
+
+def _token_table(items: Iterable[EmbeddedSegment], schema: pa.Schema) -> pa.Table:
+    items = list(items)
+    counts = [len(item.tokens.modalities) for item in items]
+    embeds = np.concatenate([item.tokens.embeds for item in items]).astype(np.float16)
+    rows = np.repeat(np.arange(len(items)), counts)
+    parts = [
+        {
+            "segment": item.segment.id,
+            "source": item.segment.source,
+            "start": item.segment.start,
+            "end": item.segment.end,
+            "metadata": json.dumps(item.segment.metadata),
+        }
+        for item in items
+    ]
+    columns = {name: pa.array([part[name] for part in parts]).take(pa.array(rows)) for name in parts[0]}
+    columns["modality"] = pa.array(list("".join(item.tokens.modalities for item in items)))
+    columns["time"] = pa.array(np.concatenate([item.tokens.times for item in items]), pa.float32())
+    columns["weight"] = pa.array(np.concatenate([item.tokens.weights for item in items]), pa.float32())
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
+    return _as_table(columns)
+
+
+def _segment_table(segments: Sequence[Segment], schema: pa.Schema) -> pa.Table:
+    types = {"size": pa.int64(), "modified": pa.int64(), "caption": pa.string()}
+    rows = [
+        {
+            **vars(segment),
+            "id": segment.id,
+            "size": segment.state.size,
+            "modified": segment.state.modified,
+            "metadata": json.dumps(segment.metadata),
+        }
+        for segment in segments
+    ]
+    return _as_table({name: pa.array([row[name] for row in rows], types.get(name)) for name in schema.names})
+
+
+def _as_table(columns: dict[str, pa.Array]) -> pa.Table:
+    columns["metadata"] = pa.ExtensionArray.from_storage(pa.json_(pa.utf8()), columns["metadata"])
+    return pa.table(columns)
+
+
+def _segment(row: dict[str, Any]) -> Segment:
+    return Segment(
+        source=row["source"],
+        start=row["start"],
+        end=row["end"],
+        modalities=row["modalities"],
+        state=FileState(row["size"], row["modified"]),
+        revision=row["revision"],
+        caption=row["caption"],
+        metadata=json.loads(row["metadata"]),
+    )
+
+
+def _embeddings(rows: Any) -> np.ndarray:
+    """(N, C), float16, of a record batch or of a table of one chunk."""
+    column = rows["embedding"]
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), column.type.list_size)
+
+
+def _literals(values: Iterable[str]) -> str:
+    """Strings as an SQL list."""
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+def _first_sentence(error: BaseException) -> str:
+    """What an error says, without the place in LanceDB's source."""
+    text = re.sub(r",? ?(/\S+\.rs:\d+(:\d+)?|\S+/src/\S+)", "", " ".join(str(error).split()))
+    return text.removeprefix("lance error: ").rstrip(". ")[:300]

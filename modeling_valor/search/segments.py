@@ -1,0 +1,146 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""What an index is made of: segments of media with their token embeddings, and the files that they are parts of."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+FORMAT_VERSION = 1
+"""Of the tables of an index; a newer one is refused."""
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells whether a file has changed: its size in bytes and its time of change in ns; None where nobody knows."""
+
+    size: int | None = None
+    modified: int | None = None
+
+
+@dataclass(frozen=True)
+class SegmentTokens:
+    """Token embeddings of one segment: a row for each frame ("v") and each audio clip ("a").
+
+    Args:
+        modalities: N letters, such as "vvvva".
+        times: (N,), the second of the file that a token is about.
+        weights: (N,), f(e) of eq. 3 before its softmax.
+        embeds: (N, C), L2-normalised; kept as float16.
+
+    Raises:
+        ValueError: there is no token, a letter is not "v" or "a", or the shapes disagree.
+    """
+
+    modalities: str
+    times: np.ndarray
+    weights: np.ndarray
+    embeds: np.ndarray
+
+    def __post_init__(self) -> None:
+        count = len(self.modalities)
+        shapes = [np.shape(self.times), np.shape(self.weights), np.shape(self.embeds)[:1]]
+        if not count or set(self.modalities) - set("va") or shapes != [(count,)] * 3 or np.ndim(self.embeds) != 2:
+            raise ValueError(
+                f"A segment has tokens of the modalities {self.modalities!r} with times, weights and embeddings of shapes "
+                f"{np.shape(self.times)}, {np.shape(self.weights)} and {np.shape(self.embeds)}; at least one token, the "
+                'letters "v" and "a", and (N,), (N,) and (N, C) are accepted.'
+            )
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a file, `[start, end)` in seconds, and what is known of it.
+
+    Args:
+        source: path or address of the file.
+        start, end: seconds of presentation time.
+        modalities: what it has: "v", "a" or "va".
+        state: size and time of the file.
+        revision: hash of the weights that its tokens are of.
+        caption: a text about it.
+        metadata: anything that JSON has.
+    """
+
+    source: str
+    start: float
+    end: float
+    modalities: str = ""
+    state: FileState = field(default_factory=FileState)
+    revision: str = ""
+    caption: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """32 hex digits, the same wherever the same part of the same source is indexed."""
+        name = f"{self.source}\0{self.start:.3f}\0{self.end:.3f}"
+        return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class EmbeddedSegment:
+    """A segment with its tokens, as [`ValorIndex.add_segments`] takes it."""
+
+    segment: Segment
+    tokens: SegmentTokens
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """A file all of whose segments are in the index.
+
+    Args:
+        source: its path or address.
+        state: its size and time when it was indexed.
+        segmentation: how it was cut, such as "10.0 s every 10.0 s".
+        seconds: how long it is.
+        segments: number of its segments in the index; 0 for a file with nothing to embed.
+    """
+
+    source: str
+    state: FileState
+    segmentation: str
+    seconds: float
+    segments: int
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Tokens of several segments, in any order.
+
+    Args:
+        segments: (N,), ids of their segments.
+        modalities: (N,), "v" or "a".
+        times, weights: (N,), as in [`SegmentTokens`].
+        embeds: (N, C), float16.
+    """
+
+    segments: np.ndarray
+    modalities: np.ndarray
+    times: np.ndarray
+    weights: np.ndarray
+    embeds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+
+@dataclass(frozen=True)
+class NearestRows:
+    """For each of Q vectors the token rows most similar to it, best first.
+
+    Args:
+        similarities: Q arrays of dot products, float32. One shorter than was asked for is all that there is.
+        segments: Q arrays of the ids of their segments.
+        exact: whether nothing more similar was missed. False: the lists are those of an approximate index.
+        error: how much the similarities may differ from those of the stored embeddings, at most.
+    """
+
+    similarities: Sequence[np.ndarray]
+    segments: Sequence[np.ndarray]
+    exact: bool
+    error: float = 0.0
