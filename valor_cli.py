@@ -4,7 +4,6 @@
 It lies outside the package, because importing the package imports torch: `valor --help` must not wait for that.
 """
 
-import argparse
 import importlib
 import importlib.metadata
 import os
@@ -13,6 +12,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 
 COMMANDS = {
@@ -20,34 +24,63 @@ COMMANDS = {
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
     "extract": "decode the frames and the audio of a dataset once, so that training reads them faster",
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
+    "info": "show versions, devices, decoding backends and extras, for reports of faults",
     "search": "find videos, audio files or images by a text",
     "statistics": "measure how long captions are and how often they name sounds (Table 1 of the paper)",
     "train": "pretrain VALOR, or fine-tune it for retrieval, captioning or question answering",
     "world": "render a small data set of labelled videos with sound",
 }
-"""Commands and their line of help. The module `modeling_valor.cli.COMMAND` has `main(argv) -> int`, its exit status."""
+"""Commands and their line of help. The module `modeling_valor.cli.COMMAND` has `app`, whose commands return an exit status."""
 
 INTERRUPTED, READER_GONE = 130, 141
 """Exit status after Ctrl-C, and if the reader of the output has closed it: 128 and the signal's number, as in shells."""
 
 
+class _Commands(TyperGroup):
+    """The commands, whose modules are imported when they are run: the list of commands must not wait for torch."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, get_command(importlib.import_module(f"modeling_valor.cli.{name}").app), rest
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,  # each press of Tab would import torch
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`valor COMMAND --help` explains a command. With --debug an error is shown with its traceback.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"valor {importlib.metadata.version('modeling-valor')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def valor(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """VALOR: vision, audio and language in one model."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `valor` with the arguments `argv` (default: the process's) and returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="valor",
-        description="VALOR: vision, audio and language in one model.",
-        epilog="`valor COMMAND --help` explains a command. With --debug an error is shown with its traceback.",
-    )
-    parser.add_argument("--version", action="version", version=f"valor {importlib.metadata.version('modeling-valor')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, line in COMMANDS.items():
-        commands.add_parser(name, help=line, add_help=False)
     is_process = argv is None
     argv, debug = pop_debug(sys.argv[1:] if argv is None else argv)
-    command = parser.parse_args(argv[:1]).command
+    program = f"valor {argv[0]}" if argv and argv[0] in COMMANDS else "valor"
     if is_process and not debug:
-        warnings.showwarning = _print_once(f"valor {command}")
-    return run_guarded(f"valor {command}", lambda: _run_command(command, argv[1:]), debug)
+        warnings.showwarning = _print_once(program)
+    return run_guarded(program, lambda: _run_command(argv), debug)
 
 
 def pop_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
@@ -71,7 +104,7 @@ def run_guarded(program: str, run: Callable[[], int | None], debug: bool = False
         debug: print the traceback too.
 
     Returns:
-        1 after an error, 130 after Ctrl-C, 141 if the reader of the output has closed it.
+        1 after an error, 2 after arguments that the program does not take, 130 after Ctrl-C, 141 if the reader of the output has closed it.
     """
     try:
         return run() or 0
@@ -79,6 +112,11 @@ def run_guarded(program: str, run: Callable[[], int | None], debug: bool = False
         # Python would complain again when it flushes the output at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
+    except typer.TyperException as error:
+        message = _one_line(error.format_message()).replace(": Value error, ", ": ").rstrip(".")
+        if message:  # none after help, which is printed
+            print(f"{program}: {message} (`{program} --help` explains the arguments).", file=sys.stderr)
+        return error.exit_code
     except (KeyboardInterrupt, Exception) as error:
         if debug:
             traceback.print_exc()
@@ -121,8 +159,14 @@ def _one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
-def _run_command(command: str, argv: list[str]) -> int:
-    return importlib.import_module(f"modeling_valor.cli.{command}").main(argv)
+def _run_command(argv: list[str]) -> int | None:
+    """Runs a command without Typer's own handling of errors, and returns its exit status."""
+    commands = get_command(app)
+    try:
+        with commands.make_context("valor", argv) as context:
+            return commands.invoke(context)
+    except typer.Exit as stop:  # after --help or --version
+        return stop.exit_code
 
 
 if __name__ == "__main__":

@@ -60,10 +60,9 @@ def test_a_task_and_a_recipe_are_handed_over(handed_over, monkeypatch, name, rec
 
 
 def test_help_lists_the_tasks_and_the_recipes(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "--help"])
+    assert main(["train", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert stop.value.code == 0 and all(name in printed for name in [*command.TASK_OF_COMMAND, *recipe_names()])
+    assert all(name in printed for name in [*command.TASK_OF_COMMAND, *recipe_names()])
     with pytest.raises(SystemExit):
         main(["train", "qa", "--help"])
     printed = capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from modeling_valor.cli.world import main
+from modeling_valor.cli.main import main
 from modeling_valor.data.readers import read_folder
 from modeling_valor.world import (
     SPLITS,
@@ -348,9 +348,9 @@ def test_a_run_that_stops_leaves_no_half_files_and_goes_on_where_it_stopped(tmp_
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path, capsys):
     with FileLock(tmp_path / ".world.lock"):
-        assert main([str(tmp_path), "--count", "1", "--workers", "1"]) == 1
+        assert main(["world", str(tmp_path), "--count", "1", "--workers", "1"]) == 1
     assert "another run" in capsys.readouterr().err
-    assert main([str(tmp_path), "--count", "1", "--workers", "1"]) == 0
+    assert main(["world", str(tmp_path), "--count", "1", "--workers", "1"]) == 0
 
 
 def test_several_workers_write_the_same_files(tmp_path):
@@ -421,8 +421,7 @@ def test_a_lesson_about_order_asks_which_of_two_is_active_in_each_half():
 
 
 def test_command_refuses_lessons_of_portraits(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / "out"), "--portraits", "--about", "sight"])
+    assert main(["world", str(tmp_path / "out"), "--portraits", "--about", "sight"]) == 2
     assert "leave them out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -435,7 +434,19 @@ def test_counts_below_one_are_an_error(tmp_path, count, workers):
 
 
 def test_command_writes_a_world_and_reports_it(tmp_path, capsys):
-    arguments = [str(tmp_path / "out"), "--split", "test", "--count", "1", "--seed", "3", "--workers", "1", "--json"]
+    arguments = [
+        "world",
+        str(tmp_path / "out"),
+        "--split",
+        "test",
+        "--count",
+        "1",
+        "--seed",
+        "3",
+        "--workers",
+        "1",
+        "--json",
+    ]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out) == {
         "directory": str(tmp_path / "out"),
@@ -444,7 +455,7 @@ def test_command_writes_a_world_and_reports_it(tmp_path, capsys):
         "clips": 1,
         "rendered": 1,
     }
-    assert main([str(tmp_path / "out"), "--split", "val", "--count", "1"]) == 1
+    assert main(["world", str(tmp_path / "out"), "--split", "val", "--count", "1"]) == 1
     assert "choose another directory" in capsys.readouterr().err
 
 
@@ -472,7 +483,9 @@ def test_eight_neighbours_are_all_shapes_in_one_color_before_one_background():
 
 
 def test_portraits_are_a_folder_with_five_true_captions_each(tmp_path):
-    assert main([str(tmp_path / "portraits"), "--portraits", "--count", "20", "--workers", "1", "--json"]) == 0
+    assert (
+        main(["world", str(tmp_path / "portraits"), "--portraits", "--count", "20", "--workers", "1", "--json"]) == 0
+    )
     samples = read_folder(tmp_path / "portraits")
     assert len(samples) == 20
     for index, sample in enumerate(samples):
@@ -497,7 +510,7 @@ def test_portraits_are_a_folder_with_five_true_captions_each(tmp_path):
 
 def test_portraits_do_not_go_where_something_is(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("x")
-    assert main([str(tmp_path), "--portraits"]) == 1
+    assert main(["world", str(tmp_path), "--portraits"]) == 1
     assert "not empty" in capsys.readouterr().err
     with pytest.raises(ValueError, match="count=0"):
         write_portraits(tmp_path / "none", count=0, seed=0)

@@ -1,53 +1,98 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Arguments that several commands share: the checkpoint, the device, and how much of a file is used."""
 
-import argparse
+import itertools
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+from typer.core import TyperCommand, TyperOption
 
 
 if TYPE_CHECKING:
     from .. import ValorPreTrainedModel, ValorProcessor
 
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+def has_text(text: str | list[str] | None) -> str | list[str] | None:
+    """Refuses a text without words: a model would answer nothing as if something had been asked."""
+    if any(not one.strip() for one in ([text] if isinstance(text, str) else text or [])):
+        raise typer.BadParameter("the text is empty.")
+    return text
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--model`, and the options of device, data type and batch size."""
-    parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
-    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU, if available)")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="data type of the weights (default: the checkpoint's)"
-    )
-    parser.add_argument("--batch-size", type=positive_count, default=8, help="files in a batch (default: 8)")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="worker processes that decode files (default: 0, in the main process)"
-    )
+_MEDIA_PANEL = "How much of a file is used"
+
+MediaFiles = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE",
+        help="Video, audio or image files, folders of these, or URLs; a folder of images only is one video.",
+    ),
+]
+Model = Annotated[str, typer.Option(help="Folder or Hub name of a converted or trained checkpoint.")]
+Device = Annotated[str | None, typer.Option(help="Such as cuda:1 or cpu.", show_default="a GPU, if available")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Data type of the weights; auto is the checkpoint's."),
+]
+WeightsDtype = Annotated[
+    Literal["float32", "bfloat16", "float16"] | None,
+    typer.Option(help="Data type of the weights.", show_default="the checkpoint's"),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Files in a batch.")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Worker processes that decode files; 0 decodes in the main process.")
+]
+Processes = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Number of processes.", show_default="one for each core")
+]
+Modalities = Annotated[
+    Literal["av", "v", "a"],
+    typer.Option(rich_help_panel=_MEDIA_PANEL, help="Video and audio (av), or one of them (v, a)."),
+]
+NumFrames = Annotated[
+    int | None,
+    typer.Option(min=1, rich_help_panel=_MEDIA_PANEL, help="Frames of each video.", show_default="the checkpoint's"),
+]
+NumAudioClips = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=_MEDIA_PANEL,
+        help="Audio clips of 5.12 s of each file.",
+        show_default="the checkpoint's",
+    ),
+]
+MaxFailures = Annotated[
+    float,
+    typer.Option(
+        help="Tolerated share of samples that cannot be read; with more of them the exit status is 1.",
+    ),
+]
+Annotations = Annotated[str | None, typer.Option(help="Folder of the annotations.", show_default="that of the media")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-def add_media_arguments(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """Adds what is used of each file. With `--help`, the defaults of the checkpoint that `argv` names are shown."""
-    frames, audio_clips = "the checkpoint's", "the checkpoint's"
-    if {"-h", "--help"} & set(argv) and (settings := _processor_settings(argv)):
-        frames = f"{settings['video_processor']['num_frames']}, this checkpoint's"
-        audio_clips = f"{settings['feature_extractor']['num_audio_clips']}, this checkpoint's"
-    media = parser.add_argument_group(
-        "how much of a file is used",
-        "A file of any length is represented by a few evenly spaced frames and a few audio clips. "
-        "What lies between them is not used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers.",
-    )
-    media.add_argument(
-        "--modalities", choices=("av", "v", "a"), default="av", help="video and audio (av), or one of them (v, a)"
-    )
-    media.add_argument("--num-frames", type=positive_count, help=f"frames of each video (default: {frames})")
-    media.add_argument(
-        "--num-audio-clips", type=positive_count, help=f"audio clips of 5.12 s of each file (default: {audio_clips})"
-    )
+def new_app(**settings: Any) -> typer.Typer:
+    """A Typer app of a command, whose help is Markdown; `settings` are further ones of `typer.Typer`."""
+    return typer.Typer(rich_markup_mode="markdown", add_completion=False, **settings)
+
+
+class CheckpointCommand(TyperCommand):
+    """A command whose help shows the numbers of the checkpoint that `--model` names, where it is on this machine."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if set(ctx.help_option_names) & set(args) and (settings := _processor_settings(args)):
+            parts = {"num_frames": "video_processor", "num_audio_clips": "feature_extractor"}
+            for param in cast(list[TyperOption], self.params):
+                number = settings.get(parts.get(param.name, ""), {}).get(param.name)
+                if number is not None:
+                    param.show_default = f"{number}, this checkpoint's"
+        return super().parse_args(ctx, args)
 
 
 def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
@@ -83,7 +128,7 @@ def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
 
 
 def load(
-    model_class: type["ValorPreTrainedModel"], args: argparse.Namespace
+    model_class: type["ValorPreTrainedModel"], model: str, device: str | None = None, dtype: str = "auto"
 ) -> tuple["ValorPreTrainedModel", "ValorProcessor"]:
     """The model and the processor that `--model`, `--device` and `--dtype` name.
 
@@ -96,12 +141,12 @@ def load(
     from .. import ValorProcessor
 
     logging.disable_progress_bar()
-    device = choose_device(args.device)
+    device = choose_device(device)
     try:
-        model = model_class.from_pretrained(check_model(args.model), dtype=args.dtype)
+        loaded = model_class.from_pretrained(check_model(model), dtype=dtype)
     except SafetensorError as error:
-        raise ValueError(f"--model {args.model}: its weights are damaged ({error}).") from error
-    return model.to(device).eval(), ValorProcessor.from_pretrained(args.model)
+        raise ValueError(f"--model {model}: its weights are damaged ({error}).") from error
+    return loaded.to(device).eval(), ValorProcessor.from_pretrained(model)
 
 
 def check_model(name: str, option: str = "--model", needs_weights: bool = True) -> str:
@@ -168,40 +213,21 @@ def choose_device(name: str | None) -> str:
     return name
 
 
-def positive_count(text: str) -> int:
-    """The whole number of at least 1 that an argument is."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
-
-
-def written_text(text: str) -> str:
-    """An argument that has words in it: a model would answer nothing as if something had been asked."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the text is empty")
-    return text
-
-
 def on_one_line(name: str) -> str:
     """A file's name on one line: line breaks, and bytes that are no text in UTF-8, as escapes."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
-def _processor_settings(argv: Sequence[str]) -> dict | None:
+def _processor_settings(arguments: Sequence[str]) -> dict | None:
     """Content of `processor_config.json` of the checkpoint that `--model` names, where it is on this machine."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--model")
-    model = parser.parse_known_args(list(argv))[0].model
-    if model is None:
+    named = [value for option, value in itertools.pairwise(arguments) if option == "--model"]
+    named += [argument.removeprefix("--model=") for argument in arguments if argument.startswith("--model=")]
+    if not named:
         return None
     from transformers.utils import cached_file
 
     try:
-        path = cached_file(model, "processor_config.json", local_files_only=True)
+        path = cached_file(named[-1], "processor_config.json", local_files_only=True)
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

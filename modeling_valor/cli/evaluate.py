@@ -1,79 +1,88 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`valor evaluate`: evaluate a checkpoint on a benchmark or an annotated folder."""
 
-import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from .arguments import positive_count
+import typer
+
+from .arguments import (
+    Annotations,
+    BatchSize,
+    Device,
+    Json,
+    MaxFailures,
+    Model,
+    WeightsDtype,
+    Workers,
+    choose_device,
+    new_app,
+)
 
 
-TASKS = ("retrieval", "captioning", "qa")
-
-EPILOG = """
-For a benchmark, the defaults of frames, audio clips, text length, beams and split are the paper's settings. Several processes
-(`accelerate launch -m modeling_valor.cli.main evaluate ...`, `torchrun -m ...`) share the work and give the same metrics. An
-interrupted evaluation resumes where it stopped, if it is started again with the same arguments.
-"""
+app = new_app()
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs `valor evaluate` with the arguments `argv` and returns the exit status, 1 if it cannot be evaluated."""
-    parser = argparse.ArgumentParser(prog="valor evaluate", description=__doc__, epilog=EPILOG)
-    parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument(
-        "--dataset", required=True, help="a benchmark's name, a folder with metadata.jsonl, shards, ..."
-    )
-    parser.add_argument("--model", required=True, help="folder or Hub name of a converted or trained checkpoint")
-    parser.add_argument("--split", help="split of the dataset (default: the one that the paper reports)")
-    parser.add_argument("--media", help="folder of a benchmark's videos, images or audio files")
-    parser.add_argument("--annotations", help="folder of a benchmark's annotations (default: that of the media)")
-    parser.add_argument("--modalities", help="what to use of each sample: av, v or a; av,v,a evaluates each of them")
-    parser.add_argument("--num-frames", type=positive_count, help="frames of each video")
-    parser.add_argument("--num-audio-clips", type=positive_count, help="audio clips of 5.12 s of each sample")
-    parser.add_argument(
-        "--groups", help="modality groups of retrieval, such as t-av,t-v (default: those of --modalities)"
-    )
-    parser.add_argument(
-        "--paragraph", action="store_true", default=None, help="join the captions of a sample into one text"
-    )
-    parser.add_argument("--max-length", type=positive_count, help="longest text of retrieval, or question, in tokens")
-    parser.add_argument("--beams", type=positive_count, help="number of beams of captions and answers")
-    parser.add_argument("--max-new-tokens", type=positive_count, help="longest caption or answer, in tokens")
-    parser.add_argument("--metrics", help="metrics of captioning, such as BLEU-4,CIDEr (default: all)")
-    parser.add_argument(
-        "--dual-softmax", action="store_true", default=None, help="also evaluate retrieval with dual softmax"
-    )
-    parser.add_argument("--limit", type=positive_count, help="evaluate only the first N samples")
-    parser.add_argument("--batch-size", type=positive_count, default=16, help="samples in a batch (default: 16)")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="worker processes that decode files (default: 0, in the main process)"
-    )
-    parser.add_argument("--device", help="such as cuda:1 or cpu (default: a GPU of this process, if available)")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="data type of the weights (default: the checkpoint's)",
-    )
-    parser.add_argument("--output", default="evaluations", help="folder for results and caches (default: evaluations)")
-    parser.add_argument(
-        "--no-cache", action="store_true", help="neither read nor write cached features and predictions"
-    )
-    parser.add_argument("--model-card", help="README.md to whose metadata the metrics are added")
-    parser.add_argument(
-        "--report",
-        help="HTML page to write: table, charts, examples with players; an existing page is replaced",
-    )
-    parser.add_argument(
-        "--max-failures",
-        type=float,
-        default=0.05,
-        help="tolerated share of samples that cannot be read (default: 0.05); above it the results are written and the exit status is 1",
-    )
-    parser.add_argument("--json", action="store_true", help="print the results as JSON, without a progress bar")
-    args = parser.parse_args(argv)
+@app.command(
+    epilog="Several processes (`accelerate launch -m modeling_valor.cli.main evaluate ...`, `torchrun -m ...`) share the work and "
+    "give the same metrics. An interrupted evaluation resumes where it stopped, if it is started again with the same arguments."
+)
+def evaluate(
+    task: Annotated[Literal["retrieval", "captioning", "qa"], typer.Option(help="What is evaluated.")],
+    dataset: Annotated[str, typer.Option(help="A benchmark's name, a folder with metadata.jsonl, shards, ...")],
+    model: Model,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the dataset.", show_default="the one that the paper reports")
+    ] = None,
+    media: Annotated[str | None, typer.Option(help="Folder of a benchmark's videos, images or audio files.")] = None,
+    annotations: Annotations = None,
+    modalities: Annotated[
+        str | None,
+        typer.Option(help="What to use of each sample: av, v or a; av,v,a evaluates each of them."),
+    ] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames of each video.")] = None,
+    num_audio_clips: Annotated[int | None, typer.Option(min=1, help="Audio clips of 5.12 s of each sample.")] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Modality groups of retrieval, such as t-av,t-v.", show_default="those of --modalities"),
+    ] = None,
+    paragraph: Annotated[
+        bool | None, typer.Option("--paragraph", help="Join the captions of a sample into one text.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Longest text of retrieval, or question, in tokens.")
+    ] = None,
+    beams: Annotated[int | None, typer.Option(min=1, help="Number of beams of captions and answers.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest caption or answer, in tokens.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics of captioning, such as BLEU-4,CIDEr.", show_default="all")
+    ] = None,
+    dual_softmax: Annotated[
+        bool | None, typer.Option("--dual-softmax", help="Also evaluate retrieval with dual softmax.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first N samples.")] = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = 0,
+    device: Device = None,
+    dtype: WeightsDtype = None,
+    output: Annotated[str, typer.Option(help="Folder for results and caches.")] = "evaluations",
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither read nor write cached features and predictions.")
+    ] = False,
+    model_card: Annotated[str | None, typer.Option(help="README.md to whose metadata the metrics are added.")] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(help="HTML page to write: table, charts, examples with players; an existing page is replaced."),
+    ] = None,
+    max_failures: MaxFailures = 0.05,
+    as_json: Json = False,
+) -> int:
+    """Evaluate a checkpoint on a benchmark or an annotated folder.
 
+    For a benchmark, the defaults of frames, audio clips, text length, beams and split are the paper's settings. The
+    results are written even where too many samples cannot be read.
+    """
     import torch
     from accelerate import PartialState
 
@@ -85,81 +94,66 @@ def main(argv: Sequence[str]) -> int:
     from ..evaluation.settings import TASKS as TASK_NAMES
     from ..evaluation.settings import recipe_for
 
-    if args.device is not None:
-        check_device(args.device)
+    if device is not None:
+        choose_device(device)
     recipe = recipe_for(
-        TASK_NAMES[args.task],
-        args.dataset,
-        split=args.split,
-        modalities=args.modalities,
-        num_frames=args.num_frames,
-        num_audio_clips=args.num_audio_clips,
-        groups=tuple(args.groups.split(",")) if args.groups else None,
-        paragraph=args.paragraph,
-        max_length=args.max_length,
-        num_beams=args.beams,
-        max_new_tokens=args.max_new_tokens,
-        metrics=tuple(args.metrics.split(",")) if args.metrics else None,
-        dual_softmax=args.dual_softmax,
-        limit=args.limit,
+        TASK_NAMES[task],
+        dataset,
+        split=split,
+        modalities=modalities,
+        num_frames=num_frames,
+        num_audio_clips=num_audio_clips,
+        groups=tuple(groups.split(",")) if groups else None,
+        paragraph=paragraph,
+        max_length=max_length,
+        num_beams=beams,
+        max_new_tokens=max_new_tokens,
+        metrics=tuple(metrics.split(",")) if metrics else None,
+        dual_softmax=dual_softmax,
+        limit=limit,
     )
-    output = Path(args.output)
-    log = FailureLog(args.max_failures)
+    folder = Path(output)
+    log = FailureLog(max_failures)
 
     def check() -> None:
         """Finds, before the work, errors that would only show after it."""
-        check_model(args.model)
-        outputs.check_writable(output)
-        if args.report:
-            check_report_path(Path(args.report))
-        if args.model_card:
-            outputs.check_model_card(Path(args.model_card))
+        check_model(model)
+        outputs.check_writable(folder)
+        if report:
+            check_report_path(Path(report))
+        if model_card:
+            outputs.check_model_card(Path(model_card))
 
-    state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
     try:
         broadcast_from_main(check)
-        report = run(
+        results = run(
             recipe,
-            args.model,
-            media=args.media,
-            annotations=args.annotations,
-            device=args.device or state.device,
-            dtype=getattr(torch, args.dtype) if args.dtype else None,
-            batch_size=args.batch_size,
-            num_workers=args.workers,
-            cache=None if args.no_cache else output / "cache",
-            progress=not args.json,
+            model,
+            media=media,
+            annotations=annotations,
+            device=device or state.device,
+            dtype=getattr(torch, dtype) if dtype else None,
+            batch_size=batch_size,
+            num_workers=workers,
+            cache=None if no_cache else folder / "cache",
+            progress=not as_json,
         )
     finally:
         state.destroy_process_group()
     if not state.is_main_process:
         return 0
     # Printed first, so that the results are not lost if they cannot be written
-    print(json.dumps(report.to_dict()) if args.json else outputs.markdown(report), flush=True)
-    files = outputs.save(report, outputs.results_folder(report, output))
-    if args.report:
-        write_html(report, Path(args.report))
-        files.append(Path(args.report))
-    if args.model_card:
-        outputs.update_model_card(Path(args.model_card), report)
-        files.append(Path(args.model_card))
-    if not args.json:
+    print(json.dumps(results.to_dict()) if as_json else outputs.markdown(results), flush=True)
+    files = outputs.save(results, outputs.results_folder(results, folder))
+    if report:
+        write_html(results, Path(report))
+        files.append(Path(report))
+    if model_card:
+        outputs.update_model_card(Path(model_card), results)
+        files.append(Path(model_card))
+    if not as_json:
         print("Written: " + ", ".join(map(str, files)))
-    log.total = len(report.samples)
-    log.update(log.total, report.evaluation.failures)
+    log.total = len(results.samples)
+    log.update(log.total, results.evaluation.failures)
     return 0
-
-
-def check_device(name: str) -> None:
-    """Checks that a device of this name exists.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ValueError(f"There is no device {name!r} here; there are {', '.join(found)}.") from error

@@ -1,68 +1,70 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`valor extract`: decode the frames and the audio of a dataset once, to a folder that training reads faster."""
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Annotated
 
-from .arguments import positive_count
+import typer
+
+from .arguments import Annotations, Json, MaxFailures, Processes, new_app
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs `valor extract` with the arguments `argv` and returns the exit status, 1 if too many samples cannot be read."""
-    parser = argparse.ArgumentParser(prog="valor extract", description=__doc__)
-    parser.add_argument(
-        "source",
-        help="folder with metadata.jsonl, folder of the 2023 layout, benchmark, tar shards or dataset on the Hub",
-    )
-    parser.add_argument("output", help="folder to write to; an interrupted run resumes where it stopped")
-    parser.add_argument("--split", help="split of the source")
-    parser.add_argument(
-        "--media", help="folder of the media, if the source is a benchmark or keeps them in another folder"
-    )
-    parser.add_argument("--annotations", help="annotations, if the source keeps them in another folder")
-    rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--frames-per-second", type=float, default=2.0, help="frames of each second (default: 2)")
-    rate.add_argument("--num-frames", type=positive_count, help="frames of each video, instead of a rate")
-    parser.add_argument(
-        "--short-side",
-        type=positive_count,
-        default=256,
-        help="shorter side, in pixels, to which larger frames are resized (default: 256)",
-    )
-    parser.add_argument("--workers", type=positive_count, help="number of processes (default: one for each core)")
-    parser.add_argument(
-        "--max-failures",
-        type=float,
-        default=0.05,
-        help="tolerated share of samples that cannot be read (default: 0.05)",
-    )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    args = parser.parse_args(argv)
+app = new_app()
 
-    from ..data.extract import ExtractOptions, extract
+
+@app.command()
+def extract(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder with metadata.jsonl, folder of the 2023 layout, benchmark, tar shards or dataset on the Hub."
+        ),
+    ],
+    output: Annotated[str, typer.Argument(help="Folder to write to; an interrupted run resumes where it stopped.")],
+    split: Annotated[str | None, typer.Option(help="Split of the source.")] = None,
+    media: Annotated[
+        str | None,
+        typer.Option(help="Folder of the media, if the source is a benchmark or keeps them in another folder."),
+    ] = None,
+    annotations: Annotations = None,
+    frames_per_second: Annotated[float | None, typer.Option(help="Frames of each second.", show_default="2")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames of each video, instead of a rate.")] = None,
+    short_side: Annotated[
+        int, typer.Option(min=1, help="Shorter side, in pixels, to which larger frames are resized.")
+    ] = 256,
+    workers: Processes = None,
+    max_failures: MaxFailures = 0.05,
+    as_json: Json = False,
+) -> int:
+    """Decode the frames and the audio of a dataset once, to a folder that training reads faster."""
+    if frames_per_second is not None and num_frames is not None:
+        raise typer.BadParameter("give a rate or a number of frames, not both.", param_hint="--num-frames")
+
+    from ..data.extract import ExtractOptions
+    from ..data.extract import extract as extract_samples
     from ..data.failures import TooManyFailures
     from ..data.readers import load_samples
 
+    rate = 2.0 if frames_per_second is None else frames_per_second
     try:
-        result = extract(
-            load_samples(args.source, args.split, media=args.media, annotations=args.annotations),
-            args.output,
-            ExtractOptions(args.frames_per_second, args.num_frames, args.short_side),
-            workers=args.workers,
-            max_failures=args.max_failures,
-            progress=not args.json,
-            origin=args.source if args.split is None else f"{args.source}, {args.split}",
+        result = extract_samples(
+            load_samples(source, split, media=media, annotations=annotations),
+            output,
+            ExtractOptions(rate, num_frames, short_side),
+            workers=workers,
+            max_failures=max_failures,
+            progress=not as_json,
+            origin=source if split is None else f"{source}, {split}",
         )
     except (TooManyFailures, ValueError, OSError) as error:
         print(f"valor extract: {error}", file=sys.stderr)
         return 1
-    if args.json:
+    if as_json:
         print(json.dumps(asdict(result)))
         return 0
-    print(f"{args.output}: {result.clips} samples, {result.extracted} of them decoded now.")
+    print(f"{output}: {result.clips} samples, {result.extracted} of them decoded now.")
     for what, found in (
         ("could not be read", result.failures),
         ("are damaged and used up to the damage", result.damaged),

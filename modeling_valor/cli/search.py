@@ -1,38 +1,56 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`valor search`: find videos, audio files or images by a text, best match first."""
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from .arguments import (
-    add_media_arguments,
-    add_model_arguments,
+    BatchSize,
+    CheckpointCommand,
+    Device,
+    Dtype,
+    Json,
+    MediaFiles,
+    Modalities,
+    Model,
+    NumAudioClips,
+    NumFrames,
+    Workers,
+    has_text,
     list_samples,
     load,
+    new_app,
     on_one_line,
-    positive_count,
-    written_text,
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs `valor search` with the arguments `argv` and returns the exit status, 1 if any file cannot be read."""
-    parser = argparse.ArgumentParser(prog="valor search", description=__doc__)
-    parser.add_argument("text", type=written_text, help="text to search for")
-    parser.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help="video, audio or image files, folders of these, or URLs; a folder of images only is one video",
-    )
-    add_model_arguments(parser)
-    add_media_arguments(parser, argv)
-    parser.add_argument("--top", type=positive_count, help="number of files to print (default: all)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
-    args = parser.parse_args(argv)
+app = new_app()
 
+
+@app.command(cls=CheckpointCommand)
+def search(
+    text: Annotated[str, typer.Argument(callback=has_text, help="Text to search for.")],
+    files: MediaFiles,
+    model: Model,
+    modalities: Modalities = "av",
+    num_frames: NumFrames = None,
+    num_audio_clips: NumAudioClips = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Number of files to print.", show_default="all")] = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = 8,
+    workers: Workers = 0,
+    as_json: Json = False,
+) -> int:
+    """Find videos, audio files or images by a text, best match first.
+
+    A file of any length is represented by a few evenly spaced frames and a few audio clips. What lies between them is not
+    used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers. The exit status is 1 if any
+    file cannot be read.
+    """
     import torch
     from tqdm import tqdm
 
@@ -41,31 +59,31 @@ def main(argv: Sequence[str]) -> int:
     from ..data.samples import Sample
     from ..evaluation.loader import MediaOptions, media_batches
 
-    files, num_empty = list_samples(parser.prog, args.files)
-    if not files:
+    names, num_empty = list_samples("valor search", files)
+    if not names:
         return 1
-    model, processor = load(ValorForRetrieval, args)
-    samples = [Sample(id=file, video=file, audio=file) for file in files]
+    loaded, processor = load(ValorForRetrieval, model, device, dtype)
+    samples = [Sample(id=name, video=name, audio=name) for name in names]
     rows = range(len(samples))
-    batches = [rows[start : start + args.batch_size] for start in rows[:: args.batch_size]]
-    options = MediaOptions(args.modalities, args.num_frames, args.num_audio_clips, args.workers)
+    batches = [rows[start : start + batch_size] for start in rows[::batch_size]]
+    options = MediaOptions(modalities, num_frames, num_audio_clips, workers)
 
     scores: dict[str, float] = {}
-    query = model.embed_texts(processor(text=args.text, return_tensors="pt").to(model.device))
+    query = loaded.embed_texts(processor(text=text, return_tensors="pt").to(loaded.device))
     with tqdm(total=len(samples), unit="file", disable=None) as progress:
         for batch in media_batches(samples, processor, batches, options):
             for failure in batch.failures.values():
                 progress.write(f"valor search: {failure.reason.removeprefix(failure.id + ': ')}", file=sys.stderr)
             if batch.indices:
                 inputs = {
-                    name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+                    name: value.to(loaded.device, loaded.dtype if value.is_floating_point() else None)
                     for name, value in batch.inputs.items()
                 }
                 with torch.no_grad():
-                    media = model.embed_media(inputs)
-                    row = model.compute_similarity(**query, **media, group=GROUP_OF_LETTERS[args.modalities])[0]
-                scores.update(zip((files[index] for index in batch.indices), row.tolist(), strict=True))
+                    media = loaded.embed_media(inputs)
+                    row = loaded.compute_similarity(**query, **media, group=GROUP_OF_LETTERS[modalities])[0]
+                scores.update(zip((names[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))
-    for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[: args.top]:
-        print(json.dumps({"file": file, "score": score}) if args.json else f"{score:.3f}  {on_one_line(file)}")
+    for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[:top]:
+        print(json.dumps({"file": file, "score": score}) if as_json else f"{score:.3f}  {on_one_line(file)}")
     return int(num_empty > 0 or len(scores) < len(samples))

@@ -1,41 +1,51 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`valor statistics`: measure how long captions are and how often they name sounds (Table 1 of the paper)."""
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Json, new_app
 
 
 ONTOLOGIES = ("ontology.json", "audioset_ontology.json")
 """Names under which AudioSet's ontology is looked for in the folder of the annotations."""
 
-EPILOG = """
-The row of a benchmark has the captions of all splits whose annotations are present; the captions of a video that is in several
-splits count in one of them only. LenCap is the mean number of words of a caption. ACD is the number of audio concepts per
-hundred words; audio concepts are the classes of AudioSet's ontology (ontology.json of github.com/audioset/ontology). If a
-source has no captions, a message names it, the others are measured, and the exit status is 1.
-"""
+
+app = new_app()
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs `valor statistics` with the arguments `argv` and returns the exit status, 1 if a source has no captions."""
-    parser = argparse.ArgumentParser(prog="valor statistics", description=__doc__, epilog=EPILOG)
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="FILE|DATASET",
-        help="a file of captions (.csv, .json, .jsonl), a benchmark's name, or any other dataset that `valor evaluate` "
-        "takes; NAME=FILE names the row, which several files can share, and a benchmark's name as NAME adds the paper's values",
-    )
-    parser.add_argument(
-        "--annotations", help="folder of the benchmarks' annotations, or of subfolders with the benchmarks' names"
-    )
-    parser.add_argument("--ontology", help="AudioSet's ontology (default: in the folder of the annotations)")
-    parser.add_argument("--json", action="store_true", help="print the statistics as JSON")
-    args = parser.parse_args(argv)
+@app.command()
+def statistics(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE|DATASET",
+            help="A file of captions (.csv, .json, .jsonl), a benchmark's name, or any other dataset that `valor evaluate` "
+            "takes; NAME=FILE names the row, which several files can share, and a benchmark's name as NAME adds the "
+            "paper's values.",
+        ),
+    ],
+    annotations: Annotated[
+        str | None,
+        typer.Option(help="Folder of the benchmarks' annotations, or of subfolders with the benchmarks' names."),
+    ] = None,
+    ontology: Annotated[
+        str | None, typer.Option(help="AudioSet's ontology.", show_default="in the folder of the annotations")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure how long captions are and how often they name sounds (Table 1 of the paper).
 
+    The row of a benchmark has the captions of all splits whose annotations are present; the captions of a video that is
+    in several splits count in one of them only. LenCap is the mean number of words of a caption. ACD is the number of
+    audio concepts per hundred words; audio concepts are the classes of AudioSet's ontology (ontology.json of
+    github.com/audioset/ontology). If a source has no captions, a message names it, the others are measured, and the exit
+    status is 1.
+    """
     from ..evaluation.statistics import (
         PAPER_STATISTICS,
         audio_concept_density,
@@ -44,12 +54,12 @@ def main(argv: Sequence[str]) -> int:
         caption_statistics,
     )
 
-    ontology = args.ontology or _ontology_in(args.annotations)
-    concepts = None if ontology is None else audio_concepts(ontology)
+    found = ontology or _ontology_in(annotations)
+    concepts = None if found is None else audio_concepts(found)
     captions, paper, missing = {}, {}, 0
-    for source in args.sources:
+    for source in sources:
         try:
-            title, splits, texts = _captions_of(source, args.annotations)
+            title, splits, texts = _captions_of(source, annotations)
             if caption_length(texts) == 0:
                 raise ValueError(f"The captions of {source} have no words.")
         except (ValueError, OSError) as error:
@@ -59,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         name = f"{title} ({', '.join(splits)})" if splits else title
         captions.setdefault(name, []).extend(texts)
         paper[name] = PAPER_STATISTICS.get(title, {})
-    if args.json:
+    if as_json:
         rows = {
             name: {
                 "captions": len(texts),

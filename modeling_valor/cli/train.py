@@ -1,13 +1,13 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`valor train`: pretrain VALOR, or fine-tune it for retrieval, captioning or question answering."""
 
-import argparse
 import logging
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
 from ..recipes import recipe_names
+from .arguments import check_model, model_type_of, new_app
 
 
 TASK_OF_COMMAND = {
@@ -18,37 +18,38 @@ TASK_OF_COMMAND = {
 }
 """Name of a task on the command line -> its name in `training.run.run_training`."""
 
-EXAMPLES = """
-examples:
-  valor train retrieval --model_name_or_path valor-base --dataset my_videos --do_train --do_eval --output_dir out
-  valor train captioning valor32k_captioning --model_name_or_path valor-large --media videos --annotations valor32k
-  torchrun --nproc_per_node 8 -m modeling_valor.cli.main train retrieval msrvtt_retrieval ...
+TASKS = {
+    "retrieval": "Train retrieval.",
+    "captioning": "Train captioning; --self_critical trains on CIDEr.",
+    "qa": "Train question answering.",
+    "pretraining": "Pretrain (MGA and MGC), or train one model for several tasks at once.",
+}
+"""Name of a task -> its line of help."""
 
-RECIPE is a YAML file of arguments, which the command line overrides, or the name of one of these:
-"""
+app = new_app(
+    no_args_is_help=True,
+    help="Pretrain VALOR, or fine-tune it for retrieval, captioning or question answering.\n\n"
+    "`valor train TASK [RECIPE] [--ARGUMENT VALUE ...]` trains; `valor train TASK --help` lists the arguments of a task. RECIPE "
+    "is a YAML file of arguments, which the command line overrides, or the name of one of these: "
+    + ", ".join(recipe_names()),
+    epilog="Examples:\n\n"
+    "valor train retrieval --model_name_or_path valor-base --dataset my_videos --do_train --do_eval --output_dir out\n\n"
+    "valor train captioning valor32k_captioning --model_name_or_path valor-large --media videos --annotations valor32k\n\n"
+    "torchrun --nproc_per_node 8 -m modeling_valor.cli.main train retrieval msrvtt_retrieval ...",
+)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs `valor train` with the arguments `argv` and returns the exit status."""
-    names = textwrap.fill(", ".join(recipe_names()), 100, initial_indent="  ", subsequent_indent="  ")
-    parser = argparse.ArgumentParser(
-        prog="valor train",
-        usage="valor train {" + ",".join(TASK_OF_COMMAND) + "} [RECIPE] [--ARGUMENT VALUE ...]",
-        description=f"{__doc__} `valor train TASK --help` lists the arguments of a task.",
-        epilog=EXAMPLES + names,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "task", choices=TASK_OF_COMMAND, help="`pretraining` also trains one model for several tasks at once"
-    )
-    task = parser.parse_args(argv[:1]).task
+def train(context: typer.Context) -> int:
+    """Runs the training of the task that the command is named after, with arguments that Trainer's parser reads."""
+    task = context.info_name or ""
 
     from ..training.arguments import SelfCriticalArguments
     from ..training.run import parse_arguments, run_training
-    from .arguments import check_model, model_type_of
 
     more = [SelfCriticalArguments] if task == "captioning" else []
-    model_args, data_args, training_args, *critical = parse_arguments(argv[1:], *more, program=f"valor train {task}")
+    model_args, data_args, training_args, *critical = parse_arguments(
+        context.args, *more, program=f"valor train {task}"
+    )
     for option in ("model_name_or_path", "config_name"):
         if (name := getattr(model_args, option)) is not None:
             check_model(name, f"--{option}", needs_weights=option == "model_name_or_path")
@@ -68,3 +69,16 @@ def _log_on_main_process(is_main: bool) -> None:
     logger.setLevel(logging.INFO if is_main else logging.ERROR)
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
+
+
+for _task, _line in TASKS.items():
+    app.command(
+        _task,
+        help=_line,
+        add_help_option=False,  # `--help`, too, is for Trainer's parser
+        context_settings={
+            "allow_extra_args": True,
+            "allow_interspersed_args": False,
+            "ignore_unknown_options": True,
+        },
+    )(train)

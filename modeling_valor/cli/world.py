@@ -1,58 +1,62 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`valor world`: render a folder of labelled videos with sound."""
 
-import argparse
 import json
 import sys
-from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from ..world import LESSONS, SPLITS, write_portraits, write_world
-from .arguments import positive_count
+import typer
+
+from ..world import write_portraits, write_world
+from .arguments import Json, Processes, new_app
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs `valor world` with the arguments `argv` and returns the exit status, 1 if the files cannot be written."""
-    parser = argparse.ArgumentParser(prog="valor world", description=__doc__)
-    parser.add_argument("directory", help="folder to write to; an interrupted run resumes where it stopped")
-    parser.add_argument(
-        "--split",
-        choices=SPLITS,
-        default="train",
-        help="train, or test with combinations that are not in train (default: train)",
-    )
-    parser.add_argument(
-        "--count", type=positive_count, default=8, help="number of videos, or of images with --portraits (default: 8)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="random seed; each seed gives other videos (default: 0)")
-    parser.add_argument(
-        "--portraits",
-        action="store_true",
-        help="write still images of single things instead of videos; they have no splits",
-    )
-    parser.add_argument("--things", type=int, choices=(1, 2), help="only videos that show this number of things")
-    parser.add_argument("--about", choices=LESSONS, help="write all questions of this kind and no others")
-    parser.add_argument("--workers", type=positive_count, help="number of processes (default: one for each core)")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    args = parser.parse_args(argv)
+app = new_app()
 
-    summary = {"directory": args.directory, "seed": args.seed}
-    lesson = {"things": args.things, "about": args.about}
-    if args.portraits and any(lesson.values()):
-        parser.error("--things and --about choose among videos: leave them out with --portraits.")
-    options = {"workers": args.workers, "progress": not args.json}
+
+@app.command()
+def world(
+    directory: Annotated[str, typer.Argument(help="Folder to write to; an interrupted run resumes where it stopped.")],
+    split: Annotated[
+        Literal["train", "val", "test"], typer.Option(help="The test split has combinations that are not in train.")
+    ] = "train",
+    count: Annotated[int, typer.Option(min=1, help="Number of videos, or of images with --portraits.")] = 8,
+    seed: Annotated[int, typer.Option(help="Random seed; each seed gives other videos.")] = 0,
+    portraits: Annotated[
+        bool,
+        typer.Option(
+            "--portraits", help="Write still images of single things instead of videos; they have no splits."
+        ),
+    ] = False,
+    things: Annotated[
+        int | None, typer.Option(min=1, max=2, help="Only videos that show this number of things.")
+    ] = None,
+    about: Annotated[
+        Literal["sight", "sound", "both", "order", "time"] | None,
+        typer.Option(help="Write all questions of this kind and no others."),
+    ] = None,
+    workers: Processes = None,
+    as_json: Json = False,
+) -> int:
+    """Render a folder of labelled videos with sound."""
+    if portraits and (things or about):
+        raise typer.BadParameter(
+            "--things and --about choose among videos: leave them out with --portraits.", param_hint="--portraits"
+        )
+    summary: dict[str, Any] = {"directory": directory, "seed": seed}
     try:
-        if args.portraits:
-            write_portraits(args.directory, args.count, args.seed, **options)
-            summary |= {"portraits": args.count}
-            message = f"{args.directory}: {args.count} portraits."
+        if portraits:
+            write_portraits(directory, count, seed, workers=workers, progress=not as_json)
+            summary |= {"portraits": count}
+            message = f"{directory}: {count} portraits."
         else:
-            rendered = write_world(args.directory, args.split, args.count, args.seed, **options, **lesson)
-            summary |= {"split": args.split, "clips": args.count, "rendered": rendered}
-            message = (
-                f"{args.directory}: {args.count} videos of the {args.split} split, {rendered} of them rendered now."
+            rendered = write_world(
+                directory, split, count, seed, workers=workers, progress=not as_json, things=things, about=about
             )
+            summary |= {"split": split, "clips": count, "rendered": rendered}
+            message = f"{directory}: {count} videos of the {split} split, {rendered} of them rendered now."
     except (ValueError, OSError) as error:
         print(f"valor world: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(summary) if args.json else message)
+    print(json.dumps(summary) if as_json else message)
     return 0
