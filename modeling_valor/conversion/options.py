@@ -7,7 +7,11 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ConversionError(ValueError):
@@ -23,7 +27,7 @@ def listing(names: Iterable[str], limit: int, quote: str = "`") -> str:
 
 # What the 2023 program takes where its hps.json does not say. The text encoder's default there is CLIP; no released
 # configuration leaves it out.
-DEFAULT_OPTIONS = {
+DEFAULT_OPTIONS: dict[str, Any] = {
     "video_encoder_type": None,
     "txt_encoder_type": "bert_base_uncased",
     "audio_encoder_type": "ast",
@@ -90,11 +94,11 @@ VIDEO_TRANSFORMS = {"none": False, "crop_flip": True}
 BERT_BASE_UNCASED_SIZE = 30522
 
 
-def accepts_hps(function: Callable[..., Any]) -> Callable[..., Any]:
+def accepts_hps(function: Callable[P, R]) -> Callable[P, R]:
     """Accepts `hps`, the former name of the argument `options`, with a FutureWarning; it goes with the next version."""
 
     @functools.wraps(function)
-    def renamed(*args, **kwargs):
+    def renamed(*args: P.args, **kwargs: P.kwargs) -> R:
         if "hps" in kwargs:
             warnings.warn("The argument `hps` is now called `options`.", FutureWarning, stacklevel=2)
             kwargs["options"] = kwargs.pop("hps")

@@ -2,7 +2,7 @@
 """The tensors of a 2023 checkpoint under the names that they have here."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,10 @@ from ..modeling_valor_heads import ValorForPreTraining
 from .options import ConversionError, listing
 
 
-CLIP_NAMES = [
+Renamings = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Patterns, and what replaces their matches, in the order in which they are applied."""
+
+CLIP_NAMES: Renamings = [
     (r"^class_embedding", "embeddings.class_embedding"),
     (r"^conv1\.", "embeddings.patch_embedding."),
     (r"^token_embedding\.", "embeddings.token_embedding."),
@@ -28,7 +31,7 @@ CLIP_NAMES = [
     (r"\.mlp\.c_proj\.", ".mlp.fc2."),
 ]
 
-BERT_NAMES = [
+BERT_NAMES: Renamings = [
     (r"^embeddings\.prompt_embedding\.weight", "embeddings.prompt_embedding"),
     (r"^embeddings\.LayerNorm\.", "embeddings.norm."),
     (r"^encoder\.layer\.", "layers."),
@@ -46,7 +49,7 @@ BERT_NAMES = [
     (r"\.output\.LayerNorm\.", ".mlp_norm."),
 ]
 
-VIDEO_SWIN_NAMES = [
+VIDEO_SWIN_NAMES: Renamings = [
     (r"^patch_embed\.proj\.", "patch_embedding."),
     (r"^patch_embed\.norm\.", "patch_norm."),
     (r"^layers\.", "stages."),
@@ -54,7 +57,7 @@ VIDEO_SWIN_NAMES = [
     (r"\.attn\.", ".attention."),
 ]
 
-AUDIO_NAMES = [
+AUDIO_NAMES: Renamings = [
     (r"^cls_token", "embeddings.class_embedding"),
     (r"^first_conv\.", "embeddings.patch_embedding."),
     (r"^position_embeddings\.", "embeddings.position_embedding."),
@@ -65,7 +68,7 @@ AUDIO_NAMES = [
     (r"\.ff_layer\.linear([12])\.", r".mlp.fc\1."),
 ]
 
-MODEL_NAMES = [
+MODEL_NAMES: Renamings = [
     (r"^contra_head_t\.linear\.", "text_projection."),
     (r"^contra_head_v\.linear\.", "video_projection."),
     (r"^contra_head_a\.linear\.", "audio_projection."),
@@ -79,7 +82,7 @@ MODEL_NAMES = [
 ]
 
 # 2023 prefix, new prefix, renamings of what follows: the first prefix that fits counts
-SECTIONS = [
+SECTIONS: Sequence[tuple[str, str, Renamings]] = [
     ("multimodal_encoder.", "valor.text_model.", BERT_NAMES),
     ("txt_encoder.", "valor.text_encoder.", []),
     ("clip_model.visual.", "valor.vision_model.", CLIP_NAMES),
@@ -131,7 +134,7 @@ def unused_patterns(state_dict: Mapping[str, Tensor], config: ValorConfig) -> li
     return patterns
 
 
-def check_repeated(state_dict: Mapping[str, Tensor], config: ValorConfig):
+def check_repeated(state_dict: Mapping[str, Tensor], config: ValorConfig) -> None:
     """Tensors that should only repeat a shared one must equal it, or what they hold would be lost."""
     repeated = {"cls.decoder.weight": "multimodal_encoder.embeddings.word_embeddings.weight"}
     if config.text_encoder_config is None:
@@ -218,10 +221,10 @@ def convert_state_dict(
                 problems.append(f"`{key}` has the shape {tuple(tensor.shape)}, not that of {tuple(shapes[name])}")
                 break
             converted[name] = values
-    converted[OUTPUT_EMBEDDINGS] = converted.get(WORD_EMBEDDINGS)
-    problems += [f"missing `{name}`" for name in shapes if name not in converted]
+    problems += [f"missing `{name}`" for name in shapes if name not in converted and name != OUTPUT_EMBEDDINGS]
     if problems:
         raise ConversionError("The checkpoint and its options do not fit together: " + listing(problems, 8, quote=""))
+    converted[OUTPUT_EMBEDDINGS] = converted[WORD_EMBEDDINGS]
     for name, trained in (("video", num_trained_frames), ("audio", num_trained_clips)):
         positions = f"valor.{name}_condition.position_embedding.weight"
         converted[positions] = extend_positions(converted[positions], trained)

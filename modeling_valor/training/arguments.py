@@ -49,7 +49,7 @@ class ValorTrainingArguments(TrainingArguments):
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.contrastive_chunk_size is not None and self.contrastive_chunk_size < 1:
             raise ValueError(f"`contrastive_chunk_size` must be at least 1, got {self.contrastive_chunk_size}.")
@@ -93,8 +93,9 @@ class ModelArguments:
         default=None, metadata={"help": '"eager", "sdpa", "flash_attention_2" or "flex_attention".'}
     )
 
-    def __post_init__(self):
-        _read_json(self, "config_overrides", "video_processor")
+    def __post_init__(self) -> None:
+        self.config_overrides = json_object("config_overrides", self.config_overrides)
+        self.video_processor = json_object("video_processor", self.video_processor)
 
 
 @dataclass
@@ -166,8 +167,8 @@ class DataArguments:
         default=None, metadata={"help": "Evaluations: `name`, `task`, `dataset`, `split` and their options."}
     )
 
-    def __post_init__(self):
-        _read_json(self, "columns")
+    def __post_init__(self) -> None:
+        self.columns = json_object("columns", self.columns)
         if self.validation_share is not None and not 0 < self.validation_share < 1:
             raise ValueError(
                 f"`validation_share` is a share between 0 and 1, such as 0.1, got {self.validation_share:g}."
@@ -179,22 +180,21 @@ class DataArguments:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
 
 
-def _read_json(arguments: Any, *names: str) -> None:
-    """Values that were given as JSON on the command line.
+def json_object(name: str, value: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    """The value of an argument that the command line gives as JSON.
 
     Raises:
         ValueError: a text is not a JSON object.
     """
-    for name in names:
-        text = getattr(arguments, name)
-        if isinstance(text, str):
-            try:
-                value = json.loads(text)
-            except ValueError as error:
-                raise ValueError(f"`{name}` is not JSON: {error}.") from error
-            if not isinstance(value, dict):
-                raise ValueError(f"`{name}` must be a JSON object such as '{{\"name\": ...}}', got {text}.")
-            setattr(arguments, name, value)
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"`{name}` is not JSON: {error}.") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"`{name}` must be a JSON object such as '{{\"name\": ...}}', got {value}.")
+    return parsed
 
 
 @dataclass
@@ -205,4 +205,4 @@ class SelfCriticalArguments:
     num_sampled_captions: int = field(default=1, metadata={"help": "Captions sampled for each video in a step."})
 
 
-__all__ = ["DataArguments", "ModelArguments", "SelfCriticalArguments", "ValorTrainingArguments"]
+__all__ = ["DataArguments", "ModelArguments", "SelfCriticalArguments", "ValorTrainingArguments", "json_object"]

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What is trained on and what is measured: from arguments to sources and evaluations, which never share samples by accident."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
 from typing import Any
@@ -19,6 +19,7 @@ from ..data.splits import file_of, files_of, first_samples, hold_out
 from ..evaluation.generate import evaluate_captioning, evaluate_question_answering
 from ..evaluation.metrics.captioning import CAPTION_METRICS
 from ..evaluation.options import group_keywords
+from ..evaluation.results import Evaluation as Measured
 from ..evaluation.retrieve import evaluate_retrieval
 from ..evaluation.settings import on_paper_scale
 from ..processing_valor import ValorProcessor
@@ -203,7 +204,7 @@ def build_source(entry: dict[str, Any]) -> Source:
     mapping has is for the reader of the dataset.
     """
     entry = dict(entry)
-    where = {name: entry.pop(name, None) for name in (*_PLACE, "split", "columns")}
+    where: dict[str, Any] = {name: entry.pop(name, None) for name in (*_PLACE, "split", "columns")}
     share, limit = entry.pop("validation_share", None), entry.pop("limit", None)
     option_names = {option.name for option in fields(LoadingOptions)}
     source_names = {option.name for option in fields(Source)} - {"samples", "options"}
@@ -230,7 +231,7 @@ def build_source(entry: dict[str, Any]) -> Source:
 # --- Evaluations ------------------------------------------------------------------------------------------------------
 
 
-EVALUATIONS = {
+EVALUATIONS: dict[str, tuple[Callable[..., Measured], tuple[str, ...]]] = {
     "retrieval": (evaluate_retrieval, ("num_beams", "max_new_tokens")),
     "captioning": (evaluate_captioning, ("max_length",)),
     "question_answering": (evaluate_question_answering, ("max_length",)),
@@ -240,7 +241,8 @@ EVALUATIONS = {
 
 def samples_to_measure(entry: Mapping[str, Any]) -> list[Sample]:
     """The samples of an evaluation: of `split`, or the `validation_share` of it that is held out; the first `limit`."""
-    samples = load_samples(**{name: entry.get(name) for name in (*_PLACE, "split", "columns")})
+    where: dict[str, Any] = {name: entry.get(name) for name in (*_PLACE, "split", "columns")}
+    samples = load_samples(**where)
     check_texts(samples, entry["task"], entry["dataset"])
     if entry.get("validation_share") is not None:
         samples = hold_out(samples, entry["validation_share"])[1]

@@ -76,7 +76,7 @@ def gradient_cached_step(
     trained = {name: parameter for name, parameter in valor.named_parameters() if parameter.requires_grad}
     scoring = [parameter for name, parameter in trained.items() if name.startswith(SCORING)]
     grads = iter(torch.autograd.grad(alignment, leaves, retain_graph=True, materialize_grads=True))
-    grads = [None if value is None else next(grads).split(chunk_size) for value in embeds]
+    pieces_of_grads = [None if value is None else next(grads).split(chunk_size) for value in embeds]
     if scoring:
         with defer_sync():  # every rank has the gradients of all ranks' samples already
             backward(alignment, inputs=scoring)
@@ -95,7 +95,7 @@ def gradient_cached_step(
                 outputs = forward(**chunk, alignment_groups=[], **targets)
             loss = sum(
                 (getattr(outputs, f"{modality.name}_embeds") * pieces[index]).sum()
-                for modality, pieces in zip(MODALITIES, grads, strict=True)
+                for modality, pieces in zip(MODALITIES, pieces_of_grads, strict=True)
                 if pieces is not None
             )
             if with_captions and outputs.captioning_losses:
@@ -128,15 +128,15 @@ def _alignment_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean contrastive loss of the modality groups (eq. 4) on the embeddings of all ranks, and the loss of each."""
     valor = model.valor
-    masks = [
+    masks: list[Tensor | None] = [
         valor.text_attention_mask(inputs["input_ids"], inputs.get("attention_mask")),
         valor.encoded_frame_mask(inputs.get("frame_mask")),
         inputs.get("audio_mask"),
     ]
     given = [modality.name for modality, value in zip(MODALITIES, embeds, strict=True) if value is not None]
     groups = model.config.select_groups("alignment_groups", groups, given)
-    embeds, masks = gather_samples(embeds, masks)
-    similarity = valor.compute_similarities(groups, *embeds, *masks)
+    gathered, gathered_masks = gather_samples(embeds, masks)
+    similarity = valor.compute_similarities(groups, *gathered, *gathered_masks)
     return valor.alignment_loss(similarity)
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..configuration_valor import ValorConfig
-from ..modeling_valor import ValorPreTrainedModel
+from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from ..video_processing_valor import ValorVideoProcessor
-from .arguments import ModelArguments
+from .arguments import ModelArguments, json_object
 from .multitask import HEADS, ValorForMultitask
 from .pretrained_parts import (
     build_parts_config,
@@ -20,12 +20,12 @@ from .pretrained_parts import (
 )
 
 
-def build_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrainedModel, ValorProcessor]:
+def build_model(args: ModelArguments, task: str | None) -> tuple[ValorDecoderModel, ValorProcessor]:
     """The model for a task (None: for several), new or from a checkpoint, and its processor; see [`initialize_model`]."""
     return initialize_model(args, task)[:2]
 
 
-def initialize_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTrainedModel, ValorProcessor, set[str]]:
+def initialize_model(args: ModelArguments, task: str | None) -> tuple[ValorDecoderModel, ValorProcessor, set[str]]:
     """The model for a task (None: for several), its processor, and the names of parameters that no checkpoint had.
 
     Raises:
@@ -39,36 +39,58 @@ def initialize_model(args: ModelArguments, task: str | None) -> tuple[ValorPreTr
             "(`text_model`, `vision_model`, `audio_model`), its `config_name`, or both."
         )
     head = ValorForMultitask if task is None else HEADS[task]
-    overrides = args.config_overrides or {}
     if args.processor_name is not None:
         processor = ValorProcessor.from_pretrained(args.processor_name)
     else:
         processor = load_processor(source, args.text_model, args.vision_model)
     if args.model_name_or_path is not None:
-        config = changed_config(ValorConfig.from_pretrained(source), overrides)
-        model, info = head.from_pretrained(
-            source, config=config, attn_implementation=args.attn_implementation, output_loading_info=True
-        )
-        new = set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+        model, new = _load_model(head, args.model_name_or_path, args)
     else:
-        config = build_parts_config(
-            args.config_name, args.text_model, args.vision_model, args.audio_model, processor.tokenizer
-        )
-        config = changed_config(config, overrides)
-        if args.processor_name is None:
-            fit_processor(processor, config, args.config_name)
-        model = head._from_config(config, attn_implementation=args.attn_implementation)
-        new = {name for name, _ in model.named_parameters()}
+        model, new = _new_model(head, args, processor)
+    new -= _load_parts(model, args)
+    if changes := json_object("video_processor", args.video_processor):
+        processor.video_processor = changed_video_processor(processor.video_processor, changes)
+    return model, processor, new & {name for name, _ in model.named_parameters()}
+
+
+def _load_model(
+    head: type[ValorDecoderModel], checkpoint: str, args: ModelArguments
+) -> tuple[ValorDecoderModel, set[str]]:
+    """A checkpoint as a head, and the names of the tensors that it lacks."""
+    config = changed_config(
+        ValorConfig.from_pretrained(checkpoint), json_object("config_overrides", args.config_overrides) or {}
+    )
+    model, info = head.from_pretrained(
+        checkpoint, config=config, attn_implementation=args.attn_implementation, output_loading_info=True
+    )
+    return model, set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
+
+
+def _new_model(
+    head: type[ValorDecoderModel], args: ModelArguments, processor: ValorProcessor
+) -> tuple[ValorDecoderModel, set[str]]:
+    """A head with random weights, and the names of its parameters. Sets the processor, unless it was given, to its sizes."""
+    config = build_parts_config(
+        args.config_name, args.text_model, args.vision_model, args.audio_model, processor.tokenizer
+    )
+    config = changed_config(config, json_object("config_overrides", args.config_overrides) or {})
+    if args.processor_name is None:
+        fit_processor(processor, config, args.config_name)
+    model = head._from_config(config, attn_implementation=args.attn_implementation)
+    return model, {name for name, _ in model.named_parameters()}
+
+
+def _load_parts(model: ValorDecoderModel, args: ModelArguments) -> set[str]:
+    """Copies the checkpoints of the parts into the model; returns the names of the tensors."""
+    loaded: set[str] = set()
     for load, checkpoint in (
         (load_text_model, args.text_model),
         (load_vision_model, args.vision_model),
         (load_audio_model, args.audio_model),
     ):
         if checkpoint is not None:
-            new -= load(model, checkpoint)
-    if args.video_processor:
-        processor.video_processor = changed_video_processor(processor.video_processor, args.video_processor)
-    return model, processor, new & {name for name, _ in model.named_parameters()}
+            loaded |= load(model, checkpoint)
+    return loaded
 
 
 def changed_config(config: ValorConfig, changes: Mapping[str, Any]) -> ValorConfig:

@@ -4,6 +4,7 @@
 import os
 import signal
 import threading
+from types import FrameType
 
 
 class StopRequest:
@@ -24,11 +25,11 @@ class StopRequest:
         self.previous = {number: signal.signal(number, self.receive) for number in numbers}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def receive(self, number: int, _frame=None) -> None:
+    def receive(self, number: int, _frame: FrameType | None = None) -> None:
         """Handles a signal, or one that another process received."""
         if self.signal:
             if number == signal.SIGINT:

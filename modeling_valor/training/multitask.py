@@ -1,11 +1,15 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """One set of weights for several tasks: what a mixture trains."""
 
-from typing import Literal
+from typing import Any, Literal
 
+from torch import nn
+from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import ModelOutput
 
+from ..modeling_valor import ValorPreTrainedModel
 from ..modeling_valor_heads import (
+    ValorDecoderModel,
     ValorForCaptioning,
     ValorForPreTraining,
     ValorForQuestionAnswering,
@@ -13,7 +17,7 @@ from ..modeling_valor_heads import (
 )
 
 
-HEADS = {
+HEADS: dict[str, type[ValorDecoderModel]] = {
     "pretraining": ValorForPreTraining,
     "retrieval": ValorForRetrieval,
     "captioning": ValorForCaptioning,
@@ -34,10 +38,22 @@ class ValorForMultitask(ValorForQuestionAnswering, ValorForCaptioning, ValorForP
     def forward(
         self,
         task: Literal["pretraining", "retrieval", "captioning", "question_answering"] = "pretraining",
-        **inputs,
+        **inputs: Any,
     ) -> ModelOutput:
         """The output of the task's own class for `inputs`, which are that class's."""
         return HEADS[task].forward(self, **inputs)
 
 
-__all__ = ["HEADS", "ValorForMultitask"]
+def trained_model(model: nn.Module) -> ValorPreTrainedModel:
+    """The model itself, or the one inside of PEFT's adapters.
+
+    Raises:
+        ValueError: it is no model of VALOR.
+    """
+    base = unwrap_peft_model(model)
+    if not isinstance(base, ValorPreTrainedModel):
+        raise ValueError(f"{type(base).__name__} is not a model of VALOR, so it cannot be trained here.")
+    return base
+
+
+__all__ = ["HEADS", "ValorForMultitask", "trained_model"]

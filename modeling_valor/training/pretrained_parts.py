@@ -7,6 +7,7 @@ New layers keep their random values: cross-attention, projections, token weights
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,9 @@ from ..conversion.files import read_torch_file
 from ..conversion.sizes import video_swin_sizes
 from ..conversion.tensors import new_name
 from ..feature_extraction_valor import ValorFeatureExtractor
-from ..modeling_valor import ValorModel, ValorPreTrainedModel
+from ..modeling_valor import ValorModel
 from ..modeling_valor_audio import resize_position_embedding
-from ..modeling_valor_heads import ValorForRetrieval
+from ..modeling_valor_heads import ValorDecoderModel, ValorForRetrieval
 from ..processing_valor import ValorProcessor
 from ..tokenization_valor import TASK_PROMPTS, load_tokenizer, translate_prompts
 from ..video_processing_valor import ValorVideoProcessor
@@ -70,16 +71,17 @@ def build_parts_config(
     Args:
         source: a configuration whose other fields are kept; its task prompts get the ids of `tokenizer`.
     """
-    fields = {} if source is None else config_fields(ValorConfig.from_pretrained(source))
-    if config_fields(fields.get("text_encoder_config")).get("model_type") == "clip_text_model":
-        tokenizer = None  # it is CLIP's, and the prompts are the decoder's
-    elif source is not None:
+    fields: dict[str, Any] = {} if source is None else config_fields(ValorConfig.from_pretrained(source))
+    # The tokenizer of a CLIP text encoder, while prompts and special tokens are the decoder's
+    is_clip = config_fields(fields.get("text_encoder_config")).get("model_type") == "clip_text_model"
+    if source is not None and not is_clip:
         prompts = {name: fields[name] for name in TASK_PROMPTS}
         fields |= translate_prompts(prompts, tokenizer, _tokenizer_or_none(source))
-    vision = vision_model
-    if vision is not None and _is_video_swin_file(vision):
-        vision = video_swin_sizes({f"video_encoder.{key}": value for key, value in _video_swin_file(vision).items()})
-    return ValorConfig.from_parts(text_model, vision, audio_model, tokenizer, **fields)
+    vision: str | dict[str, Any] | None = vision_model
+    if vision_model is not None and _is_video_swin_file(vision_model):
+        tensors = _video_swin_file(vision_model)
+        vision = video_swin_sizes({f"video_encoder.{key}": tensor for key, tensor in tensors.items()})
+    return ValorConfig.from_parts(text_model, vision, audio_model, None if is_clip else tokenizer, **fields)
 
 
 def load_processor(source: str | None, text_model: str | None, vision_model: str | None = None) -> ValorProcessor:
@@ -92,8 +94,11 @@ def load_processor(source: str | None, text_model: str | None, vision_model: str
 
     Raises:
         OSError: `text_model` or `source` has no tokenizer.
+        ValueError: neither is given.
     """
-    if source is not None and text_model is None:
+    if text_model is None:
+        if source is None:
+            raise ValueError("Give a `source` or a `text_model`, from which the processor takes its tokenizer.")
         processor = ValorProcessor.from_pretrained(source)
     else:
         settings = {} if source is None else ValorProcessor.get_processor_dict(source)[0]
@@ -140,7 +145,7 @@ def fit_processor(processor: ValorProcessor, config: ValorConfig, source: str | 
         processor.feature_extractor.clip_length = config.audio_config.max_length
 
 
-def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
+def load_text_model(model: ValorDecoderModel, checkpoint: str) -> set[str]:
     """Copies BERT into the decoder and its head, and into the text encoder where that is a BERT of its own.
 
     Returns:
@@ -169,7 +174,7 @@ def load_text_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
     return set(tensors)
 
 
-def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
+def load_vision_model(model: ValorDecoderModel, checkpoint: str) -> set[str]:
     """Copies a vision encoder, or that of a CLIP or another VALOR, into the model. Positions of CLIP are resized to the
     model's resolution.
 
@@ -199,7 +204,7 @@ def load_vision_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
     return {f"valor.vision_model.{name}" for name in tensors}
 
 
-def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
+def load_audio_model(model: ValorDecoderModel, checkpoint: str) -> set[str]:
     """Copies an AST into the audio encoder as the 2023 code does: without its distillation token, and with the positions of
     its overlapping patches resized to the grid of those here.
 
@@ -228,14 +233,17 @@ def load_audio_model(model: ValorPreTrainedModel, checkpoint: str) -> set[str]:
     return {f"valor.audio_model.{name}" for name in tensors}
 
 
-def _vision_encoder(checkpoint: str, config_class: type) -> PreTrainedModel:
+def _vision_encoder(checkpoint: str, config_class: type[PreTrainedConfig]) -> PreTrainedModel:
     if AutoConfig.from_pretrained(checkpoint).model_type == "valor":
         return ValorModel.from_pretrained(checkpoint, dtype=torch.float32).vision_model
     return _load(AutoModel, checkpoint, config_class.from_pretrained(checkpoint))[0]
 
 
 def _load(
-    auto_class: type, checkpoint: str, config: PreTrainedConfig, optional: str | None = None
+    auto_class: type[AutoModel] | type[AutoModelForMaskedLM],
+    checkpoint: str,
+    config: PreTrainedConfig,
+    optional: str | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model of `config` in a checkpoint that may hold other parts, of which nothing is said; names of missing tensors.
 

@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from torch import nn
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints, unwrap_peft_model
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from transformers.utils import logging
 
 from ..data.mixture import Source
 from ..data.samples import Sample, SampleStream
 from .arguments import ValorTrainingArguments
+from .multitask import trained_model
 
 
 logger = logging.get_logger(__name__)
@@ -63,13 +64,13 @@ UNTRAINED = ("_name_or_path", "architectures", "dtype", "transformers_version")
 _LOOKED_AT = 64
 
 
-def describe_run(model: PreTrainedModel, args: ValorTrainingArguments, sources: Sequence[Source]) -> dict[str, Any]:
+def describe_run(model: nn.Module, args: ValorTrainingArguments, sources: Sequence[Source]) -> dict[str, Any]:
     """What a run is, as JSON: `model` and `data`, which must not change, and `settings`, which may.
 
     Args:
         model: before it is wrapped or sharded.
     """
-    base = unwrap_peft_model(model)
+    base = trained_model(model)
     arguments = args.to_dict()
     settings = {name: arguments[name] for name in SETTINGS} | {"processes": args.world_size}
     config = flatten({"config": base.config.to_dict()})
@@ -108,7 +109,7 @@ def digest(value: Any) -> str:
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, of dotted names."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{name}.")

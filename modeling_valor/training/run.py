@@ -19,11 +19,10 @@ from transformers import HfArgumentParser, set_seed
 from transformers.utils import logging
 
 from ..data.mixture import Mixture, Source
-from ..data.samples import Sample, each_sample
-from ..modeling_valor import ValorPreTrainedModel
+from ..data.samples import Sample
+from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from ..recipes import find_recipe
-from ..text_cleaning import clean_caption
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
 from .data import EVALUATIONS, build_evaluation, build_source, read_data, scaled
 from .initialization import build_model, initialize_model
@@ -31,7 +30,7 @@ from .model_card import MeasuredTask, model_card, public_name
 from .multitask import HEADS
 from .overview import describe_training, describe_weights
 from .resume import last_checkpoint
-from .self_critical import CiderReward, SelfCriticalTrainer
+from .self_critical import SelfCriticalTrainer
 from .trainer import Evaluation, ValorTrainer
 
 
@@ -52,7 +51,7 @@ def parse_arguments(
         ValueError: there is no such recipe or argument, or a value is not accepted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    classes = (ModelArguments, DataArguments, ValorTrainingArguments, *more)
+    classes: tuple[Any, ...] = (ModelArguments, DataArguments, ValorTrainingArguments, *more)
     parser = _ArgumentParser(classes, prog=program)
     names = sorted(entry.name for cls in classes for entry in fields(cls))
     if argv and not argv[0].startswith("-"):
@@ -65,11 +64,11 @@ def parse_arguments(
                 f"{path} has {', '.join(unknown)}, which no argument is called{_similar(unknown, names)}."
             )
         parser.set_defaults(**recipe)
-    *parsed, rest = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
-    if rest:
+    parsed: tuple[Any, ...] = parser.parse_args_into_dataclasses(argv, return_remaining_strings=True)
+    if rest := parsed[-1]:
         unknown = [argument for argument in rest if argument.startswith("-")] or rest
         raise ValueError(f"no argument is called {', '.join(unknown)}{_similar(unknown, names)}.")
-    return tuple(parsed)
+    return parsed[:-1]
 
 
 class _ArgumentParser(HfArgumentParser):
@@ -113,8 +112,10 @@ def run_training(
         name: scaled(entry["task"], build_evaluation(entry, processor, samples))
         for name, (entry, samples) in measured.items()
     }
-    sampling = {"num_samples": num_sampled_captions, "max_new_tokens": data_args.max_new_tokens}
-    trainer = build_trainer(model, processor, args, sources, evaluations, num_sampled_captions and sampling)
+    sampling = None
+    if num_sampled_captions:
+        sampling = {"num_samples": num_sampled_captions, "max_new_tokens": data_args.max_new_tokens}
+    trainer = build_trainer(model, processor, args, sources, evaluations, sampling)
     overview = {}
     if args.do_train:
         sizes = {name: len(samples) for name, (_, samples) in measured.items()}
@@ -129,7 +130,7 @@ def run_training(
         trainer.save_metrics("eval", metrics)
     if args.do_train:
         trainer.model_card = model_card(
-            Path(args.output_dir).resolve().name,
+            Path(args.output_dir or "").resolve().name,
             HEADS[task or "pretraining"].__name__,
             overview,
             {name: measured_task(name, entry, samples, metrics) for name, (entry, samples) in measured.items()},
@@ -142,7 +143,7 @@ def run_training(
 
 
 def build_trainer(
-    model: ValorPreTrainedModel,
+    model: ValorDecoderModel,
     processor: ValorProcessor,
     args: ValorTrainingArguments,
     sources: Sequence[Source],
@@ -154,17 +155,13 @@ def build_trainer(
     Args:
         sampling: options of [`SelfCriticalTrainer`], which then trains on CIDEr; None: masked captioning.
     """
-    trainer_class, options = ValorTrainer, {}
+    trainer_class: type[ValorTrainer] = ValorTrainer
+    options: dict[str, Any] = {}
     if args.do_train and sampling:
         for source in sources:
             source.options = replace(source.options, references=True)
             source.captioning_groups = first_group(source)
-        corpus = [
-            [clean_caption(text) for text in sample.captions]
-            for source in sources
-            for sample in each_sample(source.samples)
-        ]
-        trainer_class, options = SelfCriticalTrainer, {"reward": CiderReward(corpus), **sampling}
+        trainer_class, options = SelfCriticalTrainer, dict(sampling)
     seed = args.seed if args.data_seed is None else args.data_seed
     mixture = Mixture(sources, processor, model.config, seed=seed) if args.do_train else None
     return trainer_class(
@@ -218,7 +215,7 @@ def first_group(source: Source) -> list[str] | None:
     """The first captioning group of a source, the only one that self-critical training uses."""
     groups = source.captioning_groups
     if groups is None or len(groups) < 2:
-        return groups
+        return None if groups is None else list(groups)
     logger.warning(f"Self-critical training takes one group: {groups[0]} of {', '.join(groups)} of {source.name!r}.")
     return list(groups[:1])
 

@@ -11,10 +11,13 @@ from transformers.trainer_utils import unwrap_peft_model
 
 from ..captioning import step_queries
 from ..configuration_valor import GROUP_OF_MODALITIES, MASKS
+from ..data.mixture import Source
+from ..data.samples import each_sample
 from ..evaluation.metrics.captioning import CiderScorer
 from ..evaluation.models import evaluating
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions
+from ..text_cleaning import clean_caption
 from .trainer import ValorTrainer
 
 
@@ -31,6 +34,12 @@ class CiderReward:
 
     def __init__(self, references: Sequence[Sequence[str]]):
         self.scorer = CiderScorer(references)
+
+    @classmethod
+    def of_sources(cls, sources: Sequence[Source]) -> "CiderReward":
+        """CIDEr-D with the document frequencies of all samples of a training."""
+        samples = chain.from_iterable(each_sample(source.samples) for source in sources)
+        return cls([[clean_caption(text) for text in sample.captions] for sample in samples])
 
     def __call__(self, captions: list[str], references: Sequence[Sequence[str]]) -> list[float]:
         return [self.scorer.score(*pair) for pair in zip(captions, references, strict=True)]
@@ -54,11 +63,11 @@ class SelfCriticalTrainer(ValorTrainer):
     def __init__(
         self,
         model: ValorForCaptioning,
-        *args,
+        *args: Any,
         reward: Reward | None = None,
         num_samples: int = 1,
         max_new_tokens: int = 30,
-        **kwargs,
+        **kwargs: Any,
     ):
         """As `ValorTrainer`, for sources of one captioning group each.
 
@@ -66,12 +75,15 @@ class SelfCriticalTrainer(ValorTrainer):
             ValueError: a source has several captioning groups, or none.
         """
         super().__init__(model, *args, **kwargs)
-        for source in self.train_dataset.sources if self.train_dataset is not None else ():
+        sources = [] if self.train_dataset is None else self.train_dataset.sources
+        for source in sources:
             if source.captioning_groups is not None and len(source.captioning_groups) != 1:
                 raise ValueError(
                     "Self-critical training samples and scores the captions of one modality group, but the source "
                     f"{source.name!r} has {list(source.captioning_groups)}: give it one as `captioning_groups`."
                 )
+        if reward is None and sources:
+            reward = CiderReward.of_sources(sources)
         self.reward, self.num_samples, self.max_new_tokens = reward, num_samples, max_new_tokens
         self.rewards: list[Tensor] = []
 
@@ -100,12 +112,16 @@ class SelfCriticalTrainer(ValorTrainer):
         loss = -((rewards - baseline).to(per_caption) * per_caption).mean()
         return (loss, {"rewards": rewards}) if return_outputs else loss
 
-    def write(self, captioner: ValorForCaptioning, conditions: ValorConditions, **options) -> torch.Tensor:
+    def write(self, captioner: ValorForCaptioning, conditions: ValorConditions, **options: Any) -> torch.Tensor:
         """Captions as ids, (rows, length); rows of one sample are consecutive."""
         options = {"do_sample": False, "num_beams": 1, "max_new_tokens": self.max_new_tokens, **options}
-        return captioner.generate(conditions=conditions, **options)
+        output = captioner.generate(conditions=conditions, **options)
+        return output if isinstance(output, Tensor) else output["sequences"]
 
     def score(self, sequences: torch.Tensor, references: Sequence[Sequence[str]]) -> Tensor:
+        """The reward of each caption, (rows,)."""
+        if self.reward is None:
+            raise ValueError("Self-critical training needs a `reward`, or a `train_dataset` whose captions are one.")
         captions = self.processing_class.post_process_generation(sequences)
         return torch.tensor(self.reward(captions, references), device=sequences.device)
 

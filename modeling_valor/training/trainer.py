@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
-from transformers import Trainer, TrainerState
+from transformers import Trainer, TrainerControl, TrainerState
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, unwrap_peft_model
@@ -29,7 +29,7 @@ from .arguments import ValorTrainingArguments
 from .gradient_cache import gradient_cached_step
 from .interruption import StopRequest
 from .model_card import write_model_card
-from .multitask import HEADS, ValorForMultitask
+from .multitask import HEADS, ValorForMultitask, trained_model
 from .nonfinite import NonfiniteSteps, TrainedBatch, is_finite
 from .resume import TRAINING_RUN_NAME, check_same_run, describe_run, global_step
 
@@ -57,16 +57,19 @@ class ValorTrainer(Trainer):
             `metric_for_best_model` may be one.
     """
 
+    control: TrainerControl
+    state: TrainerState
+
     def __init__(
         self,
         model: nn.Module,
         args: ValorTrainingArguments,
         train_dataset: Mixture | None = None,
         evaluations: dict[str, Evaluation] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         tasks = {source.options.task for source in train_dataset.sources} if train_dataset is not None else set()
-        base = unwrap_peft_model(model)
+        base = trained_model(model)
         if type(model).__name__.startswith("PeftModelFor"):
             raise ValueError(
                 f"{type(model).__name__} gives VALOR inputs that it does not take: leave `task_type` out of the "
@@ -79,7 +82,8 @@ class ValorTrainer(Trainer):
                 f"{type(base).__name__} cannot be trained for {', '.join(sorted(tasks))}: use the head of that task, or "
                 "`ValorForMultitask` for several."
             )
-        self.epoch_batches, self.run_record = 0, None
+        self.epoch_batches = 0
+        self.run_record: dict[str, Any] = {}  # empty where nothing is trained
         if train_dataset is not None:
             batches = args.max_steps * args.gradient_accumulation_steps if args.max_steps > 0 else None
             self.epoch_batches = sum(steps_of_sources(train_dataset.sources, args.world_size, batches))
@@ -101,8 +105,8 @@ class ValorTrainer(Trainer):
         self.failure_log = FailureLog(args.max_failures, total, consequence="and were replaced by others")
         # The loss is a mean over the batch, whatever other batches of the step hold
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = False
-        self.source_losses = defaultdict(list)
-        self.group_losses = defaultdict(list)
+        self.source_losses: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
+        self.group_losses: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
         self.model_card: str | None = None
 
     def _prepare_for_fsdp(self) -> None:
@@ -127,7 +131,7 @@ class ValorTrainer(Trainer):
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
             state_dict |= {name: state_dict[name].squeeze(0) for name in self.scalars if name in state_dict}
         super()._save(output_dir, state_dict)
-        if self.run_record is not None and self.args.should_save:
+        if self.run_record and self.args.should_save:
             path = Path(output_dir or self.args.output_dir, TRAINING_RUN_NAME)
             path.write_text(json.dumps(self.run_record, indent=2) + "\n", encoding="utf-8")
 
@@ -161,18 +165,18 @@ class ValorTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer of `Trainer`, with a parameter group for each learning rate."""
         if self.optimizer is None:
-            super().create_optimizer(model)
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
             rates = {
                 id(parameter): self.learning_rate_of(name)
                 for name, parameter in (self.model if model is None else model).named_parameters()
             }
             groups = []
-            for group in self.optimizer.param_groups:
+            for group in optimizer.param_groups:
                 by_rate = defaultdict(list)
                 for parameter in group["params"]:
                     by_rate[rates[id(parameter)]].append(parameter)
                 groups += [{**group, "params": params, "lr": rate} for rate, params in by_rate.items()]
-            self.optimizer.param_groups[:] = groups
+            optimizer.param_groups[:] = groups
         return self.optimizer
 
     def learning_rate_of(self, name: str) -> float:
@@ -257,7 +261,15 @@ class ValorTrainer(Trainer):
         self.ending = number
         return finite
 
-    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs) -> None:
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: torch.Tensor | float | None,
+        model: nn.Module,
+        trial: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         if self.ending:
             self.control.should_save, self.control.should_evaluate = True, False
         elif self.nonfinite.in_a_row and self.state.global_step < self.state.max_steps:
@@ -302,15 +314,16 @@ class ValorTrainer(Trainer):
         samples and words, while a divided model must be called by all of them together.
         """
         wrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model = unwrap_peft_model(wrapped)  # adapters are in its layers
-        if not isinstance(wrapped, FSDPModule):
+        model = trained_model(wrapped)  # adapters are in its layers
+        is_sharded = isinstance(wrapped, FSDPModule)
+        if not is_sharded:
             return model
         if model is not wrapped:
             raise ValueError(
                 "A PEFT model cannot be measured while it is sharded by FSDP: train it with DistributedDataParallel, or "
                 "without evaluations."
             )
-        tensors = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+        tensors: dict[str, Any] = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
         whole = self.model_class._from_config(model.config)
         whole.load_state_dict({name: tensors[name].reshape(own.shape) for name, own in whole.state_dict().items()})
         if model.can_generate():
@@ -355,14 +368,14 @@ class ValorTrainer(Trainer):
         """The mean of scalars of all ranks, each of which has the same number of them."""
         return self.accelerator.reduce(torch.stack(list(values)).float().mean(), "mean").item()
 
-    def create_model_card(self, **kwargs) -> None:
+    def create_model_card(self, **kwargs: Any) -> None:
         """Writes `model_card`, where that is set, in place of the draft of `Trainer`; never over a card of somebody else."""
         if self.model_card is None:
             super().create_model_card(**kwargs)
         elif self.is_world_process_zero() and not write_model_card(self.model_card, self.args.output_dir):
             logger.warning(f"{self.args.output_dir}/README.md was written by somebody else and stays as it is.")
 
-    def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **kwargs) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; says what is resumed, and afterwards which samples could not be read.
 
         SIGTERM and Ctrl-C end the training with a checkpoint of the step that they arrive in.
@@ -375,8 +388,8 @@ class ValorTrainer(Trainer):
             TrainingDiverged: loss or gradient were not finite for `max_nonfinite_steps` steps in a row.
             SystemExit: after a signal, with 143 (SIGTERM) or 130 (Ctrl-C).
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+        if isinstance(resume_from_checkpoint, bool):
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint else None
         first_step = 0
         if resume_from_checkpoint:
             first_step = global_step(resume_from_checkpoint)

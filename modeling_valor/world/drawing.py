@@ -5,6 +5,7 @@ Lengths are fractions of the frame's side until something is painted. A thing is
 patch just large enough, from the signed distance to its outline (negative inside, in units of its radius).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -138,7 +139,8 @@ def _collide(tracks: list[Track], time: np.ndarray, rng: np.random.Generator) ->
 def _place(tracks: list[Track], rng: np.random.Generator, attempts: int = 150) -> None:
     """Moves whole tracks into the frame, so that things keep clear of each other (or as clear as the attempts get)."""
     bounds = [(_starts(track.x, track.radius), _starts(track.y, track.radius)) for track in tracks]
-    best, clearance = None, -np.inf
+    best: list[tuple[float, float]] = []
+    clearance = -np.inf
     for _ in range(attempts):
         starts = [(rng.uniform(*x), rng.uniform(*y)) for x, y in bounds]
         if len(tracks) == 1:
@@ -164,7 +166,7 @@ def _starts(offset: np.ndarray, radius: np.ndarray) -> tuple[float, float]:
 # --- What things look like --------------------------------------------------------------------------------------------
 
 
-def _polygon_distance(u, v, corners: int, inner: float):
+def _polygon_distance(u: np.ndarray, v: np.ndarray, corners: int, inner: float) -> np.ndarray:
     """Regular star with `corners` points at distance 1 and notches at distance `inner`, one point up."""
     sector = np.pi / corners
     angle = np.abs((np.arctan2(u, -v) + sector) % (2 * sector) - sector)
@@ -174,7 +176,7 @@ def _polygon_distance(u, v, corners: int, inner: float):
     return (edge_y * x - edge_x * y) / np.hypot(edge_x, edge_y)
 
 
-def _heart_distance(u, v):
+def _heart_distance(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Two discs and, tangent to both, the corner of a square."""
     u, v = np.abs(u), -0.04 - v
     lobes = np.hypot(u - 0.46, v - 0.32) - 0.52
@@ -182,7 +184,7 @@ def _heart_distance(u, v):
     return np.minimum(lobes, np.maximum(corner, v - 0.32))
 
 
-DISTANCES = {
+DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "circle": lambda u, v: np.hypot(u, v) - 0.92,
     "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) - 0.82,
     "triangle": lambda u, v: _polygon_distance(u, v - 0.15, 3, 0.5) - 0.08,
@@ -214,7 +216,7 @@ def _paint(frames: np.ndarray, thing: Thing, track: Track, rng: np.random.Genera
     corner_x, corner_y = np.floor(x).astype(int) - half, np.floor(y).astype(int) - half
     pixel = np.arange(2 * half + 1, dtype=np.float32) + 0.5
 
-    def unit(values):
+    def unit(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)[:, None, None]
 
     u = (unit(corner_x - x) + pixel[None, None, :]) / unit(radius)
@@ -239,7 +241,11 @@ def _paint(frames: np.ndarray, thing: Thing, track: Track, rng: np.random.Genera
 # --- Backgrounds ------------------------------------------------------------------------------------------------------
 
 
-def _noise(rng, rows: int, columns: int) -> np.ndarray:
+Background = tuple[tuple[int, int, int], np.ndarray]
+"""A color, and the light that is added to it at each pixel."""
+
+
+def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     """Smooth noise about 0: a coarse grid of (rows, columns) normal numbers, stretched linearly to the frame."""
     grid = rng.standard_normal((rows, columns)).astype(np.float32)
     for axis, count in enumerate((rows, columns)):
@@ -250,26 +256,26 @@ def _noise(rng, rows: int, columns: int) -> np.ndarray:
     return grid
 
 
-def _grass(rng, x, y):
+def _grass(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     return (74, 112, 58), 14 * _noise(rng, 24, 64) + 8 * np.sin(0.9 * x + 3 * _noise(rng, 8, 8))
 
 
-def _sky(rng, x, y):
+def _sky(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     clouds = np.clip(_noise(rng, 9, 5) - 0.4, 0, 1)
     return (140, 178, 214), 26 * (y / FRAME_SIZE - 0.5) + 60 * clouds
 
 
-def _night(rng, x, y):
+def _night(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     stars = np.zeros((FRAME_SIZE, FRAME_SIZE), np.float32)
     stars[rng.integers(FRAME_SIZE, size=45), rng.integers(FRAME_SIZE, size=45)] = rng.uniform(80, 190, size=45)
     return (16, 18, 40), stars + 10 * (y / FRAME_SIZE)
 
 
-def _sand(rng, x, y):
+def _sand(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     return (208, 180, 132), 12 * np.sin(0.42 * y + 5 * _noise(rng, 5, 5)) + 4 * _noise(rng, 40, 40)
 
 
-def _bricks(rng, x, y):
+def _bricks(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     row = np.floor(y / 16)
     column = x / 32 + 0.5 * (row % 2)
     mortar = (y % 16 < 2) | (column % 1 < 0.065)
@@ -278,22 +284,22 @@ def _bricks(rng, x, y):
     return (126, 78, 66), np.where(mortar, 58, tone)
 
 
-def _tiles(rng, x, y):
+def _tiles(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     return (150, 150, 154), np.where((x // 16 + y // 16) % 2 < 1, 34, -34)
 
 
-def _water(rng, x, y):
+def _water(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     return (52, 112, 128), 22 * np.sin(0.5 * y + 1.4 * np.sin(0.12 * x) + 3 * _noise(rng, 6, 4)) ** 3
 
 
-def _wood(rng, x, y):
+def _wood(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> Background:
     plank = np.floor(x / 22)
     tone = rng.uniform(-16, 16, size=8).astype(np.float32)[plank.astype(int) % 8]
     grain = 7 * np.sin(0.7 * x + 2 * _noise(rng, 5, 16))
     return (132, 96, 62), np.where(x % 22 < 1.5, -60, tone + grain)
 
 
-DRAW_BACKGROUND = {
+DRAW_BACKGROUND: dict[str, Callable[[np.random.Generator, np.ndarray, np.ndarray], Background]] = {
     "grass": _grass,
     "sky": _sky,
     "night": _night,

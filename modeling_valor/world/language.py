@@ -5,10 +5,15 @@ A caption is a frame ("{clause} {place} while {sound}") whose slots are filled w
 tells all of a scene's content: the things, what they do and when, the background, and what is heard and when.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from .scenes import COLORS, EVENTS, HALVES, MOMENTS, SHAPES, SOUNDS, Act, Scene, Sound, Thing
 
+
+T = TypeVar("T")
 
 CAPTIONS = 5
 QUESTIONS = 2  # of each kind
@@ -118,7 +123,7 @@ def describe(scene: Scene) -> list[str]:
     """Five different captions of a clip, all true and all complete, in lower case without punctuation."""
     rng = scene.generator("captions")
     frames = rng.permutation(_frames(scene)).tolist()
-    captions = []
+    captions: list[str] = []
     while len(captions) < CAPTIONS:
         caption = _Narrator(scene, rng).fill(frames[len(captions) % len(frames)])
         if caption not in captions:
@@ -130,7 +135,7 @@ def describe_still(scene: Scene) -> list[str]:
     """Five different captions of a picture: a scene of one thing, without acts and sounds."""
     rng = scene.generator("captions")
     narrator = _Narrator(scene, rng)
-    captions = []
+    captions: list[str] = []
     while len(captions) < CAPTIONS:
         name, place = narrator.name(scene.things[0]), narrator.choose(PLACE_WORDS[scene.background])
         caption = rng.choice(
@@ -154,7 +159,7 @@ def _frames(scene: Scene) -> tuple[str, ...]:
 class _Narrator:
     """Words for one caption of a scene; every choice between wordings is drawn anew."""
 
-    def __init__(self, scene: Scene, rng):
+    def __init__(self, scene: Scene, rng: np.random.Generator):
         self.scene = scene
         self.rng = rng
         self.acts = {act.when: act for act in scene.acts}
@@ -178,7 +183,7 @@ class _Narrator:
         words = [tellers[word]() if word in tellers else word for word in frame.split()]
         return " ".join(filter(None, words))
 
-    def choose(self, options):
+    def choose(self, options: Sequence[T]) -> T:
         """The common wording seven times of ten, else the rarer one."""
         return options[int(self.rng.random() < 0.3)]
 
@@ -210,12 +215,12 @@ class _Narrator:
     def half_seen(self, half: str) -> str:
         """What is seen in one half; a lone thing is "it" in the second."""
         act = self.acts.get(half)
-        if len(self.scene.acts) == 2:
+        if act is not None and len(self.scene.acts) == 2:
             return f"{self.name(self.scene.things[act.thing])} {self.motion(act)}"
         subject, rest = (self.name(self.scene.things[0]), "waits") if half == "first" else ("it", "stops")
         return f"{subject} {self.motion(act) if act else rest}"
 
-    def heard(self, tell) -> str:
+    def heard(self, tell: Callable[[str | None], str]) -> str:
         """All that is heard, told by `sound_clause` or `sound_noun`; the bed under a strike has its own slot."""
         (when, name), *_ = self.sounds.items() or [("throughout", None)]
         if when in HALVES:
@@ -287,7 +292,7 @@ def questions_on_still(scene: Scene) -> list[dict[str, str]]:
     return [{"question": question, "answer": answer, "about": "sight"} for question, answer in pairs]
 
 
-def _yes_or_no(rng, present: list[str], options: tuple[str, ...]) -> tuple[str, str]:
+def _yes_or_no(rng: np.random.Generator, present: list[str], options: tuple[str, ...]) -> tuple[str, str]:
     """Something to ask for that is there, or something that is not, equally often."""
     answer = ("yes", "no")[rng.integers(2)]
     pool = present if answer == "yes" else [option for option in options if option not in present]
@@ -310,7 +315,7 @@ def _with_article(name: str) -> str:
     return _answer(name) if name in ("clap", "knock", "rain", "birds") else SOUND_WORDS[name][0]
 
 
-def _on_sight(scene: Scene, rng) -> list[tuple[str, str]]:
+def _on_sight(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
     things, act = scene.things, scene.acts[0]
     pairs = _on_presence(things, scene.background, rng)
     if act.verb == "change":
@@ -330,7 +335,7 @@ def _on_sight(scene: Scene, rng) -> list[tuple[str, str]]:
     return pairs
 
 
-def _on_presence(things: Sequence[Thing], background: str, rng) -> list[tuple[str, str]]:
+def _on_presence(things: Sequence[Thing], background: str, rng: np.random.Generator) -> list[tuple[str, str]]:
     shape, there = _yes_or_no(rng, [thing.shape for thing in things], SHAPES)
     color, colored = _yes_or_no(rng, [thing.color for thing in things], COLORS)
     return [
@@ -340,12 +345,14 @@ def _on_presence(things: Sequence[Thing], background: str, rng) -> list[tuple[st
     ]
 
 
-def _on_sound(scene: Scene, rng) -> list[tuple[str, str]]:
+def _on_sound(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
     sounds = scene.sounds
-    name, heard = _yes_or_no(rng, [sound.name for sound in sounds], SOUNDS[:-1]) if sounds else (None, "")
-    pairs = [(f"is {_with_article(name)} heard?", heard)] if sounds else []
-    if len(sounds) < 2:
-        pairs.append(("what is heard?", _answer(sounds[0].name if sounds else None)))
+    if not sounds:
+        return [("what is heard?", _answer(None))]
+    name, heard = _yes_or_no(rng, [sound.name for sound in sounds], SOUNDS[:-1])
+    pairs = [(f"is {_with_article(name)} heard?", heard)]
+    if len(sounds) == 1:
+        pairs.append(("what is heard?", _answer(sounds[0].name)))
     elif sounds[1].bed:
         pairs.append(("what is heard in the background?", _answer(sounds[1].name)))
         pairs.append((f"what is heard besides {_with_article(sounds[1].name)}?", _answer(sounds[0].name)))
@@ -355,7 +362,7 @@ def _on_sound(scene: Scene, rng) -> list[tuple[str, str]]:
     return pairs
 
 
-def _on_both(scene: Scene, rng) -> list[tuple[str, str]]:
+def _on_both(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
     acts, things, sounds = scene.acts, scene.things, scene.sounds
     if not sounds or {acts[0].when, sounds[0].when} & {"throughout"}:
         return []

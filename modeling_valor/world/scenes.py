@@ -1,10 +1,14 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What happens in a video: things, acts and sounds, the scene they make up, and how scenes are sampled for each split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
+
+T = TypeVar("T")
 
 SPLITS = ("train", "val", "test")
 
@@ -136,11 +140,11 @@ def sample_scene(split: str, index: int, seed: int) -> Scene:
     return Scene(background, things, acts, soundtracks[twin], int(clip_seeds[twin]))
 
 
-def _pick(rng: np.random.Generator, options, weights=None):
+def _pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
     return options[rng.choice(len(options), p=weights)]
 
 
-def _sample_sight(rng, split) -> tuple[tuple[Thing, ...], tuple[Act, ...], list[str]]:
+def _sample_sight(rng: np.random.Generator, split: str) -> tuple[tuple[Thing, ...], tuple[Act, ...], list[str]]:
     """Things, what they do, and the sounds that the split allows with them (at least two that are not silence)."""
     story = _pick(rng, ("move", "move in one half", "move in turn", *EVENTS), (0.2, 0.15, 0.3, 0.14, 0.07, 0.07, 0.07))
     while True:
@@ -148,6 +152,7 @@ def _sample_sight(rng, split) -> tuple[tuple[Thing, ...], tuple[Act, ...], list[
         names = [name for name in SOUNDS if all(split_of(thing.shape, thing.color, name) == split for thing in things)]
         if len(set(names) - {"silence"}) >= 2:
             break
+    acts: tuple[Act, ...]
     if story in EVENTS:
         acts = (Act(story, _pick(rng, MOMENTS), thing=len(things) - 1),)
     elif story == "move in turn":
@@ -159,7 +164,7 @@ def _sample_sight(rng, split) -> tuple[tuple[Thing, ...], tuple[Act, ...], list[
     return things, acts, names
 
 
-def _sample_things(rng, story) -> tuple[Thing, ...]:
+def _sample_things(rng: np.random.Generator, story: str) -> tuple[Thing, ...]:
     first = Thing(_pick(rng, SIZES), _pick(rng, TEXTURES), _pick(rng, COLORS), _pick(rng, SHAPES))
     if story in ("move", "move in one half"):
         return (first,)
@@ -175,7 +180,7 @@ def _motions(thing: Thing) -> list[str]:
     return [motion for motion in MOTIONS if motion != "spin" or thing.shape not in ("circle", "ring")]
 
 
-def _sample_soundtrack(rng, acts: tuple[Act, ...], names: list[str]) -> tuple[Sound, ...]:
+def _sample_soundtrack(rng: np.random.Generator, acts: tuple[Act, ...], names: list[str]) -> tuple[Sound, ...]:
     """One of: silence, a sound all along, a sound over a bed, two sounds in turn, one in one half, a strike at a moment."""
     audible = [name for name in names if name != "silence"]
     strikes = [name for name in audible if name in STRIKES]

@@ -4,6 +4,8 @@
 Every generator takes a random stream, so that no two bells are alike, and returns samples of any loudness: the mixer sets it.
 """
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from .scenes import SECONDS, TIMES, Scene
@@ -46,41 +48,47 @@ def _sound(name: str, seconds: float, rng: np.random.Generator) -> np.ndarray:
 # --- Building blocks --------------------------------------------------------------------------------------------------
 
 
+Gain = Callable[[np.ndarray], np.ndarray]
+"""Factors of a spectrum at frequencies in Hz."""
+
+
 def _time(seconds: float) -> np.ndarray:
     return np.arange(round(seconds * SAMPLING_RATE)) / SAMPLING_RATE
 
 
-def _sine(frequency) -> np.ndarray:
+def _sine(frequency: np.ndarray) -> np.ndarray:
     """A sine whose frequency in Hz is given for every sample."""
     return np.sin(2 * np.pi * np.cumsum(frequency) / SAMPLING_RATE)
 
 
-def _saw(frequency) -> np.ndarray:
+def _saw(frequency: np.ndarray) -> np.ndarray:
     """A sawtooth whose frequency in Hz is given for every sample: all harmonics."""
     return 2 * (np.cumsum(frequency) / SAMPLING_RATE % 1) - 1
 
 
-def _filter(samples: np.ndarray, gain) -> np.ndarray:
+def _filter(samples: np.ndarray, gain: Gain) -> np.ndarray:
     """Samples with their spectrum multiplied by `gain(frequencies in Hz)`."""
     spectrum = np.fft.rfft(samples)
     return np.fft.irfft(spectrum * gain(np.fft.rfftfreq(len(samples), 1 / SAMPLING_RATE)), len(samples))
 
 
-def _peaks(*formants):
+def _peaks(*formants: tuple[float, float, float]) -> Gain:
     """A gain with one resonance for each (centre in Hz, width in Hz, height)."""
-    return lambda f: sum(height / (1 + ((f - centre) / width) ** 2) for centre, width, height in formants)
+    return lambda f: sum(
+        (height / (1 + ((f - centre) / width) ** 2) for centre, width, height in formants), np.zeros_like(f)
+    )
 
 
-def _band(low: float, high: float):
+def _band(low: float, high: float) -> Gain:
     """A gain that is 1 between two frequencies and falls off gently outside."""
     return lambda f: 1 / (1 + (low / np.maximum(f, 1)) ** 4) / (1 + (f / high) ** 4)
 
 
-def _noise(rng, count: int, low: float, high: float) -> np.ndarray:
+def _noise(rng: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
     return _filter(rng.standard_normal(count), _band(low, high))
 
 
-def _scatter(count: int, pieces, starts) -> np.ndarray:
+def _scatter(count: int, pieces: Iterable[np.ndarray], starts: Iterable[int]) -> np.ndarray:
     """Pieces added up at their start samples, cut at `count`."""
     samples = np.zeros(count)
     for piece, start in zip(pieces, starts, strict=True):
@@ -91,32 +99,32 @@ def _scatter(count: int, pieces, starts) -> np.ndarray:
 # --- Strikes ----------------------------------------------------------------------------------------------------------
 
 
-def _bell(rng):
+def _bell(rng: np.random.Generator) -> np.ndarray:
     time, pitch = _time(0.95), rng.uniform(640, 820)
     partials = ((0.5, 0.4, 3), (1, 1, 4), (1.19, 0.7, 5), (1.5, 0.4, 6), (2, 0.8, 5), (2.74, 0.5, 7), (4.07, 0.4, 10))
     return sum(a * np.exp(-decay * time) * np.sin(2 * np.pi * pitch * ratio * time) for ratio, a, decay in partials)
 
 
-def _drum(rng):
+def _drum(rng: np.random.Generator) -> np.ndarray:
     time, pitch = _time(0.4), rng.uniform(60, 80)
     skin = _sine(pitch * (1 + 1.5 * np.exp(-30 * time))) * np.exp(-9 * time)
     return skin + 0.25 * _noise(rng, len(time), 100, 1500) * np.exp(-60 * time)
 
 
-def _horn(rng):
+def _horn(rng: np.random.Generator) -> np.ndarray:
     time, pitch = _time(0.45), rng.uniform(380, 440)
     reed = _filter(_saw(pitch + 0 * time) + _saw(1.26 * pitch + 0 * time), _band(200, 3500))
     return reed * np.minimum(1, np.minimum(time, 0.45 - time) / 0.03)
 
 
-def _whistle(rng):
+def _whistle(rng: np.random.Generator) -> np.ndarray:
     time, pitch = _time(0.5), rng.uniform(2300, 2700)
     trill = np.sin(2 * np.pi * 28 * time)
     envelope = np.minimum(1, np.minimum(time, 0.5 - time) / 0.03) * (0.75 + 0.25 * trill)
     return (_sine(pitch + 130 * trill) + 0.1 * _noise(rng, len(time), 2000, 4000)) * envelope
 
 
-def _bark(rng):
+def _bark(rng: np.random.Generator) -> np.ndarray:
     time, pitch = _time(0.2), rng.uniform(380, 460)
     throat = _saw(pitch * (0.75 + 0.5 * np.sin(np.pi * time / 0.2))) + 0.5 * rng.standard_normal(len(time))
     one = _filter(throat, _peaks((650, 150, 1), (1300, 250, 0.7), (2400, 400, 0.2)))
@@ -124,13 +132,13 @@ def _bark(rng):
     return _scatter(round(0.55 * SAMPLING_RATE), (one, 0.9 * one), (0, round(0.28 * SAMPLING_RATE)))
 
 
-def _clap(rng):
+def _clap(rng: np.random.Generator) -> np.ndarray:
     time = _time(0.15)
     envelope = np.exp(-45 * time) + sum(np.exp(-400 * np.abs(time - late)) for late in rng.uniform(0.005, 0.03, 3))
     return _noise(rng, len(time), 900, 3200) * envelope
 
 
-def _knock(rng):
+def _knock(rng: np.random.Generator) -> np.ndarray:
     time, pitch = _time(0.12), rng.uniform(180, 230)
     one = sum(
         a * np.exp(-decay * time) * np.sin(2 * np.pi * pitch * ratio * time)
@@ -140,7 +148,7 @@ def _knock(rng):
     return _scatter(round(0.46 * SAMPLING_RATE), (one,) * 3, starts)
 
 
-def _croak(rng):
+def _croak(rng: np.random.Generator) -> np.ndarray:
     time, rate = _time(0.45), rng.uniform(34, 42)
     pulses = np.exp(-55 * (np.cumsum(rate + 30 * time) / SAMPLING_RATE % 1) / rate)
     throat = _filter(pulses * rng.standard_normal(len(time)), _peaks((850, 90, 1), (1750, 150, 0.5)))
@@ -148,7 +156,7 @@ def _croak(rng):
 
 
 # Name -> one strike, and the range of the time between two in seconds.
-STRIKE = {
+STRIKE: dict[str, tuple[Callable[[np.random.Generator], np.ndarray], float, float]] = {
     "bell": (_bell, 0.7, 1.1),
     "drum": (_drum, 0.4, 0.6),
     "horn": (_horn, 0.7, 1.1),
@@ -163,7 +171,7 @@ STRIKE = {
 # --- Streams ----------------------------------------------------------------------------------------------------------
 
 
-def _engine(rng, count):
+def _engine(rng: np.random.Generator, count: int) -> np.ndarray:
     time = np.arange(count) / SAMPLING_RATE
     speed = rng.uniform(42, 58) * (1 + 0.06 * np.sin(2 * np.pi * rng.uniform(0.3, 0.6) * time))
     beat = np.cumsum(speed) / SAMPLING_RATE
@@ -171,14 +179,14 @@ def _engine(rng, count):
     return _filter(firing, lambda f: 1 / (1 + (f / 450) ** 3) / (1 + (25 / np.maximum(f, 1)) ** 4))
 
 
-def _rain(rng, count):
+def _rain(rng: np.random.Generator, count: int) -> np.ndarray:
     drops = np.zeros(count)
     hits = rng.integers(count, size=count // 400)
     drops[hits] = rng.exponential(6, size=len(hits))
     return _noise(rng, count, 1800, 8000) + _filter(drops, _peaks((4200, 1500, 1)))
 
 
-def _birds(rng, count):
+def _birds(rng: np.random.Generator, count: int) -> np.ndarray:
     pieces, starts, at = [], [], 0.05
     while at < count / SAMPLING_RATE - 0.2:
         pitch, sweep = rng.uniform(3400, 4800), rng.choice((-1, 1)) * rng.uniform(600, 1400)
@@ -193,9 +201,9 @@ def _birds(rng, count):
     return _scatter(count, *zip(*kept, strict=True))
 
 
-def _piano(rng, count):
+def _piano(rng: np.random.Generator, count: int) -> np.ndarray:
     scale = 220 * 2 ** (np.array([0, 2, 4, 7, 9, 12, 14, 16, 19, 21, 24]) / 12)
-    beat, step, pieces, starts = rng.uniform(0.22, 0.3), rng.integers(len(scale)), [], []
+    beat, step, pieces, starts = rng.uniform(0.22, 0.3), int(rng.integers(len(scale))), [], []
     for start in np.arange(0, count / SAMPLING_RATE - 0.1, beat):
         time, pitch = _time(0.8), scale[step]
         harmonics = sum(np.sin(2 * np.pi * pitch * k * time) * np.exp(-(2 + 1.5 * k) * time) / k for k in range(1, 7))
@@ -205,14 +213,14 @@ def _piano(rng, count):
     return _scatter(count, pieces, starts)
 
 
-def _siren(rng, count):
+def _siren(rng: np.random.Generator, count: int) -> np.ndarray:
     time = np.arange(count) / SAMPLING_RATE
     sweep = np.sin(2 * np.pi * time / rng.uniform(1.1, 1.6) + rng.uniform(0, 2 * np.pi))
     pitch = rng.uniform(900, 1050) * 2 ** (0.55 * sweep)
-    return sum(_sine(k * pitch) / k**1.5 for k in (1, 2, 3))
+    return sum((_sine(k * pitch) / k**1.5 for k in (1, 2, 3)), np.zeros(count))
 
 
-def _clock(rng, count):
+def _clock(rng: np.random.Generator, count: int) -> np.ndarray:
     time, gap = _time(0.06), rng.uniform(0.28, 0.36)
     starts = np.round(np.arange(0.02, count / SAMPLING_RATE, gap) * SAMPLING_RATE).astype(int)
     click = _noise(rng, len(time), 2500, 9000) * np.exp(-120 * time)
@@ -229,7 +237,7 @@ VOWELS = (  # formants (centre, width, height) of a man's a, e, i, o, u
 )
 
 
-def _voice(rng, count, pitch: float, tract: float):
+def _voice(rng: np.random.Generator, count: int, pitch: float, tract: float) -> np.ndarray:
     """Babble: four or five syllables per second, a vowel each with a gliding pitch, now and then an s before it, and pauses."""
     pieces, starts, at = [], [], 0.0
     while at < count / SAMPLING_RATE:
@@ -250,7 +258,7 @@ def _voice(rng, count, pitch: float, tract: float):
     return _scatter(count, *zip(*kept, strict=True))
 
 
-STREAM = {
+STREAM: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "engine": _engine,
     "rain": _rain,
     "man": lambda rng, count: _voice(rng, count, rng.uniform(92, 115), 1.0),
