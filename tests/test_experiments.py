@@ -159,12 +159,12 @@ def tiny_results(tiny_experiment, place):
 
 def test_a_variant_is_trained_measured_and_written(tiny_results, tiny_experiment):
     first, second = (json.loads(path.read_text()) for path in tiny_results)
-    assert first["figures"].keys() == {
+    assert first["metrics"].keys() == {
         "world/retrieval/av",
         "world/captioning/av",
         "world/question_answering/av/finetuned",
     }
-    assert {"t-av/R@1", "t-v/R@1"} <= first["figures"]["world/retrieval/av"].keys()
+    assert {"t-av/R@1", "t-v/R@1"} <= first["metrics"]["world/retrieval/av"].keys()
     assert "T-A, fine-tuned" not in report.table(
         tiny_experiment, MINIATURE, report.values_of(tiny_experiment, MINIATURE, [first])
     )
@@ -260,7 +260,7 @@ def write_result(place, experiment, name, seed, recall, cider, **changes):
     content = {
         "variant": name,
         "seed": seed,
-        "figures": {"world/retrieval/av": {"t-av/R@1": recall}, "world/captioning/av": {"CIDEr": cider}},
+        "metrics": {"world/retrieval/av": {"t-av/R@1": recall}, "world/captioning/av": {"CIDEr": cider}},
         "settings": settings_of(experiment, variant, MINIATURE),
         "device": "slide rule",
         "training_seconds": [10, 20],
@@ -323,7 +323,7 @@ def test_the_page_is_filled_between_its_markers_only(tmp_path):
 
 
 def test_the_repository_page_is_what_its_results_say(tmp_path):
-    """No figure in docs/experiments.md that no result stands for."""
+    """No number in docs/experiments.md that no result stands for."""
     page = tmp_path / "docs" / "experiments.md"
     page.parent.mkdir()
     page.write_text(run_experiments.PAGE.read_text())
@@ -442,10 +442,10 @@ def test_a_model_of_real_data_trains_and_is_measured(real_place):
     """All sets jointly, two steps; the vocabulary is the captions' own."""
     experiment = EXPERIMENTS["real-data"]
     variant = next(variant for variant in experiment.variants if variant.name == "all jointly")
-    figures = json.loads(run_variant(experiment, variant, MINIATURE, real_place).read_text())["figures"]
-    assert len(figures) == 11
-    assert figures["esc10/classes/a"].keys() == {"accuracy", "mAP"}
-    assert figures["flickr/retrieval/v"]["t-v/R@10"] == 100.0  # of four photographs
+    metrics = json.loads(run_variant(experiment, variant, MINIATURE, real_place).read_text())["metrics"]
+    assert len(metrics) == 11
+    assert metrics["esc10/classes/a"].keys() == {"accuracy", "mAP"}
+    assert metrics["flickr/retrieval/v"]["t-v/R@10"] == 100.0  # of four photographs
     tokenizer = harness.ValorProcessor.from_pretrained(prepare_model(real_place, MINIATURE, "real-data")).tokenizer
     assert tokenizer.tokenize("a recording of cat") == ["a", "recording", "of", "cat"]
 
@@ -454,12 +454,12 @@ def test_baselines_tell_what_is_easily_told(real_place):
     pytest.importorskip("sklearn")
     from baselines import measure_baselines
 
-    figures = measure_baselines(real_place.work / "real-data")
+    metrics = measure_baselines(real_place.work / "real-data")
     for name in ("esc10/classes/a", "cifar10/classes/v", "pairs/classes/av"):
-        assert figures["baseline"][name] == {"accuracy": 100.0, "mAP": 100.0}
-        assert figures["chance"][name]["accuracy"] == 50.0
-    measured = {measure.run: measure.figure for measure in EXPERIMENTS["real-data"].measures}
-    assert all(figure in figures[kind][run] for run, figure in measured.items() for kind in figures)
+        assert metrics["baseline"][name] == {"accuracy": 100.0, "mAP": 100.0}
+        assert metrics["chance"][name]["accuracy"] == 50.0
+    measured = {measure.run: measure.metric for measure in EXPERIMENTS["real-data"].measures}
+    assert all(metric in metrics[kind][run] for run, metric in measured.items() for kind in metrics)
 
 
 def test_average_precision_against_a_hand_calculation():

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What chance and simple supervised models reach on the real data, with the splits and the figures of the experiments.
+"""What chance and simple supervised models reach on the real data, with the splits and the metrics of the experiments.
 
 Sounds are the mean and the standard deviation over time of each mel band; images are 16 x 16 pixels. Classes are told by
 logistic regression; captions of photographs are found by ridge regression from pixels to weighted words, and "written" by
@@ -61,7 +61,7 @@ FEATURES = {"a": sound_features, "v": image_features, "av": both_features}
 
 
 def classify(path: Path, features: Callable[[Sequence[Sample]], np.ndarray]) -> dict[str, float]:
-    """Figures of logistic regression on a set's test split, as `real_data.evaluate_classes` has them."""
+    """Metrics of logistic regression on a set's test split, as `real_data.evaluate_classes` has them."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -133,18 +133,18 @@ def _cosine(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def measure_baselines(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures of "chance" and "baseline", by the names of the evaluations that they stand beside (`Measure.run`).
+    """Metrics of "chance" and "baseline", by the names of the evaluations that they stand beside (`Measure.run`).
 
     Naming the right class is writing one of its captions, so accuracy stands beside captions as well; chance writes a
     caption of the commonest class.
     """
-    figures = {"chance": {}, "baseline": {}}
+    metrics = {"chance": {}, "baseline": {}}
     for name, modalities in (("esc10", "a"), ("animals", "a"), ("cifar10", "v"), *(("pairs", m) for m in FEATURES)):
         path = folder / f"{name}.jsonl"
         found = {"chance": chance_of_classes(path), "baseline": classify(path, FEATURES[modalities])}
         for kind, values in found.items():
-            figures[kind][f"{name}/classes/{modalities}"] = values
-            figures[kind][f"{name}/captioning/{modalities}"] = {"exact": values["accuracy"]}
+            metrics[kind][f"{name}/classes/{modalities}"] = values
+            metrics[kind][f"{name}/captioning/{modalities}"] = {"exact": values["accuracy"]}
     for kind, values in find_photographs(folder / "flickr.jsonl").items():
-        figures[kind]["flickr/retrieval/v"] = figures[kind]["flickr/captioning/v"] = values
-    return figures
+        metrics[kind]["flickr/retrieval/v"] = metrics[kind]["flickr/captioning/v"] = values
+    return metrics

@@ -43,7 +43,7 @@ class Measure:
     Args:
         column: its heading.
         task: "retrieval", "captioning", "question_answering" or "classes" (which class's text fits a clip best).
-        figure: what is taken of all that the task's evaluation gives; "R@1" without a group is that of the modalities'.
+        metric: what is taken of all that the task's evaluation gives; "R@1" without a group is that of the modalities'.
         modalities: what is read of the clips.
         dataset: whose test split.
         finetuned: measure a copy that was trained for this task and these modalities in a stage of its own, as the paper
@@ -52,14 +52,14 @@ class Measure:
 
     column: str
     task: str
-    figure: str
+    metric: str
     modalities: str = "av"
     dataset: str = "world"
     finetuned: bool = False
 
     @property
     def run(self) -> str:
-        """Name of the evaluation that gives this figure; several measures may share one."""
+        """Name of the evaluation that gives this metric; several measures may share one."""
         return "/".join((self.dataset, self.task, self.modalities, *(("finetuned",) if self.finetuned else ())))
 
 
@@ -85,10 +85,10 @@ class Variant:
         if self.columns is not None and measure.column not in self.columns:
             return None
         modalities = self.modalities or measure.modalities
-        figure = measure.figure
-        if measure.task == "retrieval" and "/" not in figure:
-            figure = f"t-{modalities}/{figure}"
-        return replace(measure, modalities=modalities, figure=figure)
+        metric = measure.metric
+        if measure.task == "retrieval" and "/" not in metric:
+            metric = f"t-{modalities}/{metric}"
+        return replace(measure, modalities=modalities, metric=metric)
 
 
 @dataclass(frozen=True)

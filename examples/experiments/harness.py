@@ -90,7 +90,7 @@ def digest(content: Any) -> str:
 
 
 def settings_of(experiment: Experiment, variant: Variant, scale: Scale) -> dict[str, Any]:
-    """All that a variant's figures depend on besides the seed and the code; a result of others is out of date."""
+    """All that a variant's metrics depend on besides the seed and the code; a result of others is out of date."""
     measures = [own for measure in experiment.measures if (own := variant.own(measure)) and is_measured(own, scale)]
     return json.loads(
         json.dumps(
@@ -364,7 +364,7 @@ def finetuning(measure: Measure) -> Stage:
 
 
 def measure_run(place: Place, scale: Scale, checkpoint: Path, measures: Sequence[Measure]) -> dict[str, float]:
-    """All figures of one evaluation of a checkpoint, of which `measures` (with the same `run`) take some."""
+    """All metrics of one evaluation of a checkpoint, of which `measures` (with the same `run`) take some."""
     first = measures[0]
     task = "retrieval" if first.task == "classes" else first.task
     model, processor = build_model(ModelArguments(model_name_or_path=str(checkpoint)), task)
@@ -385,7 +385,7 @@ def measure_run(place: Place, scale: Scale, checkpoint: Path, measures: Sequence
         evaluation = evaluate_captioning(model, processor, load_samples(**where), **arguments)
         return {**evaluation.metrics, "exact": exact_captions(evaluation.predictions)}
     if first.task == "retrieval":
-        options["groups"] = sorted({measure.figure.split("/")[0] for measure in measures})
+        options["groups"] = sorted({measure.metric.split("/")[0] for measure in measures})
     return build_evaluation({"task": first.task, **where, **options}, processor)(model)
 
 
@@ -425,15 +425,15 @@ def run_variant(
         own = variant.own(measure)
         if own is not None and is_measured(own, scale):
             runs[own.run].append(own)
-    figures, started = {}, time.monotonic()
+    metrics, started = {}, time.monotonic()
     for name, measures in runs.items():
         measured = next_stage(finetuning(measures[0]), checkpoint) if measures[0].finetuned else checkpoint
         # A file of its own for each evaluation, so that a run that is killed does not begin again
-        what = [name, sorted(measure.figure for measure in measures), scale.test_clips, WORLD_SEEDS["test"]]
+        what = [name, sorted(measure.metric for measure in measures), scale.test_clips, WORLD_SEEDS["test"]]
         part = measured / f"{digest(what)}.json"
         if not part.is_file():
             write_json(part, measure_run(place, scale, measured, measures))
-        figures[name] = json.loads(part.read_text(encoding="utf-8"))
+        metrics[name] = json.loads(part.read_text(encoding="utf-8"))
     write_json(
         path,
         {
@@ -441,7 +441,7 @@ def run_variant(
             "variant": variant.name,
             "scale": scale.name,
             "seed": seed,
-            "figures": figures,
+            "metrics": metrics,
             "training_seconds": [json.loads((stage / "done.json").read_text())["seconds"] for stage in trained],
             "measuring_seconds": round(time.monotonic() - started, 1),
             "parameters": _parameters(checkpoint),
@@ -486,12 +486,12 @@ def measure_guessing(place: Place, scale: Scale) -> Path:
     train, test = list(samples["train"]), list(samples["test"])
     rng = random.Random(0)
     captions = [rng.choice(rng.choice(train).captions) for _ in test]
-    figures = {
+    metrics = {
         "R@1": 100 / len(test),
         "accuracy": guess_answers(train, test),
         "CIDEr": caption_metrics(captions, [sample.captions for sample in test], ("CIDEr",))["CIDEr"],
     }
-    write_json(path, {"figures": figures, "settings": settings})
+    write_json(path, {"metrics": metrics, "settings": settings})
     return path
 
 

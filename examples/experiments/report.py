@@ -22,7 +22,7 @@ NOT_RUN = "not run yet"
 _MARKER = re.compile(r"(<!-- ([\w-]+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Values = dict[tuple[str, str], list[float]]
-"""(variant, column) -> a figure for each seed that has run."""
+"""(variant, column) -> its value for each seed that has run."""
 
 
 def read_results(experiment: Experiment, scale: Scale, place: Place) -> list[dict[str, Any]]:
@@ -37,20 +37,20 @@ def read_results(experiment: Experiment, scale: Scale, place: Place) -> list[dic
     return results
 
 
-def shown(figure: str, value: float) -> float:
-    """A figure as the paper's tables have it: CIDEr times 100."""
-    return 100 * value if figure == "CIDEr" else value
+def shown(metric: str, value: float) -> float:
+    """A metric as the paper's tables have it: CIDEr times 100."""
+    return 100 * value if metric == "CIDEr" else value
 
 
 def values_of(experiment: Experiment, scale: Scale, results: Sequence[Mapping[str, Any]]) -> Values:
-    """Figures by row and column; (variant, column) pairs that are not measured are absent."""
+    """Metrics by row and column; (variant, column) pairs that are not measured are absent."""
     values: Values = {}
     for variant in experiment.variants:
         for measure in experiment.measures:
             own = variant.own(measure)
             if own is not None and is_measured(own, scale):
                 values[variant.name, measure.column] = [
-                    shown(own.figure, result["figures"][own.run][own.figure])
+                    shown(own.metric, result["metrics"][own.run][own.metric])
                     for result in results
                     if result["variant"] == variant.name
                 ]
@@ -136,29 +136,29 @@ def guesses(experiment: Experiment, scale: Scale, place: Place) -> dict[str, lis
         path = place.results / scale.name / "world.json"
         if not path.is_file():
             return {}
-        figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
-        return {"without looking or listening": [_guess(measure, figures) for measure in experiment.measures]}
+        metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+        return {"without looking or listening": [_guess(measure, metrics) for measure in experiment.measures]}
     path = place.results / scale.name / experiment.name / "baselines.json"
     if not path.is_file():
         return {}
     names = {"chance": "chance", "baseline": "simple supervised baseline"}
-    content = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    content = json.loads(path.read_text(encoding="utf-8"))["metrics"]
     return {
-        names[kind]: [_known(measure, figures.get(measure.run, {})) for measure in experiment.measures]
-        for kind, figures in content.items()
+        names[kind]: [_baseline(measure, metrics.get(measure.run, {})) for measure in experiment.measures]
+        for kind, metrics in content.items()
     }
 
 
-def _guess(measure: Measure, figures: Mapping[str, float]) -> str:
-    name = measure.figure.split("/")[-1]
+def _guess(measure: Measure, metrics: Mapping[str, float]) -> str:
+    name = measure.metric.split("/")[-1]
     if name.startswith("R@"):
-        return f"{figures['R@1'] * int(name[2:]):.1f}"
-    return f"{shown(name, figures[name]):.1f}"
+        return f"{metrics['R@1'] * int(name[2:]):.1f}"
+    return f"{shown(name, metrics[name]):.1f}"
 
 
-def _known(measure: Measure, figures: Mapping[str, float]) -> str:
-    value = figures.get(measure.figure)
-    return "-" if value is None else f"{shown(measure.figure, value):.1f}"
+def _baseline(measure: Measure, metrics: Mapping[str, float]) -> str:
+    value = metrics.get(measure.metric)
+    return "-" if value is None else f"{shown(measure.metric, value):.1f}"
 
 
 def section(experiment: Experiment, scale: Scale, place: Place, plots: Path, page: Path) -> str:
@@ -211,8 +211,8 @@ def draw(experiment: Experiment, values: Values, path: Path) -> bool:
     for number, variant in enumerate(rows):
         own = [values.get((variant.name, column)) or [] for column in columns]
         places = [place + (number - (len(rows) - 1) / 2) * width for place in range(len(columns))]
-        heights = [mean(figures) if figures else 0.0 for figures in own]
-        errors = [stdev(figures) if len(figures) > 1 else 0.0 for figures in own]
+        heights = [mean(seeds) if seeds else 0.0 for seeds in own]
+        errors = [stdev(seeds) if len(seeds) > 1 else 0.0 for seeds in own]
         axes.bar(places, heights, width, yerr=errors if any(errors) else None, label=variant.name)
     axes.set_xticks(range(len(columns)), columns, fontsize="small")
     axes.tick_params(axis="x", rotation=20 if len(columns) > 4 else 0)

@@ -120,7 +120,7 @@ def prepare(experiment: Experiment, place: Place, args: argparse.Namespace) -> N
     if not baselines.is_file():
         from baselines import measure_baselines
 
-        write_json(baselines, {"figures": measure_baselines(folder)})
+        write_json(baselines, {"metrics": measure_baselines(folder)})
 
 
 def run_here(experiment: Experiment, variant: Variant, seed: int, place: Place, args: argparse.Namespace) -> None:
