@@ -169,3 +169,12 @@ def test_modules_import_one_another_in_no_circle():
     modules = set(paths) - {"modeling_valor"}
     graph = {name: _modules_imported(paths[name], name, modules) for name in modules}
     assert len(list(TopologicalSorter(graph).static_order())) == len(modules) > 100  # a `CycleError` names the circle
+
+
+def test_the_former_name_of_the_type_of_evaluations_warns():
+    import modeling_valor.training as training
+
+    with pytest.warns(FutureWarning, match="is now called `EvaluationFunction`"):
+        assert training.Evaluation is training.EvaluationFunction
+    with pytest.raises(AttributeError, match="no attribute 'Evaluator'"):
+        _ = training.Evaluator

@@ -19,12 +19,12 @@ from ..data.splits import file_of, files_of, first_samples, hold_out
 from ..evaluation.generate import evaluate_captioning, evaluate_question_answering
 from ..evaluation.metrics.captioning import CAPTION_METRICS
 from ..evaluation.options import group_keywords
-from ..evaluation.results import Evaluation as Measured
+from ..evaluation.results import Evaluation
 from ..evaluation.retrieve import evaluate_retrieval
 from ..evaluation.settings import on_paper_scale
 from ..processing_valor import ValorProcessor
 from .arguments import DataArguments, ValorTrainingArguments
-from .trainer import Evaluation
+from .trainer import EvaluationFunction
 
 
 logger = logging.get_logger(__name__)
@@ -231,7 +231,7 @@ def build_source(entry: dict[str, Any]) -> Source:
 # --- Evaluations ------------------------------------------------------------------------------------------------------
 
 
-EVALUATIONS: dict[str, tuple[Callable[..., Measured], tuple[str, ...]]] = {
+EVALUATIONS: dict[str, tuple[Callable[..., Evaluation], tuple[str, ...]]] = {
     "retrieval": (evaluate_retrieval, ("num_beams", "max_new_tokens")),
     "captioning": (evaluate_captioning, ("max_length",)),
     "question_answering": (evaluate_question_answering, ("max_length",)),
@@ -251,7 +251,7 @@ def samples_to_measure(entry: Mapping[str, Any]) -> list[Sample]:
 
 def build_evaluation(
     entry: Mapping[str, Any], processor: ValorProcessor, samples: Sequence[Sample] | None = None
-) -> Evaluation:
+) -> EvaluationFunction:
     """One evaluation from one mapping: `task`, where its samples are, and the arguments of `evaluation.evaluate_...`.
 
     Samples that cannot be read are named in a warning. More than the share `max_failures` of them is an error.
@@ -285,6 +285,6 @@ def build_evaluation(
     return evaluate
 
 
-def scaled(task: str, evaluation: Evaluation) -> Evaluation:
+def scaled(task: str, evaluation: EvaluationFunction) -> EvaluationFunction:
     """The same with its metrics as the paper prints them: recalls and accuracies in percent, captioning times 100."""
     return lambda model: on_paper_scale(task, evaluation(model))

@@ -31,7 +31,7 @@ from .multitask import HEADS
 from .overview import describe_training, describe_weights
 from .resume import last_checkpoint
 from .self_critical import SelfCriticalTrainer
-from .trainer import Evaluation, ValorTrainer
+from .trainer import EvaluationFunction, ValorTrainer
 
 
 logger = logging.get_logger(__name__)
@@ -147,7 +147,7 @@ def build_trainer(
     processor: ValorProcessor,
     args: ValorTrainingArguments,
     sources: Sequence[Source],
-    evaluations: dict[str, Evaluation],
+    evaluations: dict[str, EvaluationFunction],
     sampling: Mapping[str, int] | None = None,
 ) -> ValorTrainer:
     """Builds the Trainer, with a mixture of the sources if `do_train` is set.

@@ -36,7 +36,7 @@ from .resume import TRAINING_RUN_NAME, check_same_run, describe_run, global_step
 
 logger = logging.get_logger(__name__)
 
-Evaluation = Callable[[nn.Module], dict[str, float]]
+EvaluationFunction = Callable[[nn.Module], dict[str, float]]
 """Evaluates a model in evaluation mode, on every rank, and returns metrics by name, the same on every rank."""
 
 
@@ -65,7 +65,7 @@ class ValorTrainer(Trainer):
         model: nn.Module,
         args: ValorTrainingArguments,
         train_dataset: Mixture | None = None,
-        evaluations: dict[str, Evaluation] | None = None,
+        evaluations: dict[str, EvaluationFunction] | None = None,
         **kwargs: Any,
     ):
         tasks = {source.options.task for source in train_dataset.sources} if train_dataset is not None else set()
@@ -468,4 +468,4 @@ def complete_state(optimizer: torch.optim.Optimizer) -> None:
             optimizer.state[parameter]["step"].zero_()
 
 
-__all__ = ["Evaluation", "ValorTrainer"]
+__all__ = ["EvaluationFunction", "ValorTrainer"]
