@@ -628,6 +628,15 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
         )
 
 
+HEADS: dict[str, type[ValorDecoderModel]] = {
+    "pretraining": ValorForPreTraining,
+    "retrieval": ValorForRetrieval,
+    "captioning": ValorForCaptioning,
+    "question_answering": ValorForQuestionAnswering,
+}
+"""The class that does each task: its `forward` trains it."""
+
+
 def as_head(model: ValorPreTrainedModel, head_class: type[ValorDecoderModel]) -> ValorDecoderModel:
     """The model as a `head_class`, such as `ValorForCaptioning` for a `ValorForPreTraining`.
 
@@ -655,6 +664,7 @@ def as_head(model: ValorPreTrainedModel, head_class: type[ValorDecoderModel]) ->
 
 
 __all__ = [
+    "HEADS",
     "ValorForCaptioning",
     "ValorForPreTraining",
     "ValorForPreTrainingOutput",

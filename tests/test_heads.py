@@ -10,15 +10,11 @@ from transformers import GenerationConfig
 from helpers.tiny import tiny_batch, tiny_model
 from modeling_valor import (
     ValorForCaptioning,
-    ValorForPreTraining,
     ValorForQuestionAnswering,
     ValorForRetrieval,
     ValorModel,
 )
-from modeling_valor.modeling_valor_heads import as_head
-
-
-HEADS = [ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval]
+from modeling_valor.modeling_valor_heads import HEADS, as_head
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +25,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("cls", HEADS)
+@pytest.mark.parametrize("cls", HEADS.values())
 def test_what_a_head_saves_is_the_checkpoint_that_it_was_loaded_from(checkpoint, cls, tmp_path):
     model, info = cls.from_pretrained(checkpoint, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -70,7 +66,7 @@ def test_fields_that_from_pretrained_overrides_are_validated(checkpoint, cls, ov
         cls.from_pretrained(checkpoint, **override)
 
 
-@pytest.mark.parametrize("cls", HEADS)
+@pytest.mark.parametrize("cls", HEADS.values())
 @pytest.mark.parametrize("head", [ValorForCaptioning, ValorForQuestionAnswering])
 def test_any_head_becomes_one_that_writes_without_a_copy(checkpoint, cls, head):
     model = cls.from_pretrained(checkpoint)

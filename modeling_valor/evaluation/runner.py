@@ -19,7 +19,7 @@ from .. import __version__
 from ..data.checks import check_texts
 from ..data.readers import has_splits, load_samples
 from ..data.samples import Sample, SampleStream, each_sample
-from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
+from ..modeling_valor_heads import HEADS
 from ..processing_valor import ValorProcessor
 from ..world.render import ORIGIN
 from .clips import merge_rows
@@ -32,12 +32,6 @@ from .settings import Recipe, on_paper_scale
 
 
 logger = logging.get_logger(__name__)
-
-HEADS: dict[str, type[PreTrainedModel]] = {
-    "retrieval": ValorForRetrieval,
-    "captioning": ValorForCaptioning,
-    "question_answering": ValorForQuestionAnswering,
-}
 
 _WEIGHTS_AND_SETTINGS = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".jinja", ".py")
 

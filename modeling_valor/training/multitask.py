@@ -9,21 +9,11 @@ from transformers.utils import ModelOutput
 
 from ..modeling_valor import ValorPreTrainedModel
 from ..modeling_valor_heads import (
-    ValorDecoderModel,
+    HEADS,
     ValorForCaptioning,
     ValorForPreTraining,
     ValorForQuestionAnswering,
-    ValorForRetrieval,
 )
-
-
-HEADS: dict[str, type[ValorDecoderModel]] = {
-    "pretraining": ValorForPreTraining,
-    "retrieval": ValorForRetrieval,
-    "captioning": ValorForCaptioning,
-    "question_answering": ValorForQuestionAnswering,
-}
-"""The class whose `forward` trains each task."""
 
 
 class ValorForMultitask(ValorForQuestionAnswering, ValorForCaptioning, ValorForPreTraining):
