@@ -23,7 +23,7 @@ FRAMES, FRAME_TOKENS, CLIP_TOKENS = 8, 257, 129
 
 
 def build_model() -> ValorForCaptioning:
-    """VALOR-large's decoder with random weights beside encoders of minimal size, which this benchmark never calls."""
+    """VALOR-large's decoder with random weights, and encoders of minimal size, which this benchmark never calls."""
     torch.manual_seed(0)
     config = ValorConfig(
         vision_config={"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1},

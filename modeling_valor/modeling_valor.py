@@ -203,7 +203,7 @@ class ValorModel(ValorPreTrainedModel):
     does it all for a batch of matching samples.
     """
 
-    # Heads save it beside this model; it is not missed here
+    # Heads save it with this model, which does not need it
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
 
     def __init__(self, config: ValorConfig):

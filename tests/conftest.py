@@ -60,9 +60,9 @@ def converted(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of data that lies beside the repository, never in it; tests that need it are skipped where it is absent."""
+    """Folder of data next to the repository, never in it; tests that need it are skipped where it is absent."""
     if not SHARED.is_dir():
-        pytest.skip("the shared data folder is not beside the repository")
+        pytest.skip("the shared data folder is not next to the repository")
     return SHARED
 
 

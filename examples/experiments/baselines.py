@@ -133,9 +133,9 @@ def _cosine(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def measure_baselines(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics of "chance" and "baseline", by the names of the evaluations that they stand beside (`Measure.run`).
+    """Metrics of "chance" and "baseline", by the names of the evaluations that they are compared with (`Measure.run`).
 
-    Naming the right class is writing one of its captions, so accuracy stands beside captions as well; chance writes a
+    Naming the right class is writing one of its captions, so accuracy is the baseline of captions as well; chance writes a
     caption of the commonest class.
     """
     metrics = {"chance": {}, "baseline": {}}

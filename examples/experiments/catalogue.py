@@ -47,7 +47,7 @@ class Measure:
         modalities: what is read of the clips.
         dataset: whose test split.
         finetuned: measure a copy that was trained for this task and these modalities in a stage of its own, as the paper
-            does beside (or instead of) measuring the pretrained model itself.
+            does in addition to (or instead of) measuring the pretrained model itself.
     """
 
     column: str
@@ -288,7 +288,7 @@ def _figure_6() -> Experiment:
         ]
     return Experiment(
         "figure6",
-        "Figure 6: sound, sight or both, with and without pretraining",
+        "Figure 6: audio, video or both, with and without pretraining",
         tuple(variants),
         (
             Measure(columns[0], "retrieval", "R@1"),
@@ -336,7 +336,7 @@ def _table_8() -> Experiment:
                 ((tv, "M6", "M3"), (ta, "M6", "M3"), (tav, "M6", "M1"), (tav, "M6", "M2")),
             ),
             Finding(
-                "IV: V-A, A-TV and V-TA besides (M7) improve their own benchmarks and harm T-V and T-AV.",
+                "IV: adding V-A, A-TV and V-TA (M7) improves their own benchmarks and harms T-V and T-AV.",
                 ((va, "M7", "M6"), (tv, "M6", "M7"), (tav, "M6", "M7")),
             ),
         ),
@@ -359,13 +359,13 @@ def _table_9() -> Experiment:
                 "T-AV training (M3) captions audiovisual clips better than T-V (M1) or T-A (M2).",
                 ((av, "M3", "M1"), (av, "M3", "M2")),
             ),
-            Finding("T-V training (M1) captions from sight better than T-AV training (M3).", ((v, "M1", "M3"),)),
+            Finding("T-V training (M1) captions from video better than T-AV training (M3).", ((v, "M1", "M3"),)),
             Finding(
-                "Adding T-V (M4) to T-AV (M3) helps captions from sight; adding T-A (M5) does not help those from sound.",
+                "Adding T-V (M4) to T-AV (M3) helps captions from video; adding T-A (M5) does not help those from audio.",
                 ((v, "M4", "M3"), (a, "M3", "M5")),
             ),
             Finding(
-                "All three groups (M6) are decent everywhere: better than M3 from sight, than M1 and M2 from both.",
+                "All three groups (M6) are decent everywhere: better than M3 from video, than M1 and M2 from both.",
                 ((v, "M6", "M3"), (av, "M6", "M1"), (av, "M6", "M2")),
             ),
         ),

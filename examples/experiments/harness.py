@@ -473,7 +473,7 @@ def _processor() -> str:
 
 
 def measure_guessing(place: Place, scale: Scale) -> Path:
-    """Writes what can be had on the world's test clips without looking or listening.
+    """Writes the metrics of guesses on the rendered test clips, without video and audio.
 
     Retrieval by drawing; each question answered with the answer that the training clips give most often to that very
     question, or to its first two words; captions of randomly drawn training clips.

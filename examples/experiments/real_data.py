@@ -48,7 +48,7 @@ PAIR_PROMPTS = {
 
 
 def prepare_real_data(data: Path, folder: Path) -> None:
-    """Extracts the files that the manifests name to `folder`, and writes `{set}.jsonl` for each set beside them.
+    """Extracts the files that the manifests name to `folder`, and writes `{set}.jsonl` for each set in the same folder.
 
     Sets whose files are there are left alone, so a run that was killed goes on.
 
@@ -103,7 +103,7 @@ def _extract(archive: Path, names: set[str], folder: Path) -> None:
 
 
 def row_of(name: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A manifest's line as a row of `metadata.jsonl`, with the label beside it."""
+    """A manifest's line as a row of `metadata.jsonl`, with the label added."""
     common = {"split": row["split"], "label": row.get("label")}
     if name == "pairs":
         identity = f"{row['image']}+{row['audio']}"

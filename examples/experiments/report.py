@@ -137,7 +137,7 @@ def guesses(experiment: Experiment, scale: Scale, place: Place) -> dict[str, lis
         if not path.is_file():
             return {}
         metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
-        return {"without looking or listening": [_guess(measure, metrics) for measure in experiment.measures]}
+        return {"without video and audio": [_guess(measure, metrics) for measure in experiment.measures]}
     path = place.results / scale.name / experiment.name / "baselines.json"
     if not path.is_file():
         return {}

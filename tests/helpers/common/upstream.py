@@ -120,7 +120,7 @@ stub(f"{PACKAGE}.generation")
 stub(f"{PACKAGE}.generation.test_utils", GenerationTesterMixin=GenerationTesterMixin)
 stub(f"{PACKAGE}.utils")
 stub(f"{PACKAGE}.utils.test_configuration_utils", config_common_kwargs=CONFIG_COMMON_KWARGS)
-# Upstream's CI keeps the media of its tests beside them; here they are never opened
+# Upstream's CI keeps the media of its tests in the folder of the tests; here they are never opened
 stub("fetch_hub_objects_for_ci", url_to_local_path=lambda url: url)
 
 with warnings.catch_warnings():
