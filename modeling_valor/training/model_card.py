@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""The README.md of a trained model: what it was trained on, how, and what was measured."""
+"""The README.md of a trained model: its data, its training, and its metrics."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ class MeasuredTask:
 
     Args:
         task: "retrieval", "captioning" or "question_answering".
-        dataset, split: what was measured; the split in words where it is a part of one.
-        samples: how many.
+        dataset, split: where it was measured; a text such as "10% of train, held out" for a part of a split.
+        samples: their number.
         metrics: recalls and accuracies in percent, captioning metrics times 100.
     """
 
@@ -43,7 +43,7 @@ class MeasuredTask:
 
 
 def public_name(name: str) -> str:
-    """The last part of a path that is on this machine; a name on the Hub as it is."""
+    """A name without the folders of this machine: the last part of a local path, or the name on the Hub."""
     return Path(name).resolve().name if os.path.exists(name) else name
 
 
@@ -57,11 +57,11 @@ def model_card(
     """The text of a model card.
 
     Args:
-        name: of the model.
-        model_class: of modeling_valor, that loads it.
-        overview: of `overview.describe_training`.
-        measured: by name of the evaluation.
-        base_model: what the training started from; in the metadata if it is a name on the Hub.
+        name: name of the model.
+        model_class: the class of modeling_valor that loads it.
+        overview: what `overview.describe_training` returns.
+        measured: name of each evaluation -> its metrics.
+        base_model: the checkpoint that the training started from; it is in the metadata if it is a name on the Hub.
     """
     results = [entry for part in measured.values() for entry in _eval_results(part)]
     metadata = ModelCardData(
@@ -103,7 +103,7 @@ def _eval_results(part: MeasuredTask) -> Sequence[EvalResult]:
 
 
 def write_model_card(text: str, folder: str | os.PathLike) -> bool:
-    """Writes README.md, and returns whether it did: a card that somebody else has written stays."""
+    """Writes README.md and returns True; a README.md that this package did not write is kept, and the result is False."""
     path = Path(folder, "README.md")
     if path.exists() and MARK not in path.read_text(encoding="utf-8"):
         return False

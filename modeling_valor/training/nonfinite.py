@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Losses and gradients that are no numbers: such steps are skipped, and several in a row end the training."""
+"""Losses and gradients that are NaN or infinite: such steps are skipped, and several in a row end the training."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class TrainingDiverged(RuntimeError):
-    """Loss or gradient were not finite for several steps in a row."""
+    """The loss or the gradient was not finite for several steps in a row."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class NonfiniteSteps:
     """Counts steps without a finite loss and gradient, in a row and since the last log.
 
     Args:
-        limit: so many in a row raise [`TrainingDiverged`].
+        limit: this number of steps in a row raises [`TrainingDiverged`].
     """
 
     def __init__(self, limit: int):
@@ -38,35 +38,35 @@ class NonfiniteSteps:
         self.logged: list[bool] = []
 
     def update(self, step: int, is_finite: bool, batches: Sequence[TrainedBatch] = ()) -> str | None:
-        """Counts a step; returns a sentence where it is not finite.
+        """Counts a step; returns a warning if it is not finite.
 
         Args:
-            batches: those of the step on all ranks, needed where it is not finite.
+            batches: the batches of the step on all ranks; needed if it is not finite.
 
         Raises:
-            TrainingDiverged: it is the last one that is tolerated.
+            TrainingDiverged: there were `limit` such steps in a row.
         """
         self.logged.append(is_finite)
         self.in_a_row = 0 if is_finite else self.in_a_row + 1
         if is_finite:
             return None
-        culprits = [batch for batch in batches if not batch.is_finite]
-        what, samples = ("loss", culprits) if culprits else ("gradient", batches)
+        nonfinite = [batch for batch in batches if not batch.is_finite]
+        what, samples = ("loss", nonfinite) if nonfinite else ("gradient", batches)
         names = "; ".join(batch.name() for batch in samples)
         if self.in_a_row < self.limit:
-            return f"Step {step} is left out, because its {what} is not finite, with the samples of {names}."
+            return f"Step {step} is skipped, because its {what} is not finite. Its samples are of {names}."
         raise TrainingDiverged(
-            f"The {what} of step {step} is not finite, with the samples of {names}. It is the last of {self.in_a_row} "
-            f"such steps in a row (`max_nonfinite_steps`), of which none has changed the weights or was saved. Look at "
-            "these samples, lower the learning rate, or train in bf16 rather than fp16."
+            f"The {what} of step {step} is not finite. Its samples are of {names}. It was the last of {self.in_a_row} such "
+            "steps in a row (`max_nonfinite_steps`). None of them changed the weights or was saved. Check these samples, "
+            "lower the learning rate, or train in bf16 instead of fp16."
         )
 
     def log(self, logs: dict[str, float]) -> None:
-        """Adds how many steps were left out since the last log; where all were, the loss is no number either."""
-        left_out = self.logged.count(False)
-        if left_out:
-            logs["nonfinite_steps"] = left_out
-            if left_out == len(self.logged):
+        """Adds the number of steps that were skipped since the last log; the loss is NaN if all of them were."""
+        skipped = self.logged.count(False)
+        if skipped:
+            logs["nonfinite_steps"] = skipped
+            if skipped == len(self.logged):
                 logs["loss"] = math.nan
         self.logged.clear()
 

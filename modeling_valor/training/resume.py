@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Which run a checkpoint is of. A run resumes only what it began itself, and says what has changed since."""
+"""The run that a checkpoint belongs to. A run resumes only its own checkpoints, and reports settings that have changed."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ RESTORED = (
     "eval_steps",
     "save_steps",
 )
-"""Arguments that a resumed run takes from the checkpoint's optimizer, scheduler and state, whatever is given."""
+"""Arguments that a resumed run takes from the checkpoint (optimizer, scheduler and state), whatever value is given."""
 
 SETTINGS = (
     *RESTORED,
@@ -61,11 +61,12 @@ SETTINGS = (
 UNTRAINED = ("_name_or_path", "architectures", "dtype", "transformers_version")
 """Fields of a configuration that training does not depend on."""
 
-_LOOKED_AT = 64
+_NUM_DIGESTED = 64
+"""Samples of a source whose texts are compared."""
 
 
 def describe_run(model: nn.Module, args: ValorTrainingArguments, sources: Sequence[Source]) -> dict[str, Any]:
-    """What a run is, as JSON: `model` and `data`, which must not change, and `settings`, which may.
+    """A description of a run as JSON: `model`, `tasks` and `data`, which must not change, and `settings`, which may.
 
     Args:
         model: before it is wrapped or sharded.
@@ -75,7 +76,7 @@ def describe_run(model: nn.Module, args: ValorTrainingArguments, sources: Sequen
     settings = {name: arguments[name] for name in SETTINGS} | {"processes": args.world_size}
     config = flatten({"config": base.config.to_dict()})
     settings |= {name: value for name, value in config.items() if name.split(".")[-1] not in UNTRAINED}
-    for index, source in enumerate(sources):  # not by their names, which may be paths
+    for index, source in enumerate(sources):  # their names may be paths, so their numbers are used
         own = {name: getattr(source, name) for name in ("batch_size", "epochs", "steps", "neighbours")}
         own |= {name: getattr(source, name) for name in ("alignment_groups", "captioning_groups")}
         options = {name: value for name, value in asdict(source.options).items() if name != "task"}
@@ -91,11 +92,11 @@ def describe_run(model: nn.Module, args: ValorTrainingArguments, sources: Sequen
 
 
 def describe_samples(samples: Sequence[Sample] | SampleStream) -> dict[str, Any]:
-    """How many samples there are, and a digest of the ids and texts of some of them. A stream is not read."""
+    """The number of samples, and a digest of the ids and texts of some of them. A stream is not read."""
     if isinstance(samples, SampleStream):
         return {"stream": type(samples).__name__}
     count = len(samples)
-    chosen = sorted({index * count // _LOOKED_AT for index in range(_LOOKED_AT)}) if count else []
+    chosen = sorted({index * count // _NUM_DIGESTED for index in range(_NUM_DIGESTED)}) if count else []
     texts = [
         [sample.id, list(sample.captions), [question.text for question in sample.questions]]
         for sample in (samples[index] for index in chosen)
@@ -108,7 +109,7 @@ def digest(value: Any) -> str:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, of dotted names."""
+    """Nested mappings as one mapping with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -119,21 +120,21 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_same_run(folder: str | os.PathLike, run: Mapping[str, Any]) -> str:
-    """What differs between the run that wrote a folder and the one that is about to go on with it, for one line of a log.
+    """The differences between the run that wrote a folder and the run that resumes from it, as a sentence for the log.
 
     Raises:
-        ValueError: the folder is of another model, task or dataset.
+        ValueError: the folder belongs to another model, task or dataset.
     """
     try:
         before = json.loads(Path(folder, TRAINING_RUN_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"Whether it is of this run cannot be checked: it has no readable {TRAINING_RUN_NAME}."
-    for part, names in (("tasks", "task"), ("model", "model"), ("data", "dataset")):
+        return f"It cannot be checked whether it belongs to this run: it has no readable {TRAINING_RUN_NAME}."
+    for part, name in (("tasks", "task"), ("model", "model"), ("data", "dataset")):
         if before.get(part) != run[part]:
             old, new = (_in_words(part, record.get(part)) for record in (before, run))
             raise ValueError(
-                f"{os.fspath(folder)} is of a run with another {names} ({old}) than this one ({new}). Choose another "
-                "`output_dir`; to begin with the weights of that run, give its folder as `model_name_or_path`."
+                f"{os.fspath(folder)} belongs to a run with another {name} ({old}) than this one ({new}). Choose another "
+                "`output_dir`. To start from the weights of that run, give its folder as `model_name_or_path`."
             )
     restored, changed = [], []
     old, new = before["settings"], run["settings"]
@@ -158,24 +159,25 @@ def _in_words(part: str, value: Any) -> str:
 
 
 def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
-    """The last checkpoint that was written to its end, or None.
+    """The last complete checkpoint, or None.
 
-    That of transformers would also be one that the run was killed in the middle of writing, which cannot be resumed.
+    `transformers.trainer_utils.get_last_checkpoint` also returns one that is incomplete because the run was killed while it
+    was written.
     """
     for folder in reversed(sort_checkpoints(os.fspath(output_dir))):
         if not re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", os.path.basename(folder)):
-            continue  # somebody's copy of one
+            continue  # a copy with another name
         try:  # the state is what Trainer writes last
             json.loads(Path(folder, TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            logger.warning(f"{folder} was not written to its end and is passed over.")
+            logger.warning(f"{folder} is incomplete and is skipped.")
         else:
             return folder
     return None
 
 
 def global_step(folder: str | os.PathLike) -> int:
-    """How many steps were trained when a folder was saved; 0 where that cannot be read."""
+    """The number of trained steps of a saved folder; 0 if it cannot be read."""
     try:
         return int(json.loads(Path(folder, TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"])
     except (OSError, ValueError, KeyError, TypeError):

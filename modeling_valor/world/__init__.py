@@ -2,8 +2,7 @@
 """The procedural audio-visual world: short rendered videos with exact captions, questions and answers.
 
 The modules, in the order in which a video is made: `scenes` samples what happens, `drawing` and `sounds` render it, `language`
-writes captions and questions, `render` writes the files. `portraits` are still images of
-single things.
+writes captions and questions, `render` writes the files. `portraits` are still images of single things.
 """
 
 from .drawing import render_frames

@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What a clip looks like: tracks of the things through time, their shapes and textures, the backgrounds.
+"""The frames of a clip: positions of the things over time, their shapes and textures, the backgrounds.
 
-Lengths are fractions of the frame's side until something is painted. A thing is painted in all its frames at once, on a
-patch just large enough, from the signed distance to its outline (negative inside, in units of its radius).
+Lengths are fractions of the frame's side until something is painted. A thing is painted in all its frames at once, on the
+smallest patch that holds it, from the signed distance to its outline (negative inside, in units of its radius).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ RGB = {
     "pink": (255, 140, 196),
     "white": (250, 250, 250),
 }
-MARGIN = 0.02  # what stays free between a thing and the frame's edge
+MARGIN = 0.02  # distance between a thing and the edge of the frame, at least
 TEXTURE_PERIOD = 10.0  # pixels, at the thing's own size
 
 
@@ -52,7 +52,7 @@ def draw_still(thing: Thing, background: str, angle: float, rng: np.random.Gener
     return np.clip(frames[0] + 0.5, 0, 255).astype(np.uint8)
 
 
-# --- Where things are -------------------------------------------------------------------------------------------------
+# --- Positions --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -73,7 +73,7 @@ def _lay_out(scene: Scene, times: np.ndarray, rng: np.random.Generator) -> list[
     if act.verb not in EVENTS:
         for act in scene.acts:
             _move(tracks[act.thing], act.verb, times, TIMES[act.when], rng)
-    # A little apart from the named moment, so that no two clips share their timing.
+    # Not exactly at the named moment, so that clips differ in their timing.
     moment = TIMES[act.when][0] + rng.uniform(-0.1, 0.1) if act.when in MOMENTS else 0.0
     if act.verb == "collide":
         _collide(tracks, times - moment, rng)
@@ -98,9 +98,9 @@ def _still(thing: Thing, times: np.ndarray, rng: np.random.Generator) -> Track:
 
 
 def _move(track: Track, verb: str, times: np.ndarray, window: tuple[float, float], rng: np.random.Generator) -> None:
-    """Replaces what the motion changes; positions are relative to the start until the thing is placed.
+    """Sets what the motion changes; positions are relative to the start until the thing is placed.
 
-    The rates (1.2 hops, 0.2 turns, 0.4 loops per second) are slow enough to be followed at 8 frames per clip.
+    The rates (1.2 hops, 0.2 turns, 0.4 loops per second) are slow enough to be visible in 8 frames per clip.
     """
     start, stop = window
     seconds = stop - start
@@ -126,7 +126,7 @@ def _move(track: Track, verb: str, times: np.ndarray, window: tuple[float, float
 
 
 def _collide(tracks: list[Track], time: np.ndarray, rng: np.random.Generator) -> None:
-    """The first thing waits at the left, the second at the right; they meet at time 0 at full speed and roll back."""
+    """The first thing comes from the left, the second from the right; they meet at time 0 and move back more slowly."""
     apart = np.where(time < 0, np.clip(-time / 1.2, 0, 1), 1 - np.clip(1 - time / 1.6, 0, 1) ** 2)
     tilt = rng.uniform(-0.3, 0.3)
     for track, side in zip(tracks, (-1, 1), strict=True):
@@ -137,7 +137,7 @@ def _collide(tracks: list[Track], time: np.ndarray, rng: np.random.Generator) ->
 
 
 def _place(tracks: list[Track], rng: np.random.Generator, attempts: int = 150) -> None:
-    """Moves whole tracks into the frame, so that things keep clear of each other (or as clear as the attempts get)."""
+    """Moves the tracks into the frame, so that things do not touch; if no attempt succeeds, the best one is used."""
     bounds = [(_starts(track.x, track.radius), _starts(track.y, track.radius)) for track in tracks]
     best: list[tuple[float, float]] = []
     clearance = -np.inf
@@ -163,7 +163,7 @@ def _starts(offset: np.ndarray, radius: np.ndarray) -> tuple[float, float]:
     return (low, high) if low < high else ((low + high) / 2,) * 2
 
 
-# --- What things look like --------------------------------------------------------------------------------------------
+# --- Shapes and textures ----------------------------------------------------------------------------------------------
 
 
 def _polygon_distance(u: np.ndarray, v: np.ndarray, corners: int, inner: float) -> np.ndarray:

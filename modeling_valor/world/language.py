@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What people say about a clip: captions from a grammar, and questions with short answers.
+"""Texts of a scene: captions from a grammar, and questions with short answers.
 
-A caption is a frame ("{clause} {place} while {sound}") whose slots are filled with one of several wordings. Every caption
-tells all of a scene's content: the things, what they do and when, the background, and what is heard and when.
+A caption is a template ("{clause} {place} while {sound}") whose slots are filled with one of several wordings. Every caption
+contains all of a scene: the things, what they do and when, the background, and what is heard and when.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 CAPTIONS = 5
 QUESTIONS = 2  # of each kind
-KINDS = ("sight", "sound", "both")  # what questions are about
-LESSONS = (*KINDS, "order", "time")  # what they may be about in lessons
+KINDS = ("sight", "sound", "both")  # topics of questions
+LESSONS = (*KINDS, "order", "time")  # topics of lessons
 
-# Each pair is a common wording and a rarer one.
+# Each pair is a common wording and a rare one.
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
 PATTERN_WORDS = {"striped": "stripes", "spotted": "spots"}
 PLACE_WORDS = {
@@ -33,7 +33,7 @@ PLACE_WORDS = {
     "water": ("on the water", "over the waves"),
     "wood": ("on a wooden floor", "on brown boards"),
 }
-# Verb -> (finite, gerund), common and rarer.
+# Verb -> (finite, gerund), common and rare.
 MOTION_WORDS = {
     "left": (("slides left", "sliding left"), ("moves to the left", "moving to the left")),
     "right": (("slides right", "sliding right"), ("moves to the right", "moving to the right")),
@@ -71,13 +71,13 @@ SOUND_WORDS = {
     "woman": ("a woman", "talks", "talking", "the voice of a woman", "woman"),
     "clock": ("a clock", "ticks", "ticking", "the sound of a clock", "clock"),
 }
-# The named time of something -> what a lesson about time calls it; what lasts throughout is not asked for.
+# Named time -> its name in lessons about time. There are no questions about the time of what lasts throughout.
 MOMENT_WORDS = {"first": "first", "last": "last", "early": "first", "middle": "later", "late": "last"}
 QUIET_CLAUSES = ("it is quiet", "there is no sound")
 QUIET_NOUNS = ("no sound", "silence")
 
-# Frames: {S} what is seen as a clause, {G} the same with gerunds, {P} the place, {A} what is heard as a clause, {N} as a
-# noun phrase; 1 and 2 stand for the halves of the clip; {B} is the bed under a strike, or nothing.
+# Templates: {S} is what is seen as a clause, {G} the same with gerunds, {P} the place, {A} what is heard as a clause, {N} as
+# a noun phrase; 1 and 2 are the halves of the clip; {B} is the background sound of a strike, or empty.
 SIDE_BY_SIDE = (
     "{S} {P} while {A}",
     "{P} {S} while {A}",
@@ -120,7 +120,7 @@ ON_TIME = {
 
 
 def describe(scene: Scene) -> list[str]:
-    """Five different captions of a clip, all true and all complete, in lower case without punctuation."""
+    """Five different captions of a clip, each true and complete, in lower case without punctuation."""
     rng = scene.generator("captions")
     frames = rng.permutation(_frames(scene)).tolist()
     captions: list[str] = []
@@ -157,7 +157,7 @@ def _frames(scene: Scene) -> tuple[str, ...]:
 
 
 class _Narrator:
-    """Words for one caption of a scene; every choice between wordings is drawn anew."""
+    """Words for one caption of a scene; each wording is drawn at random."""
 
     def __init__(self, scene: Scene, rng: np.random.Generator):
         self.scene = scene
@@ -166,7 +166,7 @@ class _Narrator:
         self.sounds = {sound.when: sound.name for sound in scene.sounds if not sound.bed}
 
     def fill(self, frame: str) -> str:
-        tellers = {
+        phrases = {
             "{P}": lambda: self.choose(PLACE_WORDS[self.scene.background]),
             "{S}": lambda: self.seen(gerund=False),
             "{G}": lambda: self.seen(gerund=True),
@@ -180,11 +180,11 @@ class _Narrator:
             "{N2}": lambda: self.sound_noun(self.sounds.get("last")),
             "{B}": lambda: self.bed(after_sound=False),
         }
-        words = [tellers[word]() if word in tellers else word for word in frame.split()]
+        words = [phrases[word]() if word in phrases else word for word in frame.split()]
         return " ".join(filter(None, words))
 
     def choose(self, options: Sequence[T]) -> T:
-        """The common wording seven times of ten, else the rarer one."""
+        """The common wording with probability 0.7, else the rare one."""
         return options[int(self.rng.random() < 0.3)]
 
     def name(self, thing: Thing) -> str:
@@ -199,7 +199,7 @@ class _Narrator:
         return self.choose(MOTION_WORDS[act.verb])[gerund]
 
     def seen(self, gerund: bool) -> str:
-        """All that is seen, such as "a large red star waits and then spins"."""
+        """Everything that is seen, such as "a large red star waits and then spins"."""
         act, names = self.scene.acts[0], [self.name(thing) for thing in self.scene.things]
         if act.verb in EVENTS:
             return EVENT_WORDS[act.verb][gerund].format(*names, color=self.scene.things[-1].color)
@@ -213,19 +213,19 @@ class _Narrator:
         return f"{names[0]} {'waiting' if gerund else 'waits'} and then {moves[0]}"
 
     def half_seen(self, half: str) -> str:
-        """What is seen in one half; a lone thing is "it" in the second."""
+        """What is seen in one half; in the second half a single thing is called "it"."""
         act = self.acts.get(half)
         if act is not None and len(self.scene.acts) == 2:
             return f"{self.name(self.scene.things[act.thing])} {self.motion(act)}"
         subject, rest = (self.name(self.scene.things[0]), "waits") if half == "first" else ("it", "stops")
         return f"{subject} {self.motion(act) if act else rest}"
 
-    def heard(self, tell: Callable[[str | None], str]) -> str:
-        """All that is heard, told by `sound_clause` or `sound_noun`; the bed under a strike has its own slot."""
+    def heard(self, phrase: Callable[[str | None], str]) -> str:
+        """Everything that is heard, as phrases of `sound_clause` or `sound_noun`; the bed under a strike has its own slot."""
         (when, name), *_ = self.sounds.items() or [("throughout", None)]
         if when in HALVES:
-            return " and then ".join(tell(self.sounds.get(half)) for half in HALVES)
-        return tell(name) if when in MOMENTS else f"{tell(name)} {self.bed(after_sound=True)}".rstrip()
+            return " and then ".join(phrase(self.sounds.get(half)) for half in HALVES)
+        return phrase(name) if when in MOMENTS else f"{phrase(name)} {self.bed(after_sound=True)}".rstrip()
 
     def bed(self, after_sound: bool) -> str:
         for sound in self.scene.sounds:
@@ -253,15 +253,15 @@ class _Narrator:
 
 
 def questions(scene: Scene, about: str | None = None) -> list[dict[str, str]]:
-    """Up to two questions each "about" sight, sound and both, with short answers.
+    """Up to two questions each about sight, sound and both, with short answers.
 
-    A question about both turns on whether something seen and something heard happen at the same time: change either alone
-    and its answer changes. Clips in which nothing seen or nothing heard is timed have none.
+    The answer to a question about both depends on whether something is seen and heard at the same time, so neither frames
+    nor sound alone give it. There is no such question if nothing that is seen, or nothing that is heard, has a time.
 
     Args:
-        about: all questions of this kind instead, and no others; one of `LESSONS`. Two kinds are asked in lessons only, of
-            what all questions about both take for granted: "order", which of two things is active first, and "time", at
-            what moment something is seen or heard.
+        about: one of `LESSONS`: all questions of this kind, and no others. "order" (which of two things is active first)
+            and "time" (at what moment something is seen or heard) are asked only so. They teach what questions about both
+            need.
     """
     rng = scene.generator("questions")
     if about in ("order", "time"):
@@ -280,7 +280,7 @@ def questions(scene: Scene, about: str | None = None) -> list[dict[str, str]]:
 
 
 def questions_on_still(scene: Scene) -> list[dict[str, str]]:
-    """All questions about a picture (as in `describe_still`), which are those about sight that need no time."""
+    """All questions about a picture (as in `describe_still`): those about sight without time."""
     (thing,) = scene.things
     pairs = [
         *_on_presence(scene.things, scene.background, scene.generator("questions")),
@@ -293,7 +293,7 @@ def questions_on_still(scene: Scene) -> list[dict[str, str]]:
 
 
 def _yes_or_no(rng: np.random.Generator, present: list[str], options: tuple[str, ...]) -> tuple[str, str]:
-    """Something to ask for that is there, or something that is not, equally often."""
+    """An option that is present, or one that is absent, with equal probability; and the answer."""
     answer = ("yes", "no")[rng.integers(2)]
     pool = present if answer == "yes" else [option for option in options if option not in present]
     return pool[rng.integers(len(pool))], answer
@@ -336,11 +336,11 @@ def _on_sight(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
 
 
 def _on_presence(things: Sequence[Thing], background: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-    shape, there = _yes_or_no(rng, [thing.shape for thing in things], SHAPES)
-    color, colored = _yes_or_no(rng, [thing.color for thing in things], COLORS)
+    shape, has_shape = _yes_or_no(rng, [thing.shape for thing in things], SHAPES)
+    color, has_color = _yes_or_no(rng, [thing.color for thing in things], COLORS)
     return [
-        (f"is there a {shape}?", there),
-        (f"is anything {color}?", colored),
+        (f"is there a {shape}?", has_shape),
+        (f"is anything {color}?", has_color),
         ("what is the background?", background),
     ]
 

@@ -1,9 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Portraits: still images of one thing each, for vision encoders that are trained from scratch.
 
-In a video, a thing covers a tenth of the picture and the five captions state ten other facts, so shapes are learned last. A
-portrait shows one thing on its background, without time. The thing is anywhere in a whole frame, as in a video, because a model
-that learns shapes in the middle of close-ups does not recognise them elsewhere.
+In a video, a thing covers a tenth of the picture and captions state ten other facts, so shapes are learned last. A portrait
+shows one thing on its background, without time. The thing is anywhere in a whole frame, as in a video: a model that was
+trained on close-ups, with the shape in the middle, does not recognise shapes in other places.
 """
 
 import json
@@ -25,10 +25,10 @@ from .scenes import BACKGROUNDS, COLORS, SHAPES, SIZES, TEXTURES, Scene, Thing
 def sample_portrait(index: int, seed: int) -> Scene:
     """The portrait number `index`: a scene of one thing, without acts and sounds.
 
-    All looks are equally likely and in no split alone: what the splits hold out are looks together with sounds.
+    All appearances are equally likely, and they belong to no split: splits hold out appearances together with sounds.
 
-    Eight neighbours (indices 8k to 8k + 7) are of the eight shapes, in one color before one background. In a batch of such
-    families, color and background alone do not tell pictures apart, and contrastive learning has to look at shapes.
+    Eight neighbours (indices 8k to 8k + 7) have the eight shapes, in one color on one background. In a batch of them, color
+    and background cannot tell pictures apart, so contrastive learning has to use the shapes.
     """
     family, member = divmod(index, len(SHAPES))
     rng = np.random.default_rng([seed, family, *b"portraits"])
@@ -40,7 +40,7 @@ def sample_portrait(index: int, seed: int) -> Scene:
 
 
 def draw_portrait(portrait: Scene) -> np.ndarray:
-    """Its picture, uint8 (`FRAME_SIZE`, `FRAME_SIZE`, 3). One of three things is turned, as by spinning."""
+    """The picture, uint8 (`FRAME_SIZE`, `FRAME_SIZE`, 3). A third of the things are rotated, as if they were spinning."""
     rng = portrait.generator("frames")
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 1 / 3 else 0.0
     return draw_still(portrait.things[0], portrait.background, angle, rng)
@@ -52,7 +52,7 @@ def write_portraits(
     """Writes the first `count` portraits as PNG files and `metadata.jsonl` with captions and questions, in about 5 ms each.
 
     Args:
-        directory: made if absent; must be empty.
+        directory: created if needed; must be empty.
         workers: processes, by default one for each core.
 
     Raises:

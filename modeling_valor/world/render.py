@@ -19,14 +19,14 @@ from .sounds import render_audio
 
 
 METADATA = "metadata.jsonl"
-ORIGIN = ".world.json"  # which world a directory holds, so that two are never mixed
+ORIGIN = ".world.json"  # split and seed of a directory, so that two are never mixed
 
 
 def write_clip(scene: Scene, path: str | os.PathLike) -> None:
     """Renders a scene to an mp4 file of about 50 kB: 5 seconds, 128 pixels square at 10 frames per second, 22,050 Hz mono.
 
-    The same scene gives the same bytes on the same machine and the same PyAV. The file appears under its name when it is
-    complete, never before. Takes about 0.1 s.
+    The same scene gives the same bytes on the same machine and the same PyAV. The file gets its name when it is complete.
+    Takes about 0.1 s.
     """
     samples, sampling_rate = render_audio(scene)
     with atomic_write(Path(path)) as partial, av.open(str(partial), "w", format="mp4") as container:
@@ -62,7 +62,7 @@ def write_world(
     are kept, so an interrupted run resumes where it stopped, and a larger `count` extends a smaller one.
 
     Args:
-        directory: made if absent; holds one split of one seed.
+        directory: created if needed; holds one split of one seed.
         split, seed: as in `sample_scene`.
         count: how many clips, at least 1.
         workers: processes, by default one for each core; 1 renders in this process.
@@ -95,7 +95,7 @@ def write_world(
 
 
 def _scenes(split: str, seed: int, things: int | None, about: str | None) -> Iterator[Scene]:
-    """All scenes of a split without end, or those of one lesson, in their order."""
+    """All scenes of a split in their order, without end; with `things` or `about`, those that fit."""
     for scene in (sample_scene(split, index, seed) for index in counted()):
         if things in (None, len(scene.things)) and (about is None or questions(scene, about)):
             yield scene
@@ -119,7 +119,7 @@ def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: 
 
 
 def _claim(directory: Path, origin: dict) -> None:
-    """Notes which world a directory holds, and refuses one that holds anything else."""
+    """Writes split and seed of the clips to the directory; raises an error if it holds other clips."""
     note = directory / ORIGIN
     if note.exists():
         found = json.loads(note.read_text(encoding="utf-8"))

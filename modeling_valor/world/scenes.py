@@ -24,7 +24,7 @@ EVENTS = ("collide", "appear", "vanish", "change")
 STRIKES = ("bell", "drum", "horn", "whistle", "dog", "clap", "knock", "frog")
 STREAMS = ("engine", "rain", "man", "birds", "piano", "siren", "woman", "clock")
 BEDS = ("engine", "rain", "birds", "siren", "clock")  # streams that all other sounds can be heard over
-# Strikes and streams alternate, so that any four neighbours (what a thing meets in the test split) offer both.
+# Strikes and streams alternate, so that any four neighbours (the sounds of a thing in the test split) contain both.
 SOUNDS = (*(name for pair in zip(STRIKES, STREAMS, strict=True) for name in pair), "silence")
 
 SECONDS = 5.0
@@ -73,8 +73,8 @@ class Sound:
 class Scene:
     """A clip, fully described: rendering, captions and questions are functions of this object alone.
 
-    Everything a caption tells is in the first four fields; `seed` fixes what captions leave out (where things are, exact
-    hues, pitches and tempi) and which words are chosen. In a "change" the second thing is what the first turns into.
+    The first four fields hold everything that captions say. `seed` determines the rest (positions, exact hues, pitches and
+    tempi) and the choice of words. In a "change" the first thing turns into the second.
     """
 
     background: str
@@ -85,25 +85,25 @@ class Scene:
 
     @property
     def content(self) -> "Scene":
-        """The scene without its seed: two clips with equal content deserve the same captions."""
+        """The scene without its seed: the same captions are true of two clips with equal content."""
         return replace(self, seed=0)
 
     @property
     def combinations(self) -> frozenset[tuple[str, str, str]]:
-        """All (shape, color, sound) that meet in this clip; a clip without any sound has the sound "silence"."""
+        """All combinations (shape, color, sound) of this clip; without any sound, the sound is "silence"."""
         names = {sound.name for sound in self.sounds} or {"silence"}
         return frozenset((thing.shape, thing.color, name) for thing in self.things for name in names)
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """The random stream of one purpose, so that a change to the drawing leaves sounds and words as they were."""
+        """A random generator for one purpose, so that changes of the drawing do not change sounds and words."""
         return np.random.default_rng([self.seed, *purpose.encode()])
 
 
 def split_of(shape: str, color: str, sound: str) -> str:
     """The one split in which a thing of this shape and color may be seen while this sound is heard.
 
-    A modular sum: every pair (shape, color), (shape, sound) and (color, sound) still occurs in train, only triples are
-    held out, 4 of 17 sounds for test and 3 of 17 for val.
+    It follows from a modular sum. Every pair (shape, color), (shape, sound) and (color, sound) occurs in train. Only triples
+    are held out: 4 of 17 sounds for test and 3 of 17 for val.
     """
     residue = (3 * SHAPES.index(shape) + 5 * COLORS.index(color) + SOUNDS.index(sound)) % len(SOUNDS)
     return "test" if residue < 4 else "val" if residue < 7 else "train"
@@ -112,8 +112,8 @@ def split_of(shape: str, color: str, sound: str) -> str:
 def sample_scene(split: str, index: int, seed: int) -> Scene:
     """The clip number `index` of a split.
 
-    Neighbours (indices 2k and 2k+1) are twins: the same things do the same on the same background, with another
-    soundtrack. So in every even-sized set the eye alone finds the right clip at most every second time.
+    Neighbours (indices 2k and 2k+1) have the same frames but for small random differences, and different sounds. So in every
+    set of even size, video alone finds the right clip at most half of the time.
 
     Args:
         split: "train", "val" or "test"; no (shape, color, sound) of one split occurs in another.
@@ -176,12 +176,12 @@ def _sample_things(rng: np.random.Generator, story: str) -> tuple[Thing, ...]:
 
 
 def _motions(thing: Thing) -> list[str]:
-    """What a thing can be seen doing: nobody sees a circle spin."""
+    """The visible motions of a thing: a circle that spins looks as before."""
     return [motion for motion in MOTIONS if motion != "spin" or thing.shape not in ("circle", "ring")]
 
 
 def _sample_soundtrack(rng: np.random.Generator, acts: tuple[Act, ...], names: list[str]) -> tuple[Sound, ...]:
-    """One of: silence, a sound all along, a sound over a bed, two sounds in turn, one in one half, a strike at a moment."""
+    """One of: silence, one sound throughout, a sound over a bed, one sound in each half, one in one half, a strike at a moment."""
     audible = [name for name in names if name != "silence"]
     strikes = [name for name in audible if name in STRIKES]
     beds = [name for name in audible if name in BEDS]
@@ -210,6 +210,6 @@ def _sample_soundtrack(rng: np.random.Generator, acts: tuple[Act, ...], names: l
     bed = (Sound(_pick(rng, beds), "throughout", bed=True),) if "over" in kind else ()
     if kind == "over":
         return Sound(_pick(rng, fronts), "throughout"), *bed
-    # Half of the strikes fall on the event, the others elsewhere: neither time alone tells which.
+    # Half of the strikes are at the time of the event. So neither the time of the strike nor that of the event tells which.
     elsewhere = [moment for moment in MOMENTS if moment != acts[0].when]
     return Sound(_pick(rng, strikes), acts[0].when if rng.random() < 0.5 else _pick(rng, elsewhere)), *bed

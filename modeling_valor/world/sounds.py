@@ -1,7 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What a clip sounds like: strikes (one short sound, repeated to fill a time) and streams (as long as asked).
+"""The sound of a clip: strikes (one short sound, which is repeated) and streams (continuous sounds of any length).
 
-Every generator takes a random stream, so that no two bells are alike, and returns samples of any loudness: the mixer sets it.
+Every generator takes a random generator, so that no two bells are equal. It returns samples of any loudness; `render_audio`
+sets the loudness.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from .scenes import SECONDS, TIMES, Scene
 SAMPLING_RATE = 22_050
 LOUDNESS = 0.12  # root mean square of a sound while it is heard
 BED_LOUDNESS = 0.035
-HISS = 2e-4  # the recorder's own noise: no clip is digitally silent
+HISS = 2e-4  # noise of a recorder: no clip is digitally silent
 
 
 def render_audio(scene: Scene) -> tuple[np.ndarray, int]:
@@ -33,7 +34,7 @@ def render_audio(scene: Scene) -> tuple[np.ndarray, int]:
 
 
 def _sound(name: str, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """One sound for so many seconds, without clicks at its ends. A second or less holds a strike once."""
+    """One sound of this length, without clicks at its ends. In one second or less there is one strike."""
     if name in STREAM:
         samples = STREAM[name](rng, round(seconds * SAMPLING_RATE))
     else:
@@ -80,7 +81,7 @@ def _peaks(*formants: tuple[float, float, float]) -> Gain:
 
 
 def _band(low: float, high: float) -> Gain:
-    """A gain that is 1 between two frequencies and falls off gently outside."""
+    """A gain that is 1 between two frequencies and decreases smoothly outside."""
     return lambda f: 1 / (1 + (low / np.maximum(f, 1)) ** 4) / (1 + (f / high) ** 4)
 
 
@@ -238,7 +239,7 @@ VOWELS = (  # formants (centre, width, height) of a man's a, e, i, o, u
 
 
 def _voice(rng: np.random.Generator, count: int, pitch: float, tract: float) -> np.ndarray:
-    """Babble: four or five syllables per second, a vowel each with a gliding pitch, now and then an s before it, and pauses."""
+    """Babble: four or five syllables per second, each a vowel with a gliding pitch, sometimes after an s; and pauses."""
     pieces, starts, at = [], [], 0.0
     while at < count / SAMPLING_RATE:
         time = _time(rng.uniform(0.13, 0.24))
