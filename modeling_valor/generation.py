@@ -14,7 +14,7 @@ from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, Generat
 from transformers.utils import ModelOutput
 
 from .configuration_valor import GROUP_OF_MODALITIES
-from .modeling_valor_text import ConditionCache, ValorConditions
+from .modeling_valor_text import CACHE, ConditionCache, ValorConditions
 
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ else:
 
 
 DEFAULT_MAX_NEW_TOKENS = 30
-
-CACHE = "cache" if "cache" in GenerateBeamDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
-"""Name of the cache in transformers' `generate`, which 5.24 changed; the models here call it `past_key_values`."""
 
 TEXT_INPUTS = ("input_ids", "prompt_input_ids", "question_input_ids")
 TEXT_MASKS = ("attention_mask", "prompt_attention_mask", "question_attention_mask")
@@ -125,6 +122,8 @@ class ValorGenerationMixin(GenerationMixin):
                 groups; an argument that cannot work.
         """
         self.check_options(generation_config, kwargs)
+        if "cache" in kwargs:
+            kwargs[CACHE] = kwargs.pop("cache")
         if conditions is None:
             if pixel_values_videos is None and input_features is None:
                 raise ValueError(
@@ -217,6 +216,7 @@ class ValorGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(
         self,
         input_ids: torch.Tensor,
+        cache: EncoderDecoderCache | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         conditions: ValorConditions | None = None,
         captioning_groups: list[str] | None = None,
@@ -226,21 +226,21 @@ class ValorGenerationMixin(GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        past_key_values = kwargs.pop("cache", past_key_values)
+        cache = past_key_values if cache is None else cache  # the name in transformers 5.23
         text = input_ids
         if self.config.captioning_objective == "masked":
             mask_token_id = self.config.get_text_config(decoder=True).mask_token_id
             text = F.pad(text, (0, 1), value=mask_token_id)
         attended = text
         # The cache holds the prefix and all words but the newest, or nothing yet
-        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+        if cache is not None and cache.get_seq_length() > 0:
             text = text[:, input_ids.shape[1] - 1 :]
         return {
             **kwargs,
             "input_ids": text,
             # Explicit, because the default mask would treat a generated [PAD] as padding
             "attention_mask": torch.ones_like(attended),
-            "past_key_values": past_key_values,
+            "cache": cache,
             "conditions": conditions,
             "captioning_groups": captioning_groups,
             "use_cache": use_cache,
@@ -266,12 +266,12 @@ class ValorGenerationMixin(GenerationMixin):
         words = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if not isinstance(words, DynamicCache):
             raise ValueError(
-                f"`past_key_values` is a {type(words).__name__}, but the [MASK] query needs a cache that can forget its last "
+                f"`cache` is a {type(words).__name__}, but the [MASK] query needs a cache that can forget its last "
                 "token. Leave it unset, or give a `DynamicCache`."
             )
         if words.get_seq_length() > 0:
             raise ValueError(
-                f"`past_key_values` holds {words.get_seq_length()} tokens already, but `generate` fills an empty cache. "
+                f"`cache` holds {words.get_seq_length()} tokens already, but `generate` fills an empty cache. "
                 "Continue a text by its `input_ids` alone."
             )
         # Whatever cache for the conditions was given, it has to be one that does not follow the beams

@@ -35,7 +35,7 @@ from .captioning import (
 from .configuration_valor import CAPTIONING_GROUPS, GROUP_OF_MODALITIES, ValorConfig
 from .generation import ValorGenerationMixin
 from .modeling_valor import ValorModel, ValorOutput, ValorPreTrainedModel
-from .modeling_valor_text import ValorConditions
+from .modeling_valor_text import CACHE, ValorConditions, cache_by_either_name
 
 
 Result = TypeVar("Result")
@@ -152,12 +152,12 @@ class ValorDecoderModel(ValorPreTrainedModel):
         groups: Sequence[str],
         prompt_input_ids: torch.Tensor | None,
         prompt_attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[BaseModelOutputWithPastAndCrossAttentions, list[torch.Tensor]]:
         """Runs the decoder for all groups side by side; returns its output and (batch_size, length, hidden) per group."""
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past_length = cache.get_seq_length() if cache is not None else 0
         if attention_mask is None and past_length == 0:
             attention_mask = self.valor.text_attention_mask(input_ids, None)
         outputs = self.valor.text_model(
@@ -167,7 +167,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
             prompt_attention_mask=prompt_attention_mask,
             conditions=conditions,
             groups=[CAPTIONING_GROUPS[group] for group in groups],
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=bool(use_cache),
             is_causal=True,
             **kwargs,
@@ -295,11 +295,11 @@ class ValorDecoderModel(ValorPreTrainedModel):
         return ValorDecoderOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
             captioning_losses=losses,
+            **{CACHE: outputs.get(CACHE)},
         )
 
 
@@ -505,6 +505,7 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
 
     default_auto_class = "AutoModelForMultimodalLM"
 
+    @cache_by_either_name
     @can_return_tuple
     def forward(
         self,
@@ -521,7 +522,7 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
         question_input_ids: torch.Tensor | None = None,
         question_attention_mask: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
@@ -561,7 +562,7 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
             labels,
             label_smoothing=self.config.label_smoothing,
             logits_to_keep=logits_to_keep,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **kwargs,
         )
@@ -572,6 +573,7 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
 
     default_auto_class = "AutoModelForVisualQuestionAnswering"
 
+    @cache_by_either_name
     @can_return_tuple
     def forward(
         self,
@@ -587,7 +589,7 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
         captioning_groups: Sequence[str] | None = None,
         answer_weights: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
@@ -622,7 +624,7 @@ class ValorForQuestionAnswering(ValorDecoderModel, ValorGenerationMixin):
             labels,
             weights=None if labels is None else answer_token_weights(labels, answer_weights),
             logits_to_keep=logits_to_keep,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **kwargs,
         )

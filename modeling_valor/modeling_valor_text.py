@@ -19,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import eager_attention_forward
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -27,6 +28,12 @@ from .configuration_valor import CROSS_ATTENTION_BLOCKS, MEDIA, ValorAudioConfig
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
+
+CACHE = "cache" if "cache" in BaseModelOutputWithPastAndCrossAttentions.__dataclass_fields__ else "past_key_values"
+"""Name of the cache in outputs and in `generate` of the installed transformers: 5.24 changed it to `cache`."""
+
+cache_by_either_name = deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
+"""Lets a `forward` take its `cache` by the name that it had before transformers 5.24, too."""
 
 
 @dataclass
@@ -249,20 +256,20 @@ class ValorTextLayer(GradientCheckpointingLayer):
         *condition_states: torch.Tensor | None,  # positional, so that reentrant gradient checkpointing sees them
         attention_mask: torch.Tensor | None = None,
         cross_attention_plan: CrossAttentionPlan | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         is_causal: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         key, value = self.self_attention.project_key_value(hidden_states)
-        if past_key_values is not None:
-            key, value = past_key_values.self_attention_cache.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.self_attention_cache.update(key, value, self.layer_idx)
         attn_output, _ = self.self_attention(
             hidden_states, key, value, attention_mask=attention_mask, is_causal=is_causal, **kwargs
         )
         hidden_states = self.self_attention_norm(hidden_states + self.dropout(attn_output))
 
         if cross_attention_plan is not None:
-            keys_values = self.condition_key_values(cross_attention_plan.blocks, condition_states, past_key_values)
+            keys_values = self.condition_key_values(cross_attention_plan.blocks, condition_states, cache)
             groups = hidden_states.chunk(len(cross_attention_plan.groups))
             hidden_states = torch.cat(
                 [
@@ -280,21 +287,21 @@ class ValorTextLayer(GradientCheckpointingLayer):
         self,
         blocks: Collection[str],
         condition_states: Sequence[Any],  # tensors; None where the cache has their keys and values
-        past_key_values: EncoderDecoderCache | None,
+        cache: EncoderDecoderCache | None,
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each block, computed once for all modality groups and all steps of decoding."""
         keys_values = {}
         for i, (block, states) in enumerate(zip(blocks, condition_states, strict=True)):
             cache_idx = self.layer_idx * len(blocks) + i
-            if past_key_values is None:
+            if cache is None:
                 keys_values[block] = self.cross_attention_block(block).project_key_value(states)
-            elif past_key_values.is_updated.get(cache_idx):
-                layer: Any = past_key_values.cross_attention_cache.layers[cache_idx]
+            elif cache.is_updated.get(cache_idx):
+                layer: Any = cache.cross_attention_cache.layers[cache_idx]
                 keys_values[block] = layer.keys, layer.values
             else:
                 key, value = self.cross_attention_block(block).project_key_value(states)
-                keys_values[block] = past_key_values.cross_attention_cache.update(key, value, cache_idx)
-                past_key_values.is_updated[cache_idx] = True
+                keys_values[block] = cache.cross_attention_cache.update(key, value, cache_idx)
+                cache.is_updated[cache_idx] = True
         return keys_values
 
     def attend_to_conditions(
@@ -376,6 +383,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.embeddings.word_embeddings = cast(nn.Embedding, value)
 
+    @cache_by_either_name
     @merge_with_config_defaults
     @capture_outputs
     def forward(  # type: ignore[misc]  # TransformersKwargs has `is_causal` and `position_ids`, too
@@ -388,7 +396,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         prompt_attention_mask: torch.Tensor | None = None,
         conditions: ValorConditions | None = None,
         groups: Sequence[Sequence[str]] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         is_causal: bool = False,
         **kwargs: Unpack[TransformersKwargs],
@@ -415,8 +423,8 @@ class ValorTextModel(ValorTextPreTrainedModel):
         assert text is not None  # as checked above
         rows, text_length = text.shape[:2]
         conditions, groups = self.select_conditions(conditions, groups)
-        past_key_values = self.prepare_cache(past_key_values, use_cache and is_causal, len(groups))
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = self.prepare_cache(cache, use_cache and is_causal, len(groups))
+        past_length = cache.get_seq_length() if cache is not None else 0
 
         merged, attended = (conditions, None) if self.config.cross_attention_type == "merge" else (None, conditions)
         prefix_length, prefix_mask = self.prefix_mask(prompt_input_ids, prompt_attention_mask, merged, groups, rows)
@@ -428,13 +436,13 @@ class ValorTextModel(ValorTextPreTrainedModel):
             hidden_states = torch.cat([prefix, hidden_states], dim=1)
 
         self_attention_mask = self.self_attention_mask(
-            hidden_states, attention_mask, prefix_length, prefix_mask, len(groups), past_key_values, is_causal
+            hidden_states, attention_mask, prefix_length, prefix_mask, len(groups), cache, is_causal
         )
         plan: CrossAttentionPlan | None = None
         condition_states: list[torch.Tensor | None] = []
         if attended is not None:
             plan = self.plan_cross_attention(attended, groups, hidden_states)
-            is_cached = isinstance(past_key_values, EncoderDecoderCache) and len(past_key_values.is_updated) > 0
+            is_cached = isinstance(cache, EncoderDecoderCache) and len(cache.is_updated) > 0
             condition_states = [None if is_cached else attended.join(names) for names in plan.blocks.values()]
 
         for layer in self.layers:
@@ -443,15 +451,13 @@ class ValorTextModel(ValorTextPreTrainedModel):
                 *condition_states,
                 attention_mask=self_attention_mask,
                 cross_attention_plan=plan,
-                past_key_values=past_key_values,
+                cache=cache,
                 is_causal=is_causal,
                 **kwargs,
             )
 
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=hidden_states[:, -text_length:],
-            past_key_values=past_key_values,
-        )
+        cached: dict[str, Any] = {CACHE: cache}
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states[:, -text_length:], **cached)
 
     @staticmethod
     def select_conditions(
@@ -462,15 +468,15 @@ class ValorTextModel(ValorTextPreTrainedModel):
             return None, [()]
         return conditions, [conditions.modalities] if groups is None else groups
 
-    def prepare_cache(self, past_key_values: Cache | None, use_cache: bool | None, num_groups: int) -> Cache | None:
+    def prepare_cache(self, cache: Cache | None, use_cache: bool | None, num_groups: int) -> Cache | None:
         """The cache given, or a new one, with a part for the conditions; a `ValueError` for several groups."""
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if isinstance(past_key_values, DynamicCache):
-            past_key_values = EncoderDecoderCache(past_key_values, ConditionCache())
-        if past_key_values is not None and num_groups > 1:
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        if isinstance(cache, DynamicCache):
+            cache = EncoderDecoderCache(cache, ConditionCache())
+        if cache is not None and num_groups > 1:
             raise ValueError(f"A cache serves one modality group at a time, got {num_groups} groups.")
-        return past_key_values
+        return cache
 
     def text_positions(self, start: int, length: int, device: torch.device) -> torch.Tensor:
         """Positions of the text's new tokens; a `ValueError` where the model has too few."""
@@ -534,12 +540,12 @@ class ValorTextModel(ValorTextPreTrainedModel):
         prefix_length: int,
         prefix_mask: torch.Tensor | None,
         num_groups: int,
-        past_key_values: Cache | None,
+        cache: Cache | None,
         is_causal: bool,
     ) -> "torch.Tensor | BlockMask | None":
         """Mask over [prefix; text]: the prefix is bidirectional and sees no text, the text is causal in a decoder."""
         rows, length = hidden_states.shape[:2]
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past_length = cache.get_seq_length() if cache is not None else 0
         if attention_mask is not None and attention_mask.ndim == 4:
             return self.explicit_mask(hidden_states, attention_mask.repeat(num_groups, 1, 1, 1), prefix_mask)
         if attention_mask is not None or prefix_mask is not None:
@@ -565,7 +571,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
         if not is_causal:
             return create_bidirectional_mask(self.config, hidden_states, attention_mask)
         return create_causal_mask(
-            self.config, hidden_states, attention_mask, past_key_values, block_sequence_ids=block_sequence_ids
+            self.config, hidden_states, attention_mask, cache, block_sequence_ids=block_sequence_ids
         )
 
     @staticmethod

@@ -2,6 +2,7 @@
 """Every argument of transformers' `generate`: it works as its name says, or one sentence refuses it."""
 
 import inspect
+import warnings
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from transformers import (
 from helpers.tiny import CLS, MASK, PROMPT, SEP, tiny_batch, tiny_config, tiny_model
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering
 from modeling_valor.generation import UNSUPPORTED_OPTIONS
+from modeling_valor.modeling_valor_text import CACHE
 from modeling_valor.training.vocabulary import train_tokenizer
 
 
@@ -74,7 +76,7 @@ SAME_AS_GREEDY = {
     "max_length": {"max_length": 1 + STEPS, "max_new_tokens": None},
     "min_p": {"min_p": 1.0, "do_sample": True},
     "num_beams": {"num_beams": 1},
-    "past_key_values": {"past_key_values": DynamicCache},
+    "cache": {"cache": DynamicCache},
     "synced_gpus": {"synced_gpus": False},
     "temperature": {"temperature": 1e-4, "do_sample": True},
     "top_h": {"top_h": 1e-3, "do_sample": True},
@@ -336,20 +338,36 @@ CACHES = {
 }
 
 
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_has_the_same_effect_by_its_name_before_and_after_transformers_5_24(model, name):
+    """Of `generate`, and of `forward`, which reads on behind what the cache holds."""
+    filled = write(model, return_dict_in_generate=True, **{name: DynamicCache()})
+    assert torch.equal(filled.sequences, write(model))
+    ids = torch.tensor([[CLS, 8, 9, MASK]] * 3)
+    options = MEDIA | {"captioning_groups": ["t-av"], "use_cache": True, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        whole = model(input_ids=ids, **options).logits
+        cache = model(input_ids=ids[:, :2], **options | {"attention_mask": torch.ones_like(ids[:, :2])})[CACHE]
+        with warnings.catch_warnings(record=True) as caught:
+            rest = model(input_ids=ids[:, 2:], **options, **{name: cache}).logits
+    torch.testing.assert_close(rest, whole[:, 2:])
+    assert any("`past_key_values` is deprecated" in str(one.message) for one in caught) == (name != "cache")
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 3, "do_sample": True}])
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("kind", ["concat", "parallel"])
 def test_a_users_own_cache_gives_the_same_words(cache, options, kind):
     model = tiny_model(ValorForCaptioning, cross_attention_type=kind)
-    assert torch.equal(write(model, past_key_values=CACHES[cache](model), **options), write(model, **options))
+    assert torch.equal(write(model, cache=CACHES[cache](model), **options), write(model, **options))
 
 
 def test_other_and_filled_caches_are_refused(model):
     with pytest.raises(ValueError, match="is a StaticCache"):
-        write(model, past_key_values=StaticCache(model.config.text_config, 9))
-    filled = write(model, return_dict_in_generate=True).past_key_values
+        write(model, cache=StaticCache(model.config.text_config, 9))
+    filled = write(model, return_dict_in_generate=True)[CACHE]
     with pytest.raises(ValueError, match="holds 4 tokens already"):
-        write(model, past_key_values=filled)
+        write(model, cache=filled)
 
 
 # --- Modality groups --------------------------------------------------------------------------------------------------

@@ -290,6 +290,14 @@ def test_missing_question_is_a_clear_error(answerer, clips):
 # ----------------------------------------------------------------------------- transformers
 
 
+def settings(processor: ValorProcessor) -> dict:
+    """All that a processor says of itself and its parts but where their code is, which concerns the files."""
+    parts = {name: part for name, part in processor.to_dict().items() if name != "auto_map"}
+    for name in ("video_processor", "feature_extractor"):
+        parts[name] = {key: value for key, value in parts[name].items() if key != "auto_map"}
+    return parts
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_saved_pipeline_is_loaded_unchanged(folder, clips, tmp_path, task):
     options = {"max_new_tokens": 3, "device": "cpu"}
@@ -298,7 +306,7 @@ def test_saved_pipeline_is_loaded_unchanged(folder, clips, tmp_path, task):
     original.save_pretrained(tmp_path)
     loaded = pipeline(task, model=str(tmp_path), **options)
     assert isinstance(loaded.processor, ValorProcessor)
-    assert loaded.processor.to_dict() == original.processor.to_dict()
+    assert settings(loaded.processor) == settings(original.processor)
     assert loaded(sample) == original(sample)
     assert set(loaded(sample)[0]) == {TASKS[task], "modalities"}
 

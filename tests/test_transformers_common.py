@@ -224,6 +224,10 @@ class ValorForGenerationTest(ModelTesterMixin, GenerationTesterMixin, unittest.T
             inputs["labels"] = inputs["input_ids"]
         return inputs
 
+    @unittest.skip("of 5.24: it asks for outputs of images, and VALOR has frames of videos (`get_video_features`)")
+    def test_multimodal_outputs_are_returned(self):
+        pass
+
 
 class ValorProcessorTest(ProcessorTesterMixin, unittest.TestCase):
     processor_class = ValorProcessor
