@@ -23,7 +23,7 @@ from transformers.image_utils import (
 from transformers.utils import CHAT_TEMPLATE_FILE, PROCESSOR_NAME
 
 from .configuration_valor import ValorConfig
-from .conversion.files import read_checkpoint, whole_folder
+from .conversion.files import check_is_checkpoint, read_checkpoint, whole_folder
 from .conversion.options import (
     ConversionError,
     accepts_hps,
@@ -55,6 +55,7 @@ def find_checkpoint(checkpoint: Path, options: Any) -> tuple[Path, Any]:
                 f"The folder {checkpoint} holds no ckpt/model_step_N.pt, as the 2023 program writes it."
             )
         checkpoint = steps[max(steps)]
+    check_is_checkpoint(checkpoint)
     if options is None:
         options = checkpoint.parent.parent / "log" / "hps.json"
         if not options.is_file():

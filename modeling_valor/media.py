@@ -168,8 +168,7 @@ def read_frames(
                 if shrink is None:
                     check_memory(path, stream.width, stream.height, len(indices))
                 (frames, reading), reader = _read_one_by_one(whole, moments, indices, shrink), "pyav"
-    if reading.damage or (track.truncated and track.end == whole.end):
-        warn_of_damage(name, reading.damage)
+    warn_of_damage(name, reading.damage, track.truncated and track.end == whole.end)
     numbers = list(moments)
     shown = {number: number for number in numbers}
     if path.part is not None:
@@ -249,8 +248,7 @@ def iterate_frames(source: MediaSource, count: Callable[[int, float], int]) -> I
             with contextlib.closing(Cursor(whole.container, whole)) as cursor:
                 for picture, _ in cursor.pictures(frame_moments(track, indices, len(indices)).values()):
                     yield picture
-    if cursor.damage or (track.truncated and track.end == whole.end):
-        warn_of_damage(name, cursor.damage)
+    warn_of_damage(name, cursor.damage, track.truncated and track.end == whole.end)
 
 
 def _within(

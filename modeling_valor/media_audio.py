@@ -64,8 +64,7 @@ def read_audio(
         if windows is None and not len(pieces[0]):
             why = "" if damage is None else f" ({damage})"
             raise MediaError(f"{path.name} has an audio track, but no sound could be decoded{why}.")
-        if damage or (sound.truncated and sound.end == math.inf):
-            warn_of_damage(path.name, damage)
+        warn_of_damage(path.name, damage, sound.truncated and sound.end == math.inf)
     waveforms = [torch.from_numpy(piece) for piece in pieces]
     return Audio(waveforms[0] if windows is None else waveforms, sound.rate, sound.duration)
 
@@ -82,10 +81,12 @@ def audio_info(source: MediaSource) -> AudioInfo | None:
         return None if sound is None else AudioInfo(sound.rate, sound.duration, sound.channels)
 
 
-def warn_of_damage(name: str, damage: str | None) -> None:
-    """Warns that a file is damaged, or ends early where no damage is named."""
-    what = f"is damaged ({damage})" if damage else "ends early"
-    warnings.warn(f"{name} {what}; it is used as far as it goes.", DamagedMediaWarning, stacklevel=4)
+def warn_of_damage(name: str, damage: str | None, truncated: bool) -> None:
+    """Warns that a file ends early (its last packet is then damaged, too) or is damaged, where it does or is."""
+    if damage or truncated:
+        what = "ends early" if truncated else f"is damaged ({damage})"
+        # At one place for frames and sound, so that Python shows the same sentence about a file once
+        warnings.warn(f"{name} {what}; it is used as far as it goes.", DamagedMediaWarning, stacklevel=1)
 
 
 def sound_bounds(begin: float, end: float, track: Clock, rate: int) -> tuple[float, float] | None:

@@ -188,8 +188,7 @@ def _film_segments(
         truncated = any(
             track.truncated and track.end <= end for track in (video, audio and audio[0]) if track is not None
         )
-    if truncated or any(damage):
-        warn_of_damage(path.name, next(filter(None, damage), None))
+    warn_of_damage(path.name, next(filter(None, damage), None), truncated)
 
 
 def _open_tracks(

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -62,12 +63,16 @@ class AudiovisualPipeline(Pipeline):
         generate_kwargs: dict | None = None,
         **kwargs: Any,
     ) -> tuple[dict, dict, dict]:
-        given = {
+        given: dict[str, Any] = {
             "modalities": modalities,
             "num_frames": num_frames,
             "num_audio_clips": num_audio_clips,
             "on_error": on_error,
         }
+        for name in ("num_frames", "num_audio_clips"):
+            number = given[name]
+            if number is not None and (not isinstance(number, Integral) or number < 1):
+                raise ValueError(f"`{name}` must be a whole number of at least 1, got {number!r}.")
         preprocess = {name: value for name, value in given.items() if value is not None} | (processor_kwargs or {})
         if on_error not in (None, "raise", "skip"):
             raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')

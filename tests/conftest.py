@@ -9,7 +9,8 @@ from pathlib import Path
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Also for the processes that tests start: two of them on two cores wait for one another's threads for ever
+# Also for the processes that tests start. Without it accelerate gives each rank the threads of all cores, and OpenMP threads
+# that outnumber the cores spin while they wait for one another: a step took seven times the processor time
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest

@@ -456,7 +456,7 @@ class Exploit:
     [
         ("model.pt", b"", "is empty"),
         ("model.safetensors", b"", "is empty"),
-        ("model.pt", b"this is no checkpoint\n" * 100, "cut off"),
+        ("model.pt", b"this is no checkpoint\n" * 100, "is no checkpoint: it is neither"),
         ("model.safetensors", b"this is no checkpoint\n" * 100, "cannot be read as safetensors"),
         ("model.pt", pickle.dumps(Exploit(), protocol=2), "never run"),
         ("model.pt", pickle.dumps([1, 2, 3], protocol=2), "cut off|no dictionary"),
@@ -469,6 +469,12 @@ def test_file_of_another_kind_gives_one_clear_error(swin, tmp_path, monkeypatch,
         convert(tmp_path / name, swin.hps, None, tmp_path / "converted")
     assert name in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_before_its_options_are_asked_for(tmp_path):
+    (tmp_path / "README.md").write_text("# VALOR\n")
+    with pytest.raises(ConversionError, match=r"README\.md is no checkpoint"):
+        convert(tmp_path / "README.md", None, None, tmp_path / "converted")
 
 
 @pytest.mark.parametrize("save", [torch.save, safetensors.torch.save_file])

@@ -167,6 +167,13 @@ def test_a_csv_file_holds_lists_as_json(tmp_path):
     assert second.captions == ("three",) and second.questions == ()
 
 
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_with_another_separator_is_named(tmp_path, separator, name):
+    (tmp_path / "metadata.csv").write_text(f"file_name{separator}caption\na.mp4{separator}a dog, barking\n")
+    with pytest.raises(ValueError, match=f"line 1: the columns are separated by {name}; save the file with commas"):
+        read_folder(tmp_path)
+
+
 def test_a_split_is_a_subfolder_or_a_column(tmp_path):
     write_rows(tmp_path / "one" / "test", [{"file_name": "a.mp4"}])
     assert read_folder(tmp_path / "one", "test")[0].video == str(tmp_path / "one" / "test" / "a.mp4")
@@ -181,10 +188,12 @@ def test_a_folder_of_another_split_is_refused(tmp_path):
     folder = write_rows(tmp_path, [{"file_name": "a.mp4"}])
     (folder / ".world.json").write_text('{"split": "train", "seed": 0}')
     assert len(read_folder(folder, "train")) == 1
-    with pytest.raises(ValueError, match="of the split 'train', not of 'test'"):
+    with pytest.raises(
+        ValueError, match=r"of the split 'train', not of 'test': ask for 'train', or render .*--split test`"
+    ):
         read_folder(folder, "test")
     write_rows(tmp_path / "rows", [{"file_name": "a.mp4", "split": "train"}])
-    with pytest.raises(ValueError, match=r"splits \['train'\], and none of 'test'"):
+    with pytest.raises(ValueError, match=r"splits \['train'\], and none of 'test': ask for one of these"):
         read_folder(tmp_path / "rows", "test")
 
 

@@ -308,6 +308,19 @@ def test_truncated_video_is_used_as_far_as_it_goes_with_one_warning(kind, folder
     assert max(abs(a - b) for a, b in zip(numbers(video.frames), video.indices, strict=True)) <= 1
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_what_frames_and_sound_of_a_file_lack_is_shown_once(kind, folder):
+    options = {"movflags": "faststart"} if kind == "mp4" else {}
+    content = Path(write_video(folder / f"complete.{kind}", count=90, sound=True, **options)).read_bytes()
+    path = folder / f"cut.{kind}"
+    path.write_bytes(content[: len(content) // 2])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # as Python has it outside of tests
+        read_frames(path, 6)
+        read_audio(path)
+    assert [warning.category for warning in caught] == [DamagedMediaWarning]
+
+
 @pytest.mark.parametrize("backend", [None, "pyav"])
 def test_damaged_video_is_used_as_far_as_it_goes_with_one_warning(backend, folder, capfd):
     content = Path(write_video(folder / "good.mp4", count=90, size=(320, 240), movflags="faststart")).read_bytes()

@@ -290,6 +290,13 @@ def test_missing_question_is_a_clear_error(answerer, clips):
 # ----------------------------------------------------------------------------- transformers
 
 
+@pytest.mark.parametrize("name", ["num_frames", "num_audio_clips"])
+@pytest.mark.parametrize("number", [0, 1.5, "3"])
+def test_numbers_of_frames_and_clips_are_whole_and_positive(captioner, clips, name, number):
+    with pytest.raises(ValueError, match=f"^`{name}` must be a whole number of at least 1, got {number!r}.$"):
+        captioner(clips["both"], on_error="skip", **{name: number})
+
+
 def settings(processor: ValorProcessor) -> dict:
     """All that a processor says of itself and its parts but where their code is, which concerns the files."""
     parts = {name: part for name, part in processor.to_dict().items() if name != "auto_map"}

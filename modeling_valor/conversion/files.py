@@ -27,7 +27,7 @@ def read_checkpoint(file: str | PathLike) -> dict[str, Tensor]:
     """
     file = Path(file)
     if file.suffix == ".safetensors":
-        _check_exists(file)
+        check_is_checkpoint(file)
         try:
             return safetensors.torch.load_file(file)
         except Exception as error:
@@ -45,7 +45,7 @@ def read_torch_file(file: str | PathLike) -> Any:
         `ConversionError`: the file is missing, empty, cut off, holds pickled code or packed data, or is something else.
     """
     file = Path(file)
-    _check_exists(file)
+    check_is_checkpoint(file)
     try:
         packed = zipfile.is_zipfile(file)
         if packed:
@@ -61,9 +61,15 @@ def read_torch_file(file: str | PathLike) -> Any:
         raise _unreadable(file, "PyTorch", error) from error
 
 
-def _check_exists(file: Path) -> None:
+def check_is_checkpoint(file: Path) -> None:
+    """Raises a `ConversionError` for a file that is missing, empty, or begins like no file of tensors."""
     if not file.is_file() or file.stat().st_size == 0:
         raise ConversionError(f"The checkpoint {file} {'is empty' if file.is_file() else 'does not exist'}.")
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    # PyTorch's zip archives and its pickles of before 1.6; safetensors have eight bytes of length and JSON
+    if file.suffix != ".safetensors" and not start.startswith((b"PK", b"\x80")) and start[8:] != b"{":
+        raise ConversionError(f"{file} is no checkpoint: it is neither a PyTorch nor a safetensors file.")
 
 
 def _check_directory(file: Path) -> None:

@@ -326,7 +326,7 @@ def _run(jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int) -
         # One of these did it: alone, it will show
         for job in crashed:
             if (yield from _run_pool(iter([job]), work, workers=1)):
-                yield _Outcome(job.id, failure=f"{job.id}: decoding it made the process crash.")
+                yield _Outcome(job.id, failure="decoding it made the process crash.")
 
 
 def _run_pool(
@@ -380,7 +380,7 @@ def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
         except WriteError:
             raise
         except Exception as error:
-            failure = f"{job.id}: {describe(error)}"
+            failure = describe(error)
     damage = next((str(warning.message) for warning in caught if warning.category is DamagedMediaWarning), None)
     return _Outcome(job.id, failure, damage)
 

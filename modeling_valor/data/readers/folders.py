@@ -70,7 +70,10 @@ def read_folder(
             origin = read_json(note)
             other = origin.get("split") if isinstance(origin, dict) else None
             if other not in split_names(split):
-                raise ValueError(f"{directory} holds clips of the split {other!r}, not of {split!r}.")
+                raise ValueError(
+                    f"{directory} holds clips of the split {other!r}, not of {split!r}: ask for {other!r}, or render others into "
+                    f"another folder with `valor world FOLDER --split {split}`."
+                )
     else:
         split = None
     folder = os.fspath(media or (directory if annotations else found.parent))
@@ -78,7 +81,11 @@ def read_folder(
     rows = _rows(found, split, splits, name_columns(columns), folder, outside)
     samples = SampleTable(rows, functools.partial(_sample_of_row, folder))
     if not samples:
-        what = f"has rows of the splits {sorted(splits)}, and none of {split!r}" if splits else "has no rows"
+        what = (
+            f"has rows of the splits {sorted(splits)}, and none of {split!r}: ask for one of these"
+            if splits
+            else "has no rows"
+        )
         raise ValueError(f"{found} {what}.")
     warn_about_outside(found, folder, outside)
     return samples

@@ -74,11 +74,14 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
+_SEPARATORS = ((";", "semicolons"), ("\t", "tabs"))
+
+
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """The line numbers and rows of a CSV file whose first line names the columns; `None` where a row has no more cells.
 
     Raises:
-        ValueError: it is no CSV file, a row has more cells than there are columns, or two columns have one name.
+        ValueError: it is no CSV file, its columns are separated by something else than commas, a row has more cells than there are columns, or two columns have one name.
     """
     reader = csv.reader(_lines(path, newline=""))
     columns: list[str] | None = None
@@ -93,6 +96,10 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
         place = f"{path}, line {reader.line_num}"
         if columns is None:
             columns = cells
+            if len(columns) == 1 and (
+                separator := next((name for sign, name in _SEPARATORS if sign in columns[0]), None)
+            ):
+                raise ValueError(f"{place}: the columns are separated by {separator}; save the file with commas.")
             twice = [name for name, count in Counter(filter(None, columns)).items() if count > 1]
             if twice:
                 raise ValueError(f"{place}: {len(columns)} columns are named, of which several are {twice[0]!r}.")
