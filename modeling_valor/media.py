@@ -25,7 +25,7 @@ from .media_images import (
     stack_pictures,
 )
 from .media_limits import DamagedMediaWarning, MediaError, MediaLimits, NoVideoError
-from .media_parts import cut, cut_pictures, nearest_inside
+from .media_parts import cut_pictures, nearest_inside, wanted_part
 from .media_sources import (
     LocalFile,
     MediaSource,
@@ -36,7 +36,7 @@ from .media_sources import (
     open_source,
     source_name,
 )
-from .media_tracks import AudioInfo, file_clock, part_bounds, video_track
+from .media_tracks import AudioInfo, video_track
 from .media_video import BACKENDS, Cursor, Reading, read_with_backends
 
 
@@ -257,23 +257,6 @@ def _within(
     """`choose` for the pictures of the part that the source names."""
     part = cut_pictures(path, available, step)
     return lambda _: [part.start + place for place in choose(len(part))]
-
-
-def wanted_part(path: LocalFile, track: Track) -> Track:
-    """What of a video track the source names: all of it, or the frames of a part of the file.
-
-    Raises:
-        NoVideoError: the part has sound only.
-        MediaError: the part begins after the end of the file.
-    """
-    if path.part is None:
-        return track
-    part = cut(track, *part_bounds(path, file_clock(path, video=track)))
-    if part is None:
-        raise NoVideoError(
-            f"{path.name} has no picture, only sound: the video of the file begins later or ends before."
-        )
-    return part
 
 
 def frame_moments(track: Track, indices: list[int], num_wanted: int) -> dict[int, float]:

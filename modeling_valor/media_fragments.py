@@ -18,7 +18,8 @@ class Part(NamedTuple):
 
 _FRAGMENT = re.compile(r"#(?:[^#&]*&)*t=[^#]*\Z")
 _TIME = re.compile(
-    r"(?:(?:(?P<hours>\d{1,9}):)?(?P<minutes>[0-5]?\d):(?=[0-5]\d(?:\.|\Z)))?(?P<seconds>\d{1,9}(?:\.\d*)?)"
+    r"(?:(?:(?P<hours>\d{1,9}):)?(?P<minutes>[0-5]?\d):(?=[0-5]\d(?:\.|\Z)))?(?P<seconds>\d{1,9}(?:\.\d*)?)",
+    re.ASCII,
 )
 
 

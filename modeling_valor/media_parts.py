@@ -7,9 +7,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from .media_container import BEYOND_THE_END, Track, open_container
-from .media_limits import MediaError, budget_of
+from .media_limits import MediaError, NoVideoError, budget_of
 from .media_sources import LocalFile
-from .media_tracks import Clock, part_bounds
+from .media_tracks import Clock, file_clock, part_bounds
 
 
 _EARLY = 1e-3
@@ -52,6 +52,23 @@ def cut(track: Track, begin: float, end: float) -> Track | None:
         num_frames=max(len(own) if known else round((stop - start) / track.step), 1),
         stamps=own,
     )
+
+
+def wanted_part(path: LocalFile, track: Track) -> Track:
+    """What of a video track the source names: all of it, or the frames of a part of the file.
+
+    Raises:
+        NoVideoError: the part has sound only.
+        MediaError: the part begins after the end of the file.
+    """
+    if path.part is None:
+        return track
+    part = cut(track, *part_bounds(path, file_clock(path, video=track)))
+    if part is None:
+        raise NoVideoError(
+            f"{path.name} has no picture, only sound: the video of the file begins later or ends before."
+        )
+    return part
 
 
 def nearest_inside(part: Track, times: Sequence[float]) -> list[int] | None:

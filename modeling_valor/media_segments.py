@@ -27,10 +27,13 @@ from .media_images import (
 )
 from .media_limits import MediaError, MediaLimits, NoVideoError
 from .media_parts import cut, cut_pictures, nearest_inside
+from .media_shots import shot_segments
 from .media_sources import LocalFile, MediaSource, list_frame_files, open_source
 from .media_tracks import AudioInfo, Clock, audio_track, file_clock, part_bounds, video_track
 from .media_video import Cursor
 
+
+__all__ = ["MediaSegment", "fixed_segments", "iterate_segments", "shot_segments"]
 
 Boundaries = Iterable[tuple[float, float]] | Callable[[float], Iterable[tuple[float, float]]]
 
@@ -104,6 +107,7 @@ def iterate_segments(
         ValueError: boundaries that are no parts of the file.
     """
     with open_source(source, limits) as path:
+        path.budget.allow_a_whole_pass()
         image = None if os.path.isdir(path) else open_image(path, path.name)
         if image is not None:
             with image, damage_of_image(path.name):

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import re
@@ -266,8 +267,19 @@ def _next(chunks: Iterator[bytes], name: str) -> bytes | None:
 
 def media_kind(name: str | os.PathLike) -> str | None:
     """ "video", "image" or "audio" by a file name's suffix; None for any other suffix, such as a folder's."""
-    suffix = PurePath(name).suffix.lower()
-    return next((kind for kind, suffixes in MEDIA_SUFFIXES.items() if suffix in suffixes), None)
+    for candidate in dict.fromkeys((os.fspath(name), split_fragment(os.fspath(name))[0])):
+        suffix = PurePath(candidate).suffix.lower()
+        if kind := next((kind for kind, suffixes in MEDIA_SUFFIXES.items() if suffix in suffixes), None):
+            return kind
+    return None
+
+
+def name_without_suffix(name: str) -> str:
+    """A media file's name without ".mp4", ".wav" and the like; other dots, and a part such as `#t=30,40`, stay."""
+    whole, fragment = split_fragment(name)
+    if PurePath(name).suffix.lower() in itertools.chain(*MEDIA_SUFFIXES.values()):
+        whole, fragment = name, ""
+    return (whole[: -len(PurePath(whole).suffix)] if media_kind(whole) else whole) + fragment
 
 
 def list_media(source: str | os.PathLike) -> list[str]:

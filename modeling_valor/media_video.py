@@ -143,6 +143,14 @@ class Cursor(Decoder):
                 picture = _upright(torch.from_numpy(rgb.to_ndarray()), frame)
             yield picture, time
 
+    def frames_from(self, moment: float) -> Iterator[tuple[float, av.VideoFrame]]:
+        """All frames that begin at a moment or later, with their times."""
+        self._start_before(moment)
+        while self.running is not None and self.coming is not None:
+            found, self.coming = self.coming, next(self.running, None)
+            if found[0] >= moment:
+                yield found
+
     def close(self) -> None:
         """Lets go of the decoder's frames, which this object and its generator would keep until they are collected."""
         self.running, self.shown, self.coming = iter(()), None, None

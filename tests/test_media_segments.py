@@ -4,9 +4,10 @@
 import numpy as np
 import pytest
 import torch
-from test_media_timing import CASES, FPS, NUM_FRAMES, decoded_in_order, film_numbers, write_film
 
-from helpers.media_files import RATE, tone, write_sound, write_video
+from helpers.films import CASES, NUM_FRAMES, decoded_in_order, film_numbers, write_film
+from helpers.media_files import FPS, RATE, tone, write_sound, write_video
+from modeling_valor import media_container
 from modeling_valor.media import MediaError, read_audio, read_frames, segment_indices
 from modeling_valor.media_segments import fixed_segments, iterate_segments
 
@@ -53,8 +54,6 @@ def test_frames_of_segments_are_those_that_decoding_in_order_gives(codec, kind, 
 
 
 def test_nothing_is_decoded_twice(folder, monkeypatch):
-    from modeling_valor import media_container
-
     path, decoded = write_film(folder / "h264_open.mkv", "h264_open"), []
     frames = media_container.Decoder.frames
     monkeypatch.setattr(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..media_fragments import split_fragment
 from ..media_sources import media_source
 
 
@@ -20,7 +21,8 @@ class IncomparableError(ValueError):
 
 
 def fingerprint(source: Any, with_state: bool = False) -> Any:
-    """What tells a medium from others, as JSON has it: a file's path or address, or a digest of bytes and arrays.
+    """What tells a medium from others, as JSON has it: a file's path or address, with a part (`#t=30,40`) that is named,
+    or a digest of bytes and arrays.
 
     Args:
         with_state: size and time of files belong to it, so that a file that was written anew is another medium.
@@ -78,10 +80,14 @@ def is_unchanged(now: Any, then: Any) -> bool:
 
 
 def _place(file: str | os.PathLike) -> str:
-    """The absolute path of a local file, or an address as it is."""
+    """The absolute path of a local file, with the part of it, or an address as it is."""
     name = os.fsdecode(file)
     is_address = "://" in name or name.startswith("data:")
-    return name if is_address and not name.startswith("file://") else _local_path(name)
+    if is_address and not name.startswith("file://"):
+        return name
+    path = _local_path(name)
+    part = "" if os.path.lexists(name) else split_fragment(name)[1]
+    return path + part
 
 
 def _local_path(file: str | os.PathLike) -> str:
@@ -90,7 +96,7 @@ def _local_path(file: str | os.PathLike) -> str:
     name = name.rpartition("::")[2] if "://" in name else name
     if name.startswith("file://"):
         name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
-    return os.path.abspath(name if os.path.exists(name) else os.path.expanduser(name.partition("#t=")[0]))
+    return os.path.abspath(name if os.path.exists(name) else os.path.expanduser(split_fragment(name)[0]))
 
 
 def _size_and_time(status: os.stat_result) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from transformers.utils import logging
 
-from ...media_sources import media_kind
+from ...media_sources import media_kind, name_without_suffix
 from ..samples import RecordError, Sample, SampleTable
 from ..splits import split_names
 from .records import captions_of, name_columns, questions_of, rename_columns
@@ -34,7 +34,7 @@ def read_folder(
     """The samples of a folder in the convention of `datasets`: media files and a `metadata.jsonl` or `metadata.csv`.
 
     Each row names its media relative to the folder in `file_name`: a video, whose own sound is the sample's sound, an
-    image, a sound file, or a folder of frames. `audio_file_name` names another sound, or `null` none. `captions`,
+    image, a sound file, a folder of frames, or a part of a file (`clip.mp4#t=30,40`). `audio_file_name` names another sound, or `null` none. `captions`,
     `caption` or `text` are descriptions, `qa` questions (`records.questions_of`); `id` is the clip's name (default:
     `file_name` without its suffix). Folders of `valor world` and `valor extract` are of this kind.
 
@@ -165,8 +165,7 @@ def _sample_of_row(directory: str, row: dict[str, Any]) -> Sample:
         sound = name if kind in ("video", "audio") else None
     identity = row.get("id")
     if identity is None:
-        file = PurePosixPath(cast(str, name or sound))
-        identity = file.with_suffix("") if media_kind(file.name) else file
+        identity = PurePosixPath(name_without_suffix(cast(str, name or sound)))
     return Sample(
         id=str(identity),
         video=video,

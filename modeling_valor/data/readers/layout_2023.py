@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from ...media_fragments import split_fragment
 from ...media_sources import media_kind
 from ..samples import RecordError, Sample, SampleTable
 from .folders import is_outside, warn_about_outside
@@ -67,15 +68,18 @@ def read_valor_2023(
     files, waves = _files_by_id(folder), _files_by_id(sounds)
 
     def record(name: str) -> dict[str, Any]:
-        video = None if folder is None else str(folder / files.get(name, name))
+        video = None if folder is None else str(folder / (_file_of(name, files) or name))
         if sounds is not None:
-            audio = str(sounds / waves[name]) if name in waves else None
+            file = _file_of(name, waves)
+            audio = None if file is None else str(sounds / file)
         else:
             audio = video if video is not None and media_kind(video) == "video" else None
         return {"id": name, "video": video, "audio": audio, "texts": entries[name]}
 
     if folder is not None:
-        warn_about_outside(listing, folder, [name for name in names if name not in files and is_outside(name, folder)])
+        warn_about_outside(
+            listing, folder, [name for name in names if _file_of(name, files) is None and is_outside(name, folder)]
+        )
     return SampleTable(map(record, names), _sample_of_2023)
 
 
@@ -149,6 +153,12 @@ def _files_by_id(folder: Path | None) -> dict[str, str]:
         return {}
     names = os.listdir(folder)
     return {Path(name).stem: name for name in names if media_kind(name)} | {name: name for name in names}
+
+
+def _file_of(name: str, files: dict[str, str]) -> str | None:
+    """The file of a clip, whose name may end with a part of it (`#t=30,40`); None where there is none."""
+    whole, fragment = split_fragment(name)
+    return files.get(name) or (files[whole] + fragment if whole in files else None)
 
 
 def _sample_of_2023(record: dict[str, Any]) -> Sample:

@@ -3,10 +3,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from ....media_sources import media_kind
+from ....media_sources import name_without_suffix
 from ..records import short
 from ..text_files import BYTE_ORDER_MARK, read_json, read_lines, read_names, read_objects, read_table
 
@@ -115,7 +115,7 @@ def read_ids(path: Path) -> list[str]:
 
 def without_suffix(name: str) -> str:
     """A media file's name without ".mp4", ".wav" and the like; other dots are part of the name."""
-    return name[: -len(PurePath(name).suffix)] if media_kind(name) else name
+    return name_without_suffix(name)
 
 
 def _json_rows(path: Path, keys: Sequence[str]) -> Iterator[Row]:
