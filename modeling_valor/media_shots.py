@@ -70,7 +70,8 @@ def _cuts(path: LocalFile, min_seconds: float, threads: int) -> tuple[float, lis
     with video_track(path, head=32, thorough=True) as track:
         begin, end = part_bounds(path, file_clock(path, video=track))
         part, rate = wanted_part(path, track), 1 / track.step
-        detector, times, cuts = AdaptiveDetector(min_scene_len=min_seconds), [], []
+        detector, cuts = AdaptiveDetector(min_scene_len=min_seconds), []
+        times: list[float] = []
         with contextlib.closing(Cursor(track.container, track, threads)) as cursor:
             for time, frame in cursor.frames_from(part.start):
                 if time >= part.end:
