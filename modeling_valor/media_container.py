@@ -174,7 +174,8 @@ def _survey(
     family = container.format.name.split(",")[0]
     promised = (container.duration or 0) / 1e6 if family in _MEASURED else 0.0
     size = os.path.getsize(path)
-    limit = None if thorough or size <= _SMALL or family not in INDEXED else head
+    small = _SMALL if stream.type == "video" else _SMALL // 16  # of sound, the ends say as much as the whole
+    limit = None if thorough or size <= small or family not in INDEXED else head
     first = last = _scan(container, stream, family, budget, limit)
     timing = _timing(stream, first.entries, family)
     if len(first.entries) == limit:
@@ -330,6 +331,7 @@ def _scan(
     """The stream's next packets, at most `limit`."""
     entries: list[Entry] = []
     clocks: defaultdict[int, Clock] = defaultdict(lambda: _clock(family))
+    ticks: dict[int, float] = {}  # PyAV makes a new fraction of each packet's
     reach = 0.0
     packets = container.demux()
     while limit is None or len(entries) < limit:
@@ -340,13 +342,15 @@ def _scan(
             break
         if packet is None:
             break
-        if packet.size == 0 or not packet.time_base or _is_header(packet):
+        index = packet.stream.index
+        tick = ticks[index] = ticks.get(index) or float(packet.time_base or 0)
+        if packet.size == 0 or not tick or _is_header(packet):
             continue
         if family in _JOINABLE or (family == "matroska" and packet.stream.type == "audio"):
-            clocks[packet.stream.index].set(packet)
+            clocks[index].set(packet)
         stamp = packet.dts if packet.pts is None else packet.pts
-        tick, duration = float(packet.time_base), packet.duration or 0
-        if packet.stream.index == stream.index:
+        duration = packet.duration or 0
+        if index == stream.index:
             shown = not packet.is_discard
             entries.append(Entry(packet.pts, packet.dts, duration, packet.size, packet.is_keyframe, shown))
             stamp = len(entries) * duration if stamp is None else stamp
