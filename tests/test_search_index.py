@@ -185,7 +185,9 @@ def test_another_model_is_refused(index, valor, processor):
         other.video_projection.weight[0, 0] += 0.5
     with pytest.raises(ValueError, match="was made with the model"):
         ValorIndex(index.path, model=other, processor=processor).search(QUERIES[0])
-    assert ValorIndex(index.path, model=valor.bfloat16().float(), processor=processor).model.revision
+    assert ValorIndex(
+        index.path, model=ValorModel.from_pretrained(TINY, dtype=torch.bfloat16), processor=processor
+    ).model.revision
 
 
 def test_the_model_of_the_index_is_the_default(index):

@@ -24,6 +24,9 @@ class Backend(Protocol):
     is no condition, a full disk.
     """
 
+    path: str
+    """What messages call the index: its address without a password."""
+
     # --- Search -------------------------------------------------------------------------------------------------------
 
     def nearest(
@@ -62,6 +65,10 @@ class Backend(Protocol):
 
     def files(self) -> Iterator[IndexedFile]:
         """All files that are complete."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether there is no segment."""
         ...
 
     def sizes(self) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class ValorIndex:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ):
-        self.path = os.fspath(path)
-        self.backend: Backend = open_backend(self.path)
+        self.backend: Backend = open_backend(path)
+        self.path = self.backend.path
         about = self.backend.about()
         if about is not None and about["version"] > FORMAT_VERSION:
             raise ValueError(
@@ -297,7 +297,7 @@ class ValorIndex:
             )
 
     def _check_filled(self) -> None:
-        if self.backend.about() is None or not self.backend.sizes()["segments"]:
+        if self.backend.about() is None or self.backend.is_empty():
             raise ValueError(f"The index {self.path} is empty: add files first.")
 
 

@@ -147,6 +147,9 @@ class LanceBackend:
                 state = FileState(row.pop("size"), row.pop("modified"))
                 yield IndexedFile(state=state, **row)
 
+    def is_empty(self) -> bool:
+        return self._table("segments").count_rows() == 0
+
     def sizes(self) -> dict[str, Any]:
         segments, tokens = (self._table(name).count_rows() for name in ("segments", "tokens"))
         return {"segments": segments, "tokens": tokens, "bytes": self._bytes(), "index": self._vector_index()}

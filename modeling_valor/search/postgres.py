@@ -1,0 +1,506 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""An index in PostgreSQL with pgvector: a schema of the tables "segments", "tokens", "files" and "about".
+
+Each change is one transaction, so that a killed writer leaves nothing, and tokens cannot be without their segment.
+`rank` searches with a single SQL statement, exact scores (eq. 3) included.
+"""
+
+import json
+import math
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import numpy as np
+from transformers.utils import logging
+
+from .backend import WHERE_COLUMNS
+from .postgres_condition import condition_sql
+from .postgres_statements import ABOUT, COPY_TOKENS, EXTENSION, FIND_CAPTIONS, NEAREST, RANK, TABLES
+from .query import Query
+from .ranking import Scoring, score_bound
+from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
+
+
+try:
+    import psycopg
+    from pgvector import HalfVector, Vector
+    from pgvector.psycopg import register_vector
+except ImportError as error:
+    raise ImportError(
+        "An index in PostgreSQL needs psycopg and pgvector: `pip install modeling-valor[postgres]` brings them."
+    ) from error
+
+
+logger = logging.get_logger(__name__)
+
+FLAT_ROWS = 100_000
+"""Up to so many token rows are compared one by one; `compact` makes an approximate index (HNSW) of more."""
+
+SEARCH_SECONDS = 300
+"""A search that takes longer is ended by the server."""
+
+_CONNECTION: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 30, "application_name": "modeling-valor"}
+_CREATION = 0x76616C6F72  # number of the lock that makes one index at a time
+_OLDEST_PGVECTOR = (0, 8)  # the first that goes on where a filter left too few rows
+_EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
+_MOST_ROWS = 800  # how far the number of rows per token grows, by 4 each time, until the ranking is proven
+
+
+@dataclass(frozen=True)
+class RankedSegments:
+    """The best segments for a query.
+
+    Args:
+        ids: their ids, best first.
+        scores: S of eq. 3 of each.
+        bound: no other segment scores higher than this; inf where an approximate index was asked.
+    """
+
+    ids: list[str]
+    scores: np.ndarray
+    bound: float
+
+
+class PostgresBackend:
+    """The [`Backend`] of PostgreSQL.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`, as libpq reads it, so that the password may also be in
+            `PGPASSWORD` or `~/.pgpass`. `?index=NAME` is the schema of the index, "valor" by default.
+
+    Raises:
+        ValueError: it is no such address.
+    """
+
+    def __init__(self, url: str):
+        self._parameters, self.index = _parse(url)
+        self.path = _shown(self._parameters, self.index)
+        self._lock = threading.Lock()
+        self._open: psycopg.Connection | None = None
+        self._extension_schema: str | None = None
+
+    # --- Search -------------------------------------------------------------------------------------------------------
+
+    def nearest(
+        self, vectors: np.ndarray, n: int, modalities: str = "va", where: str | None = None, exact: bool = False
+    ) -> NearestRows:
+        condition = self._condition(where)
+        with self._transaction() as connection, self._checked(where):
+            exact = exact or not self._is_indexed(connection)
+            values = {"vectors": _vectors(vectors), "n": n, "letters": list(modalities)}
+            self._look_far(connection, n)
+            rows = connection.execute(_nearest_sql(condition, exact), values).fetchall()
+        similarities: list[list[float]] = [[] for _ in vectors]
+        segments: list[list[str]] = [[] for _ in vectors]
+        for word, segment, similarity in rows:
+            similarities[word - 1].append(similarity)
+            segments[word - 1].append(segment)
+        return NearestRows(
+            [np.array(values, dtype=np.float32) for values in similarities],
+            [np.array(names, dtype=object) for names in segments],
+            exact=exact,
+            error=_EXACT_ERROR if exact else 0.0,
+        )
+
+    def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
+        with self._transaction() as connection, connection.cursor(binary=True) as cursor:
+            rows = cursor.execute(
+                "SELECT segment, modality, time, weight, embedding FROM tokens "
+                "WHERE segment = ANY(%s) AND modality = ANY(%s) ORDER BY segment, place",
+                [list(segments), list(modalities)],
+            ).fetchall()
+        segment, modality, time, weight, embeds = zip(*rows, strict=True) if rows else ((),) * 5
+        return TokenRows(
+            np.array(segment, dtype=object),
+            np.array(modality, dtype=object),
+            np.array(time, dtype=np.float32),
+            np.array(weight, dtype=np.float32),
+            np.stack([row.to_numpy() for row in embeds]) if rows else np.empty((0, 0), dtype=np.float16),
+        )
+
+    def rank(
+        self,
+        query: Query,
+        scoring: Scoring,
+        top: int,
+        where: str | None = None,
+        exact: bool = False,
+        nearest_rows: int = 50,
+    ) -> RankedSegments:
+        """The best segments by one SQL statement: nearest token rows, candidates and their exact scores.
+
+        Args:
+            scoring: how the query is compared, by `scoring_of`.
+            where, exact: as in `nearest`.
+            nearest_rows: rows that each token of the query looks for. The statement is repeated with 4 times as many, up
+                to 800, until the bound proves the ranking; with as many as there are, all segments are scored.
+        """
+        condition = self._condition(where)
+        padded = query.tokens.zero_padding and not bool(query.mask.all())
+        values: dict[str, Any] = {
+            "vectors": _vectors(query.vectors),
+            "weights": query.weights(scoring.uniform).tolist(),
+            "letters": list(scoring.letters),
+            "uniform": scoring.uniform,
+            "by_score": scoring.by_score,
+            "least": 0.0 if padded else -math.inf,
+            "top": top,
+        }
+        n = nearest_rows
+        with self._transaction() as connection, self._checked(where):
+            exact = exact or not self._is_indexed(connection)
+            while True:
+                self._look_far(connection, n)
+                sql = RANK.replace("{nearest}", _nearest_sql(condition, exact))
+                rows = connection.execute(_encoded(sql), values | {"n": n}).fetchall()
+                last = np.array(rows[0][2] if rows else [-math.inf]) + _EXACT_ERROR
+                bound = score_bound(query, last, scoring) if exact and rows else -math.inf
+                proven = len(rows) >= top and rows[top - 1][1] >= bound
+                if proven or last.max() == -math.inf or 4 * n > _MOST_ROWS:
+                    break
+                n *= 4
+        ids, scores = [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
+        return RankedSegments(ids, scores, bound if exact else math.inf)
+
+    # --- Contents -----------------------------------------------------------------------------------------------------
+
+    def about(self) -> dict[str, Any] | None:
+        with self._transaction() as connection:
+            return self._about(connection)
+
+    def create(self, about: Mapping[str, Any]) -> None:
+        with self._transaction(writes=True) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION])
+            if self._about(connection) is not None:
+                return
+            connection.execute("SET LOCAL search_path TO DEFAULT")
+            self._create_extension(connection)
+            self._find_extension(connection)
+            if _one(connection, "SELECT to_regnamespace(%s)", [_quoted(self.index)]) is None:
+                connection.execute(_encoded(f"CREATE SCHEMA {_quoted(self.index)}"))
+            self._set(connection, search_path=self._search_path)
+            connection.execute(_encoded(TABLES.format(width=int(about["width"]))))
+            connection.execute("INSERT INTO about VALUES (%s)", [json.dumps(dict(about))])
+
+    def segments(self, ids: Sequence[str] | None = None, source: str | None = None) -> list[Segment]:
+        columns = 'id, source, start, "end", modalities, size, modified, revision, caption, metadata'
+        condition, order, values = "true", "", list[Any]()
+        if ids is not None:
+            condition, values = "id = ANY(%s)", [list(ids)]
+        elif source is not None:
+            condition, order, values = "source = %s", 'ORDER BY start, "end"', [source]
+        with self._transaction() as connection:
+            rows = connection.execute(
+                _encoded(f"SELECT {columns} FROM segments WHERE {condition} {order}"), values
+            ).fetchall()
+        found = {row[0]: _segment(*row[1:]) for row in rows}
+        return list(found.values()) if ids is None else [found[name] for name in ids if name in found]
+
+    def files(self) -> Iterator[IndexedFile]:
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT source, size, modified, segmentation, seconds, segments FROM files"
+            ).fetchall()
+        for source, size, modified, *rest in rows:
+            yield IndexedFile(source, FileState(size, modified), *rest)
+
+    def is_empty(self) -> bool:
+        with self._transaction() as connection:
+            return not _one(connection, "SELECT EXISTS (SELECT FROM segments)")
+
+    def sizes(self) -> dict[str, Any]:
+        with self._transaction() as connection:
+            return {
+                "segments": _one(connection, "SELECT count(*) FROM segments"),
+                "tokens": _one(connection, "SELECT count(*) FROM tokens"),
+                "bytes": _one(
+                    connection,
+                    "SELECT sum(pg_total_relation_size(name::regclass))::bigint "
+                    "FROM unnest(ARRAY['segments', 'tokens', 'files', 'about']) AS name",
+                ),
+                "index": "HNSW" if self._is_indexed(connection) else None,
+            }
+
+    # --- Changes ------------------------------------------------------------------------------------------------------
+
+    def write(self, segments: Sequence[EmbeddedSegment], files: Sequence[IndexedFile] = ()) -> None:
+        items = {item.segment.id: item for item in segments}
+        # In one order, so that two writers of the same segments wait for each other and not in a circle
+        rows = [_segment_row(items[name].segment) for name in sorted(items)]
+        with self._transaction(writes=True) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                'INSERT INTO segments (id, source, start, "end", modalities, size, modified, revision, caption, metadata) '
+                'SELECT id, source, start, "end", modalities, size, modified, revision, caption, metadata '
+                "FROM json_populate_recordset(NULL::segments, %s) ON CONFLICT (id) DO NOTHING RETURNING id",
+                [json.dumps(rows)],
+            )
+            new = [name for (name,) in cursor.fetchall()]
+            with cursor.copy(COPY_TOKENS) as copy:
+                copy.set_types(["text", "int2", "text", "float4", "float4", "halfvec"])
+                for name in new:
+                    tokens = items[name].tokens
+                    columns = tokens.modalities, tokens.times, tokens.weights, tokens.embeds
+                    for place, (letter, time, weight, embeds) in enumerate(zip(*columns, strict=True)):
+                        copy.write_row((name, place, letter, float(time), float(weight), HalfVector(embeds)))
+            if files:
+                cursor.execute("LOCK TABLE files IN SHARE ROW EXCLUSIVE MODE")
+                latest = {file.source: file for file in files}
+                cursor.execute("DELETE FROM files WHERE source = ANY(%s)", [list(latest)])
+                cursor.execute(
+                    "INSERT INTO files SELECT * FROM json_populate_recordset(NULL::files, %s)",
+                    [json.dumps([_file_row(file) for file in latest.values()])],
+                )
+
+    def delete(self, sources: Sequence[str]) -> int:
+        with self._transaction(writes=True) as connection:
+            connection.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
+            connection.execute("DELETE FROM files WHERE source = ANY(%s)", [list(sources)])
+            return connection.execute("DELETE FROM segments WHERE source = ANY(%s)", [list(sources)]).rowcount
+
+    def set_captions(self, captions: Mapping[str, str | None]) -> None:
+        with self._transaction(writes=True) as connection:
+            connection.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
+            connection.execute(
+                "UPDATE segments SET caption = new.caption FROM json_each_text(%s) AS new (id, caption) "
+                "WHERE segments.id = new.id",
+                [json.dumps(dict(captions))],
+            )
+
+    def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
+        condition = self._condition(where) or "true"
+        with self._transaction() as connection, self._checked(where):
+            if _one(connection, "SELECT 1 FROM segments WHERE caption IS NOT NULL LIMIT 1") is None:
+                raise ValueError(f"The index {self.path} has no captions: store some with `caption`.")
+            statement = FIND_CAPTIONS.replace("{condition}", condition)
+            return connection.execute(_encoded(statement), {"words": words, "top": top}).fetchall()
+
+    def compact(self) -> None:
+        with self._transaction(writes=True) as connection:
+            rows = _one(connection, "SELECT count(*) FROM tokens")
+            if rows > FLAT_ROWS and not self._is_indexed(connection):
+                connection.execute("CREATE INDEX tokens_embedding ON tokens USING hnsw (embedding halfvec_ip_ops)")
+        with self._lock, self._in_one_sentence():
+            for table in ("tokens", "segments", "files"):  # which no transaction may do
+                self._connection().execute(_encoded(f"VACUUM (ANALYZE) {_quoted(self.index)}.{table}"))
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    # --- Inside -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self, writes: bool = False) -> Iterator[psycopg.Connection]:
+        """A transaction in which the tables and pgvector are found by their names. Its errors are of one sentence."""
+        with self._lock, self._in_one_sentence():
+            connection = self._connection()
+            with connection.transaction():
+                if self._extension_schema is None:
+                    self._find_extension(connection)
+                self._set(connection, search_path=self._search_path, jit="off")
+                if not writes:
+                    self._set(connection, transaction_read_only="on", statement_timeout=f"{SEARCH_SECONDS}s")
+                yield connection
+
+    def _connection(self) -> psycopg.Connection:
+        """The connection; a new one where the server ended it."""
+        if self._open is not None:
+            try:
+                self._open.execute("SELECT 1")
+                return self._open
+            except psycopg.OperationalError:
+                self._open.close()
+        try:
+            self._open = psycopg.connect(**_CONNECTION | self._parameters, autocommit=True, prepare_threshold=None)
+        except psycopg.Error as error:
+            raise ValueError(
+                f"The PostgreSQL server of the index {self.path} lets nobody in: {_first_sentence(error)}. Check that it "
+                "runs, and the user, the password and the database in the address."
+            ) from error
+        self._open.add_notice_handler(_report)
+        self._extension_schema = None
+        return self._open
+
+    def _create_extension(self, connection: psycopg.Connection) -> None:
+        try:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
+            raise ValueError(
+                f"The PostgreSQL server of {self.path} lacks pgvector ({_first_sentence(error)}): install it there, see "
+                "https://github.com/pgvector/pgvector."
+            ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise ValueError(
+                f"The user of {self.path} may not add pgvector to the database: have its owner run `CREATE EXTENSION "
+                "vector`."
+            ) from error
+
+    def _find_extension(self, connection: psycopg.Connection) -> None:
+        """Notes in which schema pgvector is, if it is there, and has psycopg know its types."""
+        found = connection.execute(EXTENSION).fetchone()
+        if found is None:
+            return
+        schema, version = found
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_PGVECTOR:
+            raise ValueError(
+                f"The index {self.path} needs pgvector 0.8 or later, the database has {version}: install a newer one, then "
+                "run `ALTER EXTENSION vector UPDATE`."
+            )
+        self._set(connection, search_path=_quoted(schema))
+        register_vector(connection)
+        self._extension_schema = schema
+
+    @property
+    def _search_path(self) -> str:
+        names = [self.index] if self._extension_schema is None else [self.index, self._extension_schema]
+        return ", ".join(map(_quoted, names))
+
+    @staticmethod
+    def _set(connection: psycopg.Connection, **settings: str) -> None:
+        """Settings until the end of the transaction."""
+        calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+        connection.execute(_encoded(f"SELECT {calls}"), [value for item in settings.items() for value in item])
+
+    def _look_far(self, connection: psycopg.Connection, n: int) -> None:
+        """Has the approximate index look at enough rows for `n` that meet a condition."""
+        self._set(connection, **{"hnsw.ef_search": str(min(1000, max(100, n))), "hnsw.iterative_scan": "strict_order"})
+
+    def _about(self, connection: psycopg.Connection) -> dict[str, Any] | None:
+        if _one(connection, "SELECT to_regclass(%s)", [f"{_quoted(self.index)}.about"]) is None:
+            return None
+        return _one(connection, ABOUT)
+
+    @staticmethod
+    def _is_indexed(connection: psycopg.Connection) -> bool:
+        return _one(connection, "SELECT to_regclass('tokens_embedding')") is not None
+
+    def _condition(self, where: str | None) -> str | None:
+        if where is None:
+            return None
+        try:
+            return condition_sql(where)
+        except ValueError as error:
+            raise self._no_condition(where, error) from error
+
+    @contextmanager
+    def _checked(self, where: str | None) -> Iterator[None]:
+        """Errors of a statement are those of `where`, if there is one: the rest of it is always the same."""
+        try:
+            yield
+        except (psycopg.DataError, psycopg.ProgrammingError) as error:
+            kept = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable)
+            if where is None or isinstance(error, kept):
+                raise
+            raise self._no_condition(where, error) from error
+
+    @staticmethod
+    def _no_condition(where: str, error: Exception) -> ValueError:
+        return ValueError(
+            f"where={where!r} is no condition that PostgreSQL understands ({_first_sentence(error)}). Name "
+            f"{', '.join(WHERE_COLUMNS)}, as in \"source LIKE '%holiday%' AND start < 60\"."
+        )
+
+    @contextmanager
+    def _in_one_sentence(self) -> Iterator[None]:
+        """Turns what PostgreSQL raises into a `ValueError` of one sentence."""
+        try:
+            yield
+        except psycopg.errors.QueryCanceled as error:
+            raise ValueError(
+                f"The search of {self.path} took more than {SEARCH_SECONDS} s and was ended: `compact` makes an index."
+            ) from error
+        except (psycopg.Error, UnicodeEncodeError) as error:
+            raise ValueError(
+                f"The index {self.path} cannot be read or written: {_first_sentence(error)}. What was complete is kept."
+            ) from error
+
+
+def _parse(url: str) -> tuple[dict[str, Any], str]:
+    """The parameters of a connection, and the name of the index."""
+    help = (
+        "postgresql://user:password@host:port/database?index=name is accepted; in a name or a password write "
+        f"{', '.join(f'{sign} as {quote(sign, safe=str())}' for sign in '@/:%?')}."
+    )
+    found = re.fullmatch(r"(postgres(?:ql)?://(?:[^@/]*@)?[^@?]*)(?:\?([^@]*))?", url)
+    if found is None:
+        raise ValueError(f"The address of the PostgreSQL server is not understood: {help}")
+    options = dict(parse_qsl(found[2] or "", keep_blank_values=True))
+    index = options.pop("index", "valor")
+    if not 0 < len(index.encode()) < 64 or "\0" in index:
+        raise ValueError(f"index={index!r} was given; a name of 1 to 63 bytes is accepted.")
+    try:
+        parameters = psycopg.conninfo.conninfo_to_dict(f"{found[1]}?{urlencode(options, quote_via=quote)}")
+    except psycopg.Error:
+        raise ValueError(f"The address of the PostgreSQL server is not understood: {help}") from None
+    return parameters, index
+
+
+def _shown(parameters: Mapping[str, Any], index: str) -> str:
+    """The address without the password."""
+    user = f"{parameters['user']}@" if "user" in parameters else ""
+    port = f":{parameters['port']}" if "port" in parameters else ""
+    return f"postgresql://{user}{parameters.get('host', '')}{port}/{parameters.get('dbname', '')}?index={index}"
+
+
+def _nearest_sql(condition: str | None, exact: bool) -> str:
+    distance = "tokens.embedding <#> query.vector::halfvec"
+    if exact:  # of float32, and no expression that an index has
+        distance = "tokens.embedding::vector <#> query.vector"
+    tables = "tokens" if condition is None else "tokens JOIN segments ON segments.id = tokens.segment"
+    sql = NEAREST.replace("{distance}", distance).replace("{tables}", tables)
+    return sql.replace("{condition}", condition or "true")  # last, since it has the strings of a user
+
+
+def _encoded(sql: str) -> bytes:
+    """A statement that is put together, which psycopg takes as bytes only."""
+    return sql.encode()
+
+
+def _one(connection: psycopg.Connection, statement: str, values: Sequence[Any] = ()) -> Any:
+    """The only value of the only row; None without a row."""
+    row = connection.execute(_encoded(statement), values).fetchone()
+    return None if row is None else row[0]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _vectors(rows: np.ndarray) -> list[Vector]:
+    return [Vector(row) for row in np.asarray(rows, dtype=np.float32)]
+
+
+def _segment_row(segment: Segment) -> dict[str, Any]:
+    row = {**vars(segment), **vars(segment.state), "id": segment.id, "metadata": dict(segment.metadata)}
+    del row["state"]
+    return row
+
+
+def _file_row(file: IndexedFile) -> dict[str, Any]:
+    row = {**vars(file), **vars(file.state)}
+    del row["state"]
+    return row
+
+
+def _segment(*row: Any) -> Segment:
+    source, start, end, modalities, size, modified, revision, caption, metadata = row
+    return Segment(source, start, end, modalities, FileState(size, modified), revision, caption, metadata)
+
+
+def _report(notice: psycopg.errors.Diagnostic) -> None:
+    """Says what the server warns of, such as a table that this user may not vacuum."""
+    if notice.severity_nonlocalized == "WARNING":
+        logger.warning(f"PostgreSQL: {notice.message_primary}.")
+
+
+def _first_sentence(error: BaseException) -> str:
+    """What an error says, without the statement that it is in."""
+    diagnostic = getattr(error, "diag", None)
+    text = (diagnostic and diagnostic.message_primary) or " ".join(str(error).split())
+    return text.rstrip(". ")[:300]
