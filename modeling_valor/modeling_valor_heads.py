@@ -39,6 +39,7 @@ from .modeling_valor_text import CACHE, ValorConditions, cache_by_either_name
 
 
 Result = TypeVar("Result")
+Head = TypeVar("Head", bound="ValorDecoderModel")
 
 LM_HEAD_KEYS = [
     f"lm_head.{name}" for name in ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "decoder.bias")
@@ -639,7 +640,7 @@ HEADS: dict[str, type[ValorDecoderModel]] = {
 """The class that does each task: its `forward` trains it."""
 
 
-def as_head(model: ValorPreTrainedModel, head_class: type[ValorDecoderModel]) -> ValorDecoderModel:
+def as_head(model: ValorPreTrainedModel, head_class: type[Head]) -> Head:
     """The model as a `head_class`, such as `ValorForCaptioning` for a `ValorForPreTraining`.
 
     It is made of the model's own `valor` and `lm_head`: nothing is copied or moved, so it follows every later change of

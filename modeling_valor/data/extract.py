@@ -99,7 +99,7 @@ class Extraction:
 
 def extract(
     samples: Sequence[Sample] | SampleStream,
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     options: ExtractOptions | None = None,
     *,
     workers: int | None = None,

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from transformers.utils import logging
@@ -39,7 +39,7 @@ class WriteError(OSError):
 
 
 @contextmanager
-def writing_to(directory: str | os.PathLike) -> Iterator[None]:
+def writing_to(directory: str | os.PathLike[str]) -> Iterator[None]:
     """Turns what a full or read-only disk raises into one sentence that names the folder.
 
     Raises:
@@ -118,7 +118,7 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def process_map(workers: int, chunksize: int) -> Iterator[Callable]:
+def process_map(workers: int, chunksize: int) -> Iterator[Callable[..., Iterator[Any]]]:
     """A `map` over `workers` processes, which end with this one; with one worker it is Python's own `map`."""
     if workers == 1:
         yield map

@@ -79,7 +79,7 @@ def is_unchanged(now: Any, then: Any) -> bool:
     return nested and all(map(is_unchanged, now, then))
 
 
-def _place(file: str | os.PathLike) -> str:
+def _place(file: str | os.PathLike[str]) -> str:
     """The absolute path of a local file, with the part of it, or an address as it is."""
     name = os.fsdecode(file)
     is_address = "://" in name or name.startswith("data:")
@@ -90,7 +90,7 @@ def _place(file: str | os.PathLike) -> str:
     return path + part
 
 
-def _local_path(file: str | os.PathLike) -> str:
+def _local_path(file: str | os.PathLike[str]) -> str:
     """The absolute path of a file by its path or `file://` address, or of the archive that it is in."""
     name = os.fsdecode(file)
     name = name.rpartition("::")[2] if "://" in name else name

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import safetensors.torch
 import torch
@@ -31,6 +31,9 @@ from .samples import Sample, UnreadableFile
 TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
 """What a model can be trained for: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
 
+
+Modalities: TypeAlias = Literal["av", "v", "a"]
+"""What of a sample is read: video and audio, video only, audio only."""
 
 _CACHE_FORMAT = 2
 """Changes when the files of a cache of media do, so that older ones are not taken for damaged."""
@@ -55,7 +58,7 @@ class LoadingOptions:
     """
 
     task: Literal["pretraining", "retrieval", "captioning", "question_answering"] = "pretraining"
-    modalities: Literal["av", "v", "a"] = "av"
+    modalities: Modalities = "av"
     num_frames: int | None = None
     num_audio_clips: int | None = None
     max_length: int = 40
@@ -219,7 +222,7 @@ def _checksum(tensor: torch.Tensor) -> int:
     return zlib.crc32(tensor.numpy().tobytes(), zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode()))
 
 
-def cache_folder(root: str | os.PathLike, processor: ValorProcessor, options: LoadingOptions) -> Path:
+def cache_folder(root: str | os.PathLike[str], processor: ValorProcessor, options: LoadingOptions) -> Path:
     """The folder below `root` for tensors made by this processor with these options; another one for any others.
 
     Raises:
@@ -272,7 +275,7 @@ def load_or_replace(
     return None, failures
 
 
-def _draw(rng: random.Random, options: Sequence[Any], count: int, sample: Sample, what: str) -> list:
+def _draw(rng: random.Random, options: Sequence[Any], count: int, sample: Sample, what: str) -> list[Any]:
     """So many of the options in random order, all of them once before any of them twice."""
     if not options:
         raise MediaError(f"{sample.id} has no {what}.")

@@ -61,7 +61,7 @@ class Source:
     steps: int | None = None
     alignment_groups: Sequence[str] | None = None
     captioning_groups: Sequence[str] | None = None
-    cache_dir: str | os.PathLike | None = None
+    cache_dir: str | os.PathLike[str] | None = None
     neighbours: int = 1
 
     def num_steps(self, world_size: int) -> int:
@@ -196,14 +196,14 @@ class RequestSampler:
             positions[source, worker] += 1
 
 
-class MixtureLoader(DataLoader):
+class MixtureLoader(DataLoader[dict[str, Any]]):
     """Gives the batches of one epoch at a time, made by workers that go on with the next epoch meanwhile.
 
     Its length is that of an epoch. `set_epoch` chooses the epoch; one after the other they share an iterator, so that workers
     neither wait at the end of an epoch nor read a stream from its beginning.
     """
 
-    batch_sampler: Any  # a `MixtureSampler`
+    batch_sampler: "RequestSampler"
     _next_epoch: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -219,7 +219,7 @@ class MixtureLoader(DataLoader):
         return islice(self._batches, len(self))
 
 
-class Mixture(Dataset):
+class Mixture(Dataset[dict[str, Any]]):
     """A dataset of batches: `mixture[request]` reads, tokenizes and masks one batch of one source.
 
     Args:

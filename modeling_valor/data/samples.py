@@ -49,7 +49,24 @@ class Sample:
     questions: tuple[Question, ...] = ()
 
 
-class SampleTable(Sequence[Sample]):
+class LazySamples(Sequence[Sample]):
+    """A sequence whose samples are made when they are asked for. Subclasses define `__len__` and `make_sample`."""
+
+    @abstractmethod
+    def make_sample(self, index: int) -> Sample:
+        """The sample at an index from 0 to `len(self) - 1`."""
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self.make_sample(place) for place in range(len(self))[index]]
+        return self.make_sample(range(len(self))[index])
+
+
+class SampleTable(LazySamples):
     """Samples that are made of their records when they are asked for.
 
     The records are kept as one block of JSON, which takes a tenth of the memory of as many objects and which the forked
@@ -82,19 +99,12 @@ class SampleTable(Sequence[Sample]):
         """The names in the first record."""
         return list(json.loads(self.block[: self.ends[0]])) if self.ends else []
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Sample]: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
-        place = range(len(self))[index]
-        start = self.ends[place - 1] if place else 0
-        return self.make(json.loads(self.block[start : self.ends[place]]))
+    def make_sample(self, index: int) -> Sample:
+        start = self.ends[index - 1] if index else 0
+        return self.make(json.loads(self.block[start : self.ends[index]]))
 
     def __iter__(self) -> Iterator[Sample]:
-        return map(self.__getitem__, range(len(self)))
+        return map(self.make_sample, range(len(self)))
 
 
 class SampleStream(ABC):

@@ -5,9 +5,8 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from .samples import Sample, SampleStream, SampleTable
+from .samples import LazySamples, Sample, SampleStream, SampleTable
 
 
 _SPLITS = (("train", "training"), ("val", "validation", "valid", "dev"), ("test", "testing"))
@@ -89,7 +88,7 @@ def _fraction(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-class Subset(Sequence[Sample]):
+class Subset(LazySamples):
     """Some samples of a sequence, each read when it is asked for."""
 
     def __init__(self, samples: Sequence[Sample], indices: Sequence[int]):
@@ -101,9 +100,7 @@ class Subset(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self.samples[place] for place in self.indices[index]]
+    def make_sample(self, index: int) -> Sample:
         return self.samples[self.indices[index]]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.fingerprints import IncomparableError, fingerprint
-from ..data.samples import Sample, each_sample, sample_at
+from ..data.samples import LazySamples, Sample, each_sample, sample_at
 from ..media_sources import media_source
 from .resumable import stable_hash
 
@@ -16,7 +16,7 @@ from .resumable import stable_hash
 logger = logging.getLogger(__name__)
 
 
-class Clips(Sequence[Sample]):
+class Clips(LazySamples):
     """Samples of which each is another clip, made when they are asked for.
 
     Args:
@@ -35,7 +35,7 @@ class Clips(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Sample:
+    def make_sample(self, index: int) -> Sample:
         return _merged([sample_at(self.samples, row) for row in self.rows[index]])
 
 

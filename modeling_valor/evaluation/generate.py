@@ -6,24 +6,29 @@ job, which share the work; metrics are computed by the main process and the same
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.failures import Failure
 from ..data.samples import Question, Sample
+from ..generation import ValorGenerationMixin
 from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
 from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_question
 from .clips import clip_keys, merge_rows
 from .loader import MediaBatch, media_batches
-from .metrics.answers import answer_accuracy
+from .metrics.answers import accuracy_by_type, mean_percent, score_answers
 from .metrics.captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
 from .models import evaluating, on_device, with_head
 from .options import MediaOptions, TextOptions, accepts_flat_keywords
 from .results import Evaluation, failures_of, rows_of
-from .resumable import Result, ResultCache, broadcast_from_main, failed_result, map_resumable, stable_hash
+from .resumable import TextCache, broadcast_from_main, map_resumable, stable_hash
+
+
+Written: TypeAlias = dict[str, Any]
+"""What a model wrote about a sample: "text", a caption, or "answers", one for each question."""
 
 
 def caption(
@@ -33,17 +38,16 @@ def caption(
     media: MediaOptions | None = None,
     generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
-    cache: ResultCache | None = None,
+    cache: TextCache | None = None,
     progress: bool = False,
-) -> list[Result] | None:
-    """{"text": caption} of each sample, or {"failure": ...}; in the main process only."""
+) -> list[Written | Failure]:
+    """{"text": caption} of each sample, or why it could not be read; in the main process only."""
     head, options = with_head(model, ValorForCaptioning), _without_none(generate_kwargs)
 
-    def write(batch: MediaBatch) -> dict[int, Result]:
-        results = {index: failed_result(failure) for index, failure in batch.failures.items()}
+    def write(batch: MediaBatch) -> dict[int, Written | Failure]:
+        results: dict[int, Written | Failure] = {**batch.failures}
         if batch.indices:
-            ids = head.generate(**on_device(batch.inputs, head.valor), **options)
-            texts = processor.post_process_generation(ids)
+            texts = _write(head, processor, **on_device(batch.inputs, head.valor), **options)
             results.update((index, {"text": text}) for index, text in zip(batch.indices, texts, strict=True))
         return results
 
@@ -66,35 +70,34 @@ def answer(
     text: TextOptions | None = None,
     generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
-    cache: ResultCache | None = None,
+    cache: TextCache | None = None,
     progress: bool = False,
-) -> list[Result] | None:
-    """{"answers": one for each question} of each sample, or {"failure": ...}; in the main process only.
+) -> list[Written | Failure]:
+    """{"answers": one for each question} of each sample, or why it could not be read; in the main process only.
 
     A clip is encoded once for all its questions, of which `batch_size` are answered together.
     """
     head, options = with_head(model, ValorForQuestionAnswering), _without_none(generate_kwargs)
     text = text or TextOptions()
 
-    def write(batch: MediaBatch) -> dict[int, Result]:
-        results: dict[int, dict[str, Any]] = {
-            index: failed_result(failure) for index, failure in batch.failures.items()
-        }
-        results.update((index, {"answers": []}) for index in batch.indices)
+    def write(batch: MediaBatch) -> dict[int, Written | Failure]:
+        answers: dict[int, list[str]] = {index: [] for index in batch.indices}
         asked = [
             (row, clean_question(question.text) if text.clean else question.text)
             for row, index in enumerate(batch.indices)
             for question in samples[index].questions
         ]
-        inputs: dict[str, Any] = on_device(batch.inputs, head.valor) if asked else {}
-        conditions: Any = head.valor.encode_conditions(**inputs) if asked else None
+        if asked:
+            conditions = head.valor.encode_conditions(**on_device(batch.inputs, head.valor))
         for start in range(0, len(asked), batch_size):
-            rows, questions = zip(*asked[start : start + batch_size], strict=True)
-            encoded = processor(question=list(questions), max_length=text.max_length, return_tensors="pt")
-            ids = head.generate(conditions=_rows(conditions, rows), **on_device(encoded, head.valor), **options)
-            for row, written in zip(rows, processor.post_process_generation(ids), strict=True):
-                results[batch.indices[row]]["answers"].append(written)
-        return results
+            rows = [row for row, _ in asked[start : start + batch_size]]
+            questions = [question for _, question in asked[start : start + batch_size]]
+            encoded = processor(question=questions, max_length=text.max_length, return_tensors="pt")
+            inputs = on_device(encoded, head.valor)
+            texts = _write(head, processor, conditions=_rows(conditions, rows), **inputs, **options)
+            for row, written in zip(rows, texts, strict=True):
+                answers[batch.indices[row]].append(written)
+        return {**batch.failures, **{index: {"answers": texts} for index, texts in answers.items()}}
 
     with evaluating(head):
         return map_resumable(
@@ -105,6 +108,12 @@ def answer(
             "answers" if progress else None,
             lambda index, result: _are_texts(result.get("answers"), len(samples[index].questions)),
         )
+
+
+def _write(head: ValorGenerationMixin, processor: ValorProcessor, **arguments: Any) -> list[str]:
+    """The texts that a head generates; `arguments` are those of `generate`."""
+    output = head.generate(**arguments)
+    return processor.post_process_generation(output if isinstance(output, Tensor) else output["sequences"])
 
 
 def _without_none(generate_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -121,9 +130,9 @@ def _are_texts(value: Any, number: int) -> bool:
     return isinstance(value, list) and len(value) == number and all(isinstance(text, str) for text in value)
 
 
-def _rows(conditions: ValorConditions, rows: Sequence[int]) -> ValorConditions:
+def _rows(conditions: ValorConditions, rows: list[int]) -> ValorConditions:
     """Conditions of some samples, with repetitions."""
-    return ValorConditions(**{name: value[list(rows)] for name, value in conditions.items() if value is not None})
+    return ValorConditions(**{name: value[rows] for name, value in conditions.items() if value is not None})
 
 
 @accepts_flat_keywords
@@ -136,7 +145,7 @@ def evaluate_captioning(
     generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
     metrics: Sequence[str] = CAPTION_METRICS,
-    cache: ResultCache | None = None,
+    cache: TextCache | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Captions for all samples, and their scores against the samples' captions (`caption_metrics`).
@@ -150,26 +159,23 @@ def evaluate_captioning(
         metrics: of `CAPTION_METRICS`.
     """
     check_caption_metrics(metrics)
-    samples = merge_rows(samples)
+    clips = merge_rows(samples)
     options = {"num_beams": 1, **(generate_kwargs or {})}
-    results = caption(model, processor, samples, media, options, batch_size, cache, progress)
-    predictions = []
+    results = caption(model, processor, clips, media, options, batch_size, cache, progress)
+    predictions: list[dict[str, Any]] = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:
-        written = [(sample, result) for sample, result in zip(samples, results, strict=True) if "text" in result]
-        for sample, result in written:
-            references = list(sample.captions)
-            predictions.append({"id": sample.id, "prediction": result["text"], "references": references})
+        for sample, result in zip(clips, results, strict=True):
+            if not isinstance(result, Failure):
+                entry = {"id": sample.id, "prediction": result["text"], "references": list(sample.captions)}
+                predictions.append(entry)
         compared = [entry for entry in predictions if entry["references"]]
-        figures = {}
-        if compared:
-            texts, references = zip(*((entry["prediction"], entry["references"]) for entry in compared), strict=True)
-            figures = caption_metrics(list(texts), list(references), metrics)
-        counts = {"clips": len(written), "references": sum(len(entry["references"]) for entry in compared)}
-        return figures, counts | rows_of(samples), failures_of(results)
+        texts, references = [entry["prediction"] for entry in compared], [entry["references"] for entry in compared]
+        found = caption_metrics(texts, references, metrics) if compared else {}
+        counts = {"clips": len(predictions), "references": sum(map(len, references))}
+        return found, counts | rows_of(clips), failures_of(results)
 
-    figures, counts, failures = broadcast_from_main(measure)
-    return Evaluation(figures, counts, failures, predictions)
+    return Evaluation(*broadcast_from_main(measure), predictions)
 
 
 @accepts_flat_keywords
@@ -182,7 +188,7 @@ def evaluate_question_answering(
     text: TextOptions | None = None,
     generate_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
-    cache: ResultCache | None = None,
+    cache: TextCache | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Answers to all questions about all samples, and "accuracy" with "accuracy/TYPE" for each type (`answer_accuracy`).
@@ -195,31 +201,32 @@ def evaluate_question_answering(
         text: how questions are tokenized.
         generate_kwargs: of `generate`; by default one beam (as in section 5.1.2) and 10 tokens (`max_new_tokens`).
     """
-    samples = merge_rows(samples)
+    clips = merge_rows(samples)
     options = {"num_beams": 1, "max_new_tokens": 10, **(generate_kwargs or {})}
-    results = answer(model, processor, samples, media, text, options, batch_size, cache, progress)
-    predictions = []
+    results = answer(model, processor, clips, media, text, options, batch_size, cache, progress)
+    predictions: list[dict[str, Any]] = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:
-        read = [(sample, result) for sample, result in zip(samples, results, strict=True) if "answers" in result]
-        for sample, result in read:
-            for question, text in zip(sample.questions, result["answers"], strict=True):
-                predictions.append(_answered(sample, question, text))
-        compared = [entry for entry in predictions if entry["answers"]]
-        figures = {}
-        if compared:
-            accuracy = answer_accuracy(
-                [entry["prediction"] for entry in compared],
-                [entry["answers"] for entry in compared],
-                [entry["type"].split("/") if entry["type"] else () for entry in compared],
-            )
-            by_type = accuracy.pop("accuracy_by_type", {})
-            figures = {**accuracy, **{f"accuracy/{name}": value for name, value in by_type.items()}}
-        counts = {"clips": len(read), "questions": len(predictions)}
-        return figures, counts | rows_of(samples), failures_of(results)
+        failures = failures_of(results)
+        for sample, result in zip(clips, results, strict=True):
+            if not isinstance(result, Failure):
+                pairs = zip(sample.questions, result["answers"], strict=True)
+                predictions.extend(_answered(sample, question, text) for question, text in pairs)
+        counts = {"clips": len(clips) - len(failures), "questions": len(predictions)}
+        return _accuracy(predictions), counts | rows_of(clips), failures
 
-    figures, counts, failures = broadcast_from_main(measure)
-    return Evaluation(figures, counts, failures, predictions)
+    return Evaluation(*broadcast_from_main(measure), predictions)
+
+
+def _accuracy(predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """ "accuracy" of the questions that have answers, and "accuracy/TYPE"; nothing where no question has."""
+    compared = [entry for entry in predictions if entry["answers"]]
+    if not compared:
+        return {}
+    scores = score_answers([entry["prediction"] for entry in compared], [entry["answers"] for entry in compared])
+    types = [entry["type"].split("/") if entry["type"] else () for entry in compared]
+    by_type = {f"accuracy/{name}": value for name, value in accuracy_by_type(scores, types).items()}
+    return {"accuracy": mean_percent(scores), **by_type}
 
 
 def _answered(sample: Sample, question: Question, text: str) -> dict[str, Any]:

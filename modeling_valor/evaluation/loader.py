@@ -42,7 +42,7 @@ def media_batches(
         return
     loader = DataLoader(
         _Clips(samples, processor, options),
-        batch_sampler=list(batches),
+        batch_sampler=[list(batch) for batch in batches],
         num_workers=min(options.num_workers, len(batches)),
         collate_fn=_Collate(processor),
         generator=torch.Generator(),  # otherwise the loader draws from the one that training goes on with
@@ -50,7 +50,7 @@ def media_batches(
     yield from loader
 
 
-class _Clips(Dataset):
+class _Clips(Dataset[tuple[int, dict[str, torch.Tensor] | Failure]]):
     def __init__(self, samples: Sequence[Sample], processor: ValorProcessor, options: MediaOptions):
         self.samples, self.processor, self.options = samples, processor, options.loading.media_options
         self.cache = None if options.cache is None else cache_folder(options.cache, processor, options.loading)
@@ -72,6 +72,6 @@ class _Collate:
 
     def __call__(self, clips: Sequence[tuple[int, dict[str, torch.Tensor] | Failure]]) -> MediaBatch:
         failures = {index: clip for index, clip in clips if isinstance(clip, Failure)}
-        read = {index: clip for index, clip in clips if index not in failures}
+        read = {index: clip for index, clip in clips if not isinstance(clip, Failure)}
         inputs = dict(self.processor.pad(list(read.values()))) if read else {}
         return MediaBatch(list(read), inputs, failures)

@@ -3,27 +3,31 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..modeling_valor import ValorModel
+from ..modeling_valor import ValorModel, ValorPreTrainedModel
 from ..modeling_valor_heads import ValorDecoderModel, as_head
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+Head = TypeVar("Head", bound=ValorDecoderModel)
+
+
+def unwrapped(model: nn.Module) -> ValorPreTrainedModel:
     """The VALOR model inside of DistributedDataParallel and PEFT."""
-    model = getattr(model, "module", model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner: Any = getattr(model, "module", model)
+    return cast(ValorPreTrainedModel, inner.get_base_model() if hasattr(inner, "get_base_model") else inner)
 
 
 def base_model(model: nn.Module) -> ValorModel:
-    """The [`ValorModel`] of a head, or of anything that holds one as `valor`; itself if it is one."""
+    """The [`ValorModel`] of a head, or of any module that has one as `valor`; the model itself if it is one."""
     model = unwrapped(model)
-    return model if isinstance(model, ValorModel) else model.valor
+    return model if isinstance(model, ValorModel) else cast(ValorDecoderModel, model).valor
 
 
-def with_head(model: nn.Module, head_class: type[ValorDecoderModel]) -> ValorDecoderModel:
+def with_head(model: nn.Module, head_class: type[Head]) -> Head:
     """The model, or what wraps it for training, as a `head_class`; see [`as_head`]."""
     return as_head(unwrapped(model), head_class)
 
@@ -41,8 +45,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def on_device(inputs: Mapping[str, Tensor], valor: ValorModel) -> dict[str, Tensor]:
-    """Inputs where the model is, floating-point ones in its type."""
+def on_device(inputs: Mapping[str, Tensor], valor: ValorModel) -> dict[str, Any]:
+    """Tensors as keyword arguments for the model: on its device, floating-point ones in its dtype."""
     weight = valor.text_projection.weight
     return {
         name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)

@@ -7,9 +7,9 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from ..data.loading import LoadingOptions
+from ..data.loading import LoadingOptions, Modalities
 
 
 TEXT_LENGTH = 40
@@ -28,13 +28,13 @@ class MediaOptions:
             while it is trained (`data.loading.cache_folder`); None: they are decoded every time.
     """
 
-    modalities: Literal["av", "v", "a"] = "av"
+    modalities: Modalities = "av"
     num_frames: int | None = None
     num_audio_clips: int | None = None
     num_workers: int = 0
-    cache: str | os.PathLike | None = None
+    cache: str | os.PathLike[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.modalities not in ("av", "v", "a"):
             raise ValueError(f'`modalities` must be "av", "v" or "a", got {self.modalities!r}.')
 
@@ -111,7 +111,7 @@ def accepts_flat_keywords(function: Function) -> Function:
     """Lets a function take each option as a keyword of its own for one more version, with a `FutureWarning`."""
 
     @functools.wraps(function)
-    def wrapper(*args, **keywords):
+    def wrapper(*args: Any, **keywords: Any) -> Any:
         flat = [name for name in keywords if name not in inspect.signature(function).parameters]
         if flat:
             keywords = group_keywords(keywords, function)

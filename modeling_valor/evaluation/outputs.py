@@ -110,8 +110,8 @@ def figure_table(report: Report) -> tuple[list[str], list[FigureRow]]:
                 FigureRow(name, size, [None if value is None else scale(recipe.task) * value for value in values])
             )
     for row in PAPER_FIGURES.get((recipe.task, recipe.dataset), ()):
-        values = [row.metrics.get(column) for column in columns]
-        rows.append(FigureRow(f"{row.model}, paper, {row.table}", None, values))
+        theirs = [row.metrics.get(column) for column in columns]
+        rows.append(FigureRow(f"{row.model}, paper, {row.table}", None, theirs))
     return columns, rows
 
 
@@ -273,16 +273,17 @@ def model_index(report: Report) -> list[dict[str, Any]]:
 def update_model_card(path: Path, report: Report) -> None:
     """Adds the figures to the metadata of a model card (README.md), in place of earlier ones of the same kind."""
     metadata = (metadata_load(path) if path.exists() else None) or {}
-    name, known = Path(report.checkpoint.name).name, []
+    name = Path(report.checkpoint.name).name
+    previous: list[EvalResult] = []
     if "model-index" in metadata:
-        name, known = model_index_to_eval_results(metadata["model-index"])
+        name, previous = model_index_to_eval_results(metadata["model-index"])
     new = eval_results(report)
 
-    def kind(entry: EvalResult) -> tuple:
+    def kind(entry: EvalResult) -> tuple[str | None, ...]:
         return entry.task_type, entry.dataset_type, entry.dataset_split, entry.metric_type
 
     replaced = {kind(entry) for entry in new}
-    entries = [entry for entry in known if kind(entry) not in replaced] + new
+    entries = [entry for entry in previous if kind(entry) not in replaced] + new
     metadata["model-index"] = eval_results_to_model_index(name, entries)
     with writing_to(path.parent), atomic_write(path) as partial:
         if path.exists():

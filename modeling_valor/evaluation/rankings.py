@@ -32,8 +32,7 @@ class Ranking:
 
 def rankings(evaluation: Evaluation, group: str, backwards: bool = False, top: int = 3) -> list[Ranking]:
     """All queries of a modality group that was measured, or, `backwards`, of its reverse; in their order."""
-    embeddings = evaluation.embeddings
-    clips, rows, right = embeddings.members(group)
+    clips, rows, right = evaluation.retrieval_embeddings.members(group)
     columns = clips.nonzero().squeeze(1)
     scores, positives = evaluation.similarity[group], right.unsqueeze(1).tolist()
     if scores.shape != (len(rows), len(columns)):
@@ -62,7 +61,7 @@ def rankings(evaluation: Evaluation, group: str, backwards: bool = False, top: i
 
 def ranking_records(evaluation: Evaluation, groups: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Every query of both directions of the groups, as a line of `ranks.jsonl`."""
-    embeddings = evaluation.embeddings
+    embeddings = evaluation.retrieval_embeddings
     for group in groups:
         for backwards in (False, True):
             for ranking in rankings(evaluation, group, backwards):

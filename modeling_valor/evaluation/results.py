@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What a measurement returns: metrics, counts, failures, and what they were computed from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import Tensor
 from ..configuration_valor import ALIGNMENT_GROUPS, MEDIA
 from ..data.failures import Failure
 from .clips import Clips
-from .resumable import Result
 
 
 @dataclass
@@ -34,6 +33,17 @@ class Evaluation:
     predictions: list[dict[str, Any]] = field(default_factory=list)
     similarity: dict[str, Tensor] = field(default_factory=dict)
     embeddings: "Embeddings | None" = None
+
+    @property
+    def retrieval_embeddings(self) -> "Embeddings":
+        """The embeddings.
+
+        Raises:
+            ValueError: there are none: it is no evaluation of retrieval, or this is not the main process.
+        """
+        if self.embeddings is None:
+            raise ValueError("Only an evaluation of retrieval has embeddings, and only in the main process.")
+        return self.embeddings
 
 
 @dataclass
@@ -91,5 +101,5 @@ def rows_of(clips: Clips) -> dict[str, int]:
     return {"rows": clips.num_rows} if clips.num_rows > len(clips) else {}
 
 
-def failures_of(results: Sequence[Result]) -> list[Failure]:
-    return [result["failure"] for result in results if "failure" in result]
+def failures_of(results: Iterable[object]) -> list[Failure]:
+    return [result for result in results if isinstance(result, Failure)]

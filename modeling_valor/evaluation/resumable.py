@@ -12,7 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import safetensors
 import safetensors.torch
@@ -28,8 +28,8 @@ from ..data.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-Result = Mapping[str, Any]
-"""Result of one item: tensors by name, or JSON-serialisable values; or {"failure": [`Failure`]}."""
+Result = TypeVar("Result")
+"""Result of one item: tensors by name, or JSON-serialisable values by name."""
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -41,21 +41,21 @@ def rank_and_world_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
-def broadcast_from_main(compute: Callable[[], Any]) -> Any:
+def broadcast_from_main(compute: Callable[[], Result]) -> Result:
     """The result of `compute` in the main process, in all processes; where it raises there, all of them raise."""
     rank, world_size = rank_and_world_size()
     if world_size == 1:
         return compute()
-    answer = [None, None]
+    message: list[Any] = [None, None]  # the result, the error
     if rank == 0:
         try:
-            answer[0] = compute()
+            message[0] = compute()
         except Exception as error:
-            answer[1] = error
-    dist.broadcast_object_list(answer, src=0)
-    if answer[1] is not None:
-        raise answer[1]
-    return answer[0]
+            message[1] = error
+    dist.broadcast_object_list(message, src=0)
+    if message[1] is not None:
+        raise message[1]
+    return cast(Result, message[0])
 
 
 def stable_hash(*parts: Any) -> str:
@@ -63,13 +63,13 @@ def stable_hash(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-class ResultCache(ABC):
+class ResultCache(ABC, Generic[Result]):
     """Results on disk, by key. Several processes may add to one folder; each writes files of its own.
 
     Files and lines that are damaged are passed over, with one warning: what they held is computed anew.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
 
     @abstractmethod
@@ -81,10 +81,10 @@ class ResultCache(ABC):
         """Keeps the results of a batch. A process that is killed meanwhile leaves nothing that `load` would take."""
 
 
-class TensorCache(ResultCache):
+class TensorCache(ResultCache[dict[str, Tensor]]):
     """Results that are tensors: one safetensors file for each batch."""
 
-    def load(self, keys: Collection[str]) -> dict[str, Result]:
+    def load(self, keys: Collection[str]) -> dict[str, dict[str, Tensor]]:
         results: dict[str, dict[str, Tensor]] = {}
         damaged = []
         for path in sorted(self.folder.glob("*.safetensors")):
@@ -104,7 +104,7 @@ class TensorCache(ResultCache):
                     results.setdefault(key, {})[field] = shard.get_tensor(name)
         return results
 
-    def add(self, results: Mapping[str, Result]) -> None:
+    def add(self, results: Mapping[str, dict[str, Tensor]]) -> None:
         if not results:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,11 +114,12 @@ class TensorCache(ResultCache):
             partial.write_bytes(safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()}))
 
 
-class TextCache(ResultCache):
+class TextCache(ResultCache[dict[str, Any]]):
     """Results that are texts: one line of JSON for each, in a file for each process."""
 
-    def load(self, keys: Collection[str]) -> dict[str, Result]:
-        results, damaged = {}, []
+    def load(self, keys: Collection[str]) -> dict[str, dict[str, Any]]:
+        results: dict[str, dict[str, Any]] = {}
+        damaged = []
         for path in sorted(self.folder.glob("*.jsonl")):
             try:
                 lines = path.read_bytes().splitlines()
@@ -134,7 +135,7 @@ class TextCache(ResultCache):
         _warn_of_damage(self.folder, damaged)
         return results
 
-    def add(self, results: Mapping[str, Result]) -> None:
+    def add(self, results: Mapping[str, dict[str, Any]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / f"{rank_and_world_size()[0]:05d}-{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
             # A line break first: the last line may have been cut off
@@ -162,71 +163,78 @@ def _warn_of_damage(folder: Path, damaged: Sequence[str]) -> None:
 def map_resumable(
     keys: Sequence[str],
     batch_size: int,
-    compute: Callable[[list[list[int]]], Iterator[Mapping[int, Result]]],
-    cache: ResultCache | None = None,
+    compute: Callable[[list[list[int]]], Iterator[Mapping[int, Result | Failure]]],
+    cache: ResultCache[Result] | None = None,
     description: str | None = None,
     is_valid: Callable[[int, Result], bool] | None = None,
-) -> list[Result] | None:
-    """The result of each item, in their order; in the main process only, `None` in the others.
+) -> list[Result | Failure]:
+    """The result or the failure of each item, in the items' order; in the main process only, an empty list in the others.
 
     Args:
-        keys: a name for each item, by which the cache knows its result.
-        batch_size: items that are worked on together.
-        compute: takes this process's batches of item indices, and gives for each batch, in their order, the results of its
-            items. It is called once in every process, also for no batches at all.
-        cache: where results are looked for and kept. Failures are not kept, so that they are tried again next time. If it
-            cannot be written, as on a full disk, one warning says so and the work goes on without keeping more.
-        description: of a progress bar, which takes other processes to be as far as the main one; `None`: there is none.
-        is_valid: whether a cached result of an item, given by its index, has the form of its results.
+        keys: a name for each item, under which the cache stores its result.
+        batch_size: number of items that are computed together.
+        compute: takes this process's batches of item indices and yields the results of the items of each batch, in the
+            order of the batches. It is called once in every process, also if there are no batches.
+        cache: where results are looked up and stored. Failures are not stored, so that the next run tries these items
+            again. If the cache cannot be written, as on a full disk, there is one warning and nothing more is stored.
+        description: of a progress bar, which assumes that all processes advance at the same pace; `None`: no bar.
+        is_valid: whether a cached result of an item, given by its index, has the expected form.
 
-    Memory: results travel to the main process at the end; there they all exist once, plus those of one other process.
+    Memory: results are sent to the main process at the end. It then holds all of them, and those of one more process.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     rank, world_size = rank_and_world_size()
-    cached = _load_valid(cache, keys, is_valid) if cache is not None and rank == 0 else {}
-    done = broadcast_from_main(lambda: set(cached))
+    results: dict[str, Result | Failure] = {}
+    if cache is not None and rank == 0:
+        cached = _load_valid(cache, keys, is_valid)
+        results.update(cached)
+    done = broadcast_from_main(lambda: set(results))
     batches = [range(start, min(start + batch_size, len(keys))) for start in range(0, len(keys), batch_size)]
     pending = [left for batch in batches if (left := [item for item in batch if keys[item] not in done])]
-    mine = pending[rank::world_size]
 
-    results = {key: cached[key] for key in keys if key in cached}
     with tqdm(total=sum(map(len, pending)), desc=description, disable=description is None or rank > 0) as bar:
-        for number, batch in enumerate(compute(mine)):
+        for number, batch in enumerate(compute(pending[rank::world_size])):
             by_key = {keys[item]: result for item, result in batch.items()}
             results.update(by_key)
             if cache is not None:
-                cache = _keep(cache, {key: result for key, result in by_key.items() if "failure" not in result})
+                cache = _store(cache, by_key)
             bar.update(sum(map(len, pending[number * world_size : (number + 1) * world_size])))
-    if world_size > 1:
-        gathered = [None] * world_size if rank == 0 else None
-        dist.gather_object(results, gathered, dst=0)
-        if rank > 0:
-            return None
-        for part in gathered[1:]:
-            results.update(part)
-    return [results[key] for key in keys]
+    results = _gather_in_main(results)
+    return [results[key] for key in keys] if rank == 0 else []
+
+
+def _gather_in_main(results: dict[str, Result]) -> dict[str, Result]:
+    """The results of all processes, in the main process; those of this process in the others."""
+    rank, world_size = rank_and_world_size()
+    if world_size == 1:
+        return results
+    parts: list[Any] | None = [None] * world_size if rank == 0 else None
+    dist.gather_object(results, parts, dst=0)
+    for part in (parts or [])[1:]:
+        results.update(part)
+    return results
 
 
 def _load_valid(
-    cache: ResultCache, keys: Sequence[str], is_valid: Callable[[int, Result], bool] | None
+    cache: ResultCache[Result], keys: Sequence[str], is_valid: Callable[[int, Result], bool] | None
 ) -> dict[str, Result]:
-    """What the cache has of `keys` and in the form of their results."""
+    """The cached results of `keys` that have the expected form."""
     results = cache.load(set(keys))
-    invalid = {
-        key for item, key in enumerate(keys) if key in results and is_valid and not is_valid(item, results[key])
-    }
-    if invalid:
+    if is_valid is None:
+        return results
+    valid = {key: results[key] for item, key in enumerate(keys) if key in results and is_valid(item, results[key])}
+    if invalid := len(results) - len(valid):
         logger.warning(
-            f"The cache {cache.folder} has {len(invalid)} results of another form than is needed; they are computed anew."
+            f"The cache {cache.folder} has {invalid} results of another form than is needed; they are computed anew."
         )
-    return {key: result for key, result in results.items() if key not in invalid}
+    return valid
 
 
-def _keep(cache: ResultCache, results: Mapping[str, Result]) -> ResultCache | None:
-    """Adds results to the cache and returns it; None if it cannot be written."""
+def _store(cache: ResultCache[Result], results: Mapping[str, Result | Failure]) -> ResultCache[Result] | None:
+    """Adds the results that are no failures to the cache and returns it; None if it cannot be written."""
     try:
-        cache.add(results)
+        cache.add({key: result for key, result in results.items() if not isinstance(result, Failure)})
     except OSError as error:
         logger.warning(
             f"The cache {cache.folder} cannot be written ({error.strerror or error}); the evaluation goes on, but would "
@@ -234,8 +242,3 @@ def _keep(cache: ResultCache, results: Mapping[str, Result]) -> ResultCache | No
         )
         return None
     return cache
-
-
-def failed_result(failure: Failure) -> Result:
-    """The result of an item that could not be read."""
-    return {"failure": failure}

@@ -6,7 +6,7 @@ a distributed job, which share the work; metrics are computed by the main proces
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,13 @@ from .metrics.retrieval import retrieval_metrics_in_blocks
 from .models import base_model, evaluating, on_device
 from .options import MediaOptions, TextOptions, accepts_flat_keywords
 from .results import Embeddings, Evaluation, failures_of, rows_of
-from .resumable import Result, ResultCache, broadcast_from_main, failed_result, map_resumable, stable_hash
+from .resumable import ResultCache, broadcast_from_main, map_resumable, stable_hash
 
 
 RETRIEVAL_GROUPS = tuple(group for group, (_, candidates) in ALIGNMENT_GROUPS.items() if "text" not in candidates)
 """Modality groups that retrieval is measured for; each is measured in both directions."""
+
+EmbeddingCache: TypeAlias = ResultCache[dict[str, Tensor]]
 
 _TEXTS_PER_CLIP = 4  # a batch of texts costs about as much as a batch of so many times fewer clips
 _SCORED_TEXTS = 512
@@ -42,7 +44,7 @@ def embed(
     text: TextOptions | None = None,
     batch_size: int = 16,
     dtype: torch.dtype = torch.float32,
-    caches: Mapping[str, ResultCache] | None = None,
+    caches: Mapping[str, EmbeddingCache] | None = None,
     progress: bool = False,
 ) -> tuple[Embeddings | None, list[Failure]]:
     """Embeds all clips, each once, and all captions, each distinct one once; broken clips and their captions are left out.
@@ -61,7 +63,8 @@ def embed(
     """
     valor, caches = base_model(model), caches or {}
     media, options = media or MediaOptions(), text or TextOptions()
-    texts, clip_of_text = [], []
+    texts: list[str] = []
+    clip_of_text: list[int] = []
     for index, sample in enumerate(samples):
         captions = [clean_caption(caption) if options.clean else caption for caption in sample.captions]
         captions = [" ".join(captions)] if options.paragraph and captions else captions
@@ -91,10 +94,14 @@ def embed(
             "texts" if progress else None,
             lambda _, text: _is_embedding(text.get("text"), valor),
         )
-    embeddings = []
+    embeddings: list[Embeddings] = []
 
     def stack() -> list[Failure]:
-        by_text = {text: result["text"] for text, result in zip(distinct, text_results, strict=True)}
+        by_text = {
+            text: result["text"]
+            for text, result in zip(distinct, text_results, strict=True)
+            if not isinstance(result, Failure)
+        }
         embeddings.append(_stack(samples, clips, texts, clip_of_text, by_text, valor, options.max_length))
         return failures_of(clips)
 
@@ -102,10 +109,9 @@ def embed(
     return (embeddings[0] if embeddings else None), failures
 
 
-def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, Result]:
+def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, dict[str, Tensor] | Failure]:
     """What each clip of a batch has: "video" (F, C) with "frame_mask" (F,), "audio" (A, C) with "audio_mask" (A,)."""
-    results: dict[int, dict[str, Any]] = {index: failed_result(failure) for index, failure in batch.failures.items()}
-    results.update((index, {}) for index in batch.indices)
+    results: dict[int, dict[str, Tensor]] = {index: {} for index in batch.indices}
     inputs = on_device(batch.inputs, valor)
     for _, name, values, mask in MEDIA:
         if values not in inputs:
@@ -115,17 +121,19 @@ def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> di
         for index, embed, there in zip(batch.indices, embeds, present, strict=True):
             if there.any():
                 results[index].update({name: embed.clone(), mask: there.clone()})
-    return results
+    return {**batch.failures, **results}
 
 
-def _is_embedded_clip(result: Result, valor: ValorModel) -> bool:
+def _is_embedded_clip(result: Mapping[str, Tensor], valor: ValorModel) -> bool:
     """Whether a cached result has the form of what [`_embed_clips`] returns."""
     for _, name, _, mask in MEDIA:
         if name not in result and mask not in result:
             continue
         if not _is_embedding(result.get(name), valor) or mask not in result or result[mask].ndim != 1:
             return False
-        kept = valor.encoded_frame_mask(result[mask][None])[0] if name == VIDEO.name else result[mask]
+        kept = result[mask]
+        encoded = valor.encoded_frame_mask(kept[None]) if name == VIDEO.name else None
+        kept = kept if encoded is None else encoded[0]
         if valor.config.alignment == "fine" and len(result[name]) != len(kept):
             return False
     return True
@@ -145,7 +153,7 @@ def _embed_texts(
     batch: Sequence[int],
     max_length: int,
     dtype: torch.dtype,
-) -> dict[int, Result]:
+) -> dict[int, dict[str, Tensor] | Failure]:
     """ "text" of each, (its tokens, C), or (C,) with coarse alignment."""
     inputs = processor(text=[texts[index] for index in batch], max_length=max_length, return_tensors="pt")
     embeds = valor.get_text_embeds(**on_device(inputs, valor)).to("cpu", dtype)
@@ -159,7 +167,7 @@ def _embed_texts(
 
 def _stack(
     samples: Sequence[Sample],
-    clips: Sequence[Result],
+    clips: Sequence[dict[str, Tensor] | Failure],
     texts: Sequence[str],
     clip_of_text: Sequence[int],
     by_text: Mapping[str, Tensor],
@@ -167,18 +175,19 @@ def _stack(
     max_length: int,
 ) -> Embeddings:
     """The results of all clips and texts as tensors, without those of clips that could not be read."""
-    row_of_clip = {index: row for row, index in enumerate(i for i, clip in enumerate(clips) if "failure" not in clip)}
+    read = {index: clip for index, clip in enumerate(clips) if not isinstance(clip, Failure)}
+    row_of_clip = {index: row for row, index in enumerate(read)}
     kept = [index for index, clip in enumerate(clip_of_text) if clip in row_of_clip]
     if not kept:
-        first = next((clip["failure"] for clip in clips if "failure" in clip), None)
+        first = next(iter(failures_of(clips)), None)
         raise ValueError(
             f"Retrieval needs clips with captions, but of {len(samples)} samples {len(row_of_clip)} could be read and "
             f"{sum(bool(sample.captions) for sample in samples)} have captions."
             + ("" if first is None else f" The first that could not be read is {first.id}: {first.reason}")
         )
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
+    found = list(read.values())
     for _, name, _, mask in MEDIA:
-        found = [clips[index] for index in row_of_clip]
         template = next((clip for clip in found if name in clip), None)
         if template is None:
             continue
@@ -242,10 +251,10 @@ def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tens
     masks = {modality.name: modality.mask for modality in MODALITIES}
 
     def arguments(name: str, rows: slice) -> dict[str, Tensor]:
-        embeds = getattr(embeddings, name)
+        embeds: Tensor | None = getattr(embeddings, name)
         if embeds is None:
             return {}
-        mask = embeddings.text_mask if name == "text" else getattr(embeddings, masks[name])
+        mask: Tensor = embeddings.text_mask if name == "text" else getattr(embeddings, masks[name])
         return {
             f"{name}_embeds": embeds[rows].to(weight.device, weight.dtype),
             masks[name]: mask[rows].to(weight.device),
@@ -310,7 +319,7 @@ def evaluate_retrieval(
     batch_size: int = 16,
     dual_softmax: bool = False,
     dtype: torch.dtype = torch.float32,
-    caches: Mapping[str, ResultCache] | None = None,
+    caches: Mapping[str, EmbeddingCache] | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """All-pairs retrieval: every text against every clip, in both directions (section 4.3).
@@ -320,17 +329,17 @@ def evaluate_retrieval(
         media, text, batch_size, dtype, caches: see [`embed`].
         dual_softmax: see [`retrieve`].
     """
-    samples = merge_rows(samples)
+    clips = merge_rows(samples)
     media = media or MediaOptions()
     groups = [GROUP_OF_LETTERS[media.modalities]] if groups is None else list(groups)
     check_groups(groups)
-    embeddings, failures = embed(model, processor, samples, media, text, batch_size, dtype, caches, progress)
-    similarity = {}
+    embeddings, failures = embed(model, processor, clips, media, text, batch_size, dtype, caches, progress)
+    evaluation = Evaluation({}, {}, failures, embeddings=embeddings)
 
     def measure() -> tuple[dict[str, float], dict[str, int]]:
-        metrics, counts, matrices = retrieve(model, embeddings, groups, dual_softmax)
-        similarity.update(matrices)
-        return metrics, {"clips": len(embeddings.ids), "texts": len(embeddings.texts), **counts, **rows_of(samples)}
+        found = evaluation.retrieval_embeddings
+        metrics, counts, evaluation.similarity = retrieve(model, found, groups, dual_softmax)
+        return metrics, {"clips": len(found.ids), "texts": len(found.texts), **counts, **rows_of(clips)}
 
-    metrics, counts = broadcast_from_main(measure)
-    return Evaluation(metrics, counts, failures, similarity=similarity, embeddings=embeddings)
+    evaluation.metrics, evaluation.counts = broadcast_from_main(measure)
+    return evaluation

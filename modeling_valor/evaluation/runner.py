@@ -130,9 +130,11 @@ def load_checkpoint(
     """
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     try:
-        model, info = HEADS[task].from_pretrained(name, output_loading_info=True, **options)
+        # Any: transformers annotates neither the pair that is returned nor `to` as a method
+        loaded: Any = HEADS[task].from_pretrained(name, output_loading_info=True, **options)
     except OSError as error:
         raise ValueError(f"The checkpoint {name} cannot be loaded: {error}") from error
+    model, info = loaded
     if any(key.startswith("lm_head.") for key in info["missing_keys"]):
         raise ValueError(
             f"{name} has no decoder head (lm_head), so it cannot write text: it was saved without one. "
@@ -181,7 +183,7 @@ def evaluate(
     *,
     batch_size: int = 16,
     num_workers: int = 0,
-    cache: str | os.PathLike | None = None,
+    cache: str | os.PathLike[str] | None = None,
     source: Sequence[str | None] = (),
     progress: bool = False,
 ) -> Report:
@@ -200,77 +202,106 @@ def evaluate(
         ValueError: no clip could be read.
     """
     samples = merge_rows(samples)
-    if recipe.beside:
-        same = {"batch_size": batch_size, "num_workers": num_workers, "cache": cache, "source": source}
-        first, *others = (
-            evaluate(
-                dataclasses.replace(recipe, modalities=modalities, beside=()),
-                checkpoint,
-                samples,
-                progress=progress,
-                **same,
+    reports = []
+    for modalities in (recipe.modalities, *recipe.beside):
+        part = dataclasses.replace(recipe, modalities=modalities, beside=())
+        caches = None if cache is None else _Caches(Path(cache), part, checkpoint, source)
+        evaluation = _measure(part, checkpoint, samples, batch_size, num_workers, caches, progress)
+        if evaluation.failures and not evaluation.counts["clips"]:
+            first_failure = evaluation.failures[0]
+            raise ValueError(
+                f"None of the {len(samples)} clips could be read with modalities {modalities}. The first is "
+                f"{first_failure.id}: {first_failure.reason}"
             )
-            for modalities in (recipe.modalities, *recipe.beside)
-        )
-        recipe = dataclasses.replace(first.recipe, beside=recipe.beside)
-        return dataclasses.replace(first, recipe=recipe, beside=tuple(others))
-    dataset = Path(recipe.dataset)
-    made_from = [__version__, checkpoint.version, str(checkpoint.model.dtype), *source]
-    made_from += [str(dataset.resolve()) if dataset.exists() else recipe.dataset, recipe.split]
-    made_from += [recipe.modalities, recipe.num_frames, recipe.num_audio_clips]
+        reports.append(Report(in_force(part, checkpoint), checkpoint, evaluation, samples, source=tuple(source)))
+    first, *others = reports
+    recipe = dataclasses.replace(first.recipe, beside=recipe.beside)
+    return dataclasses.replace(first, recipe=recipe, beside=tuple(others))
+
+
+class _Caches:
+    """The caches of an evaluation with one set of modalities, below a common folder.
+
+    The name of each has a hash of everything that its content depends on.
+    """
+
+    def __init__(self, root: Path, recipe: Recipe, checkpoint: Checkpoint, source: Sequence[str | None]):
+        dataset = Path(recipe.dataset)
+        self.root, self.recipe = root, recipe
+        self.made_from = [
+            *(__version__, checkpoint.version, str(checkpoint.model.dtype), *source),
+            *(str(dataset.resolve()) if dataset.exists() else recipe.dataset, recipe.split),
+            *(recipe.modalities, recipe.num_frames, recipe.num_audio_clips),
+        ]
+
+    def embeddings(self) -> dict[str, TensorCache]:
+        """Those of [`evaluate_retrieval`]."""
+        return {
+            "clips": TensorCache(self._folder("clips")),
+            "texts": TensorCache(self._folder("texts", self.recipe.max_length)),
+        }
+
+    def captions(self) -> TextCache:
+        return TextCache(self._folder("captions", self.recipe.num_beams, self.recipe.max_new_tokens))
+
+    def answers(self) -> TextCache:
+        recipe = self.recipe
+        return TextCache(self._folder("answers", recipe.max_length, recipe.num_beams, recipe.max_new_tokens))
+
+    def _folder(self, kind: str, *more: int | None) -> Path:
+        return self.root / f"{kind}-{stable_hash(*self.made_from, *more)}"
+
+
+def _measure(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    samples: Sequence[Sample],
+    batch_size: int,
+    num_workers: int,
+    caches: _Caches | None,
+    progress: bool,
+) -> Evaluation:
+    """Measures one task with one set of modalities."""
+    model, processor = checkpoint.model, checkpoint.processor
     media = MediaOptions(recipe.modalities, recipe.num_frames, recipe.num_audio_clips, num_workers)
     text = TextOptions(recipe.max_length, paragraph=recipe.paragraph)
-    options: dict[str, Any] = {"media": media, "batch_size": batch_size, "progress": progress}
-
-    def folder(kind: str, *more: Any) -> Path:
-        return Path(cache, f"{kind}-{stable_hash(*made_from, *more)}")
-
-    model, processor = checkpoint.model, checkpoint.processor
     if recipe.task == "retrieval":
-        caches = None
-        if cache is not None:
-            caches = {
-                "clips": TensorCache(folder("clips")),
-                "texts": TensorCache(folder("texts", recipe.max_length)),
-            }
-        evaluation = evaluate_retrieval(
+        return evaluate_retrieval(
             model,
             processor,
             samples,
             recipe.groups,
+            media=media,
             text=text,
+            batch_size=batch_size,
             dual_softmax=recipe.dual_softmax,
-            caches=caches,
-            **options,
+            caches=None if caches is None else caches.embeddings(),
+            progress=progress,
         )
-        return _finished(recipe, checkpoint, evaluation, samples, source)
-    options["generate_kwargs"] = {"num_beams": recipe.num_beams, "max_new_tokens": recipe.max_new_tokens}
-    written = (recipe.num_beams, recipe.max_new_tokens)
+    generate_kwargs = {"num_beams": recipe.num_beams, "max_new_tokens": recipe.max_new_tokens}
     if recipe.task == "captioning":
-        text_cache = None if cache is None else TextCache(folder("captions", *written))
-        evaluation = evaluate_captioning(
-            model, processor, samples, metrics=recipe.metrics, cache=text_cache, **options
+        return evaluate_captioning(
+            model,
+            processor,
+            samples,
+            media=media,
+            generate_kwargs=generate_kwargs,
+            batch_size=batch_size,
+            metrics=recipe.metrics,
+            cache=None if caches is None else caches.captions(),
+            progress=progress,
         )
-    else:
-        text_cache = None if cache is None else TextCache(folder("answers", recipe.max_length, *written))
-        evaluation = evaluate_question_answering(model, processor, samples, text=text, cache=text_cache, **options)
-    return _finished(recipe, checkpoint, evaluation, samples, source)
-
-
-def _finished(
-    recipe: Recipe,
-    checkpoint: Checkpoint,
-    evaluation: Evaluation,
-    samples: Sequence[Sample],
-    source: Sequence[str | None],
-) -> Report:
-    if evaluation.failures and not evaluation.counts["clips"]:
-        first = evaluation.failures[0]
-        raise ValueError(
-            f"None of the {len(samples)} clips could be read with modalities {recipe.modalities}. The first is "
-            f"{first.id}: {first.reason}"
-        )
-    return Report(in_force(recipe, checkpoint), checkpoint, evaluation, samples, source=tuple(source))
+    return evaluate_question_answering(
+        model,
+        processor,
+        samples,
+        media=media,
+        text=text,
+        generate_kwargs=generate_kwargs,
+        batch_size=batch_size,
+        cache=None if caches is None else caches.answers(),
+        progress=progress,
+    )
 
 
 def in_force(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:

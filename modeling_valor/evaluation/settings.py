@@ -4,9 +4,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..configuration_valor import GROUP_OF_LETTERS
+from ..data.loading import Modalities
 from ..data.readers.benchmarks import BENCHMARKS
 from .metrics.captioning import CAPTION_METRICS, check_caption_metrics
 from .options import TEXT_LENGTH
@@ -42,8 +43,8 @@ class Recipe:
     task: str
     dataset: str
     split: str | None = None
-    modalities: str = "av"
-    beside: tuple[str, ...] = ()
+    modalities: Modalities = "av"
+    beside: tuple[Modalities, ...] = ()
     num_frames: int | None = None
     num_audio_clips: int | None = None
     groups: tuple[str, ...] = ("t-av",)
@@ -125,7 +126,7 @@ def _of_benchmark(recipe: Recipe) -> Recipe:
     return dataclasses.replace(
         recipe,
         split=settings.test_split,
-        modalities=settings.groups[0].removeprefix("t-"),
+        modalities=cast(Modalities, settings.groups[0].removeprefix("t-")),
         groups=settings.groups[:1],
         num_frames=settings.num_frames,
         num_audio_clips=settings.num_audio_clips,

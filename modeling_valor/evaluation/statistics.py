@@ -3,9 +3,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
+from typing import Any, cast
 
 from ..data.readers.records import KEYS
 from ..data.readers.text_files import read_json, read_objects, read_table
@@ -73,11 +75,11 @@ def audio_concepts(ontology: str | PathLike[str] | Sequence[Mapping[str, object]
     in parentheses is a concept, too: "Ambulance (siren)" gives "ambulance" and "siren". A concept of several classes
     is listed for each of them. The 632 classes of the published ontology give 758; the paper counts 759.
     """
-    what = "The ontology"
+    what, entries = "The ontology", ontology
     if isinstance(ontology, (str, PathLike)):
-        what, ontology = f"The ontology {ontology}", read_json(Path(ontology))
+        what, entries = f"The ontology {ontology}", read_json(Path(ontology))
     try:
-        names = [str(entry["name"]) for entry in ontology]
+        names = [str(entry["name"]) for entry in cast(Sequence[Mapping[str, object]], entries)]
     except (TypeError, LookupError) as error:
         raise ValueError(f"{what} must be a list of classes with a `name`, as AudioSet's ontology.json is.") from error
     phrases = (" ".join(_words(part)) for name in names for part in re.split(r"[,()]", name))
@@ -121,23 +123,29 @@ def read_captions(file: str | PathLike[str]) -> list[str]:
     Raises:
         ValueError: If no captions are found, or the file cannot be read; the error names it and the line.
     """
-    file = Path(file)
-    if file.suffix in (".csv", ".jsonl"):
-        rows = read_table(file) if file.suffix == ".csv" else read_objects(file)
-        captions = [caption for _, row in rows for caption in _captions_of(row)]
+    captions = list(_values_of(Path(file)))
+    texts = [caption for caption in captions if isinstance(caption, str)]
+    if not texts or len(texts) < len(captions):
+        raise ValueError(f"{file} has no captions; they must be text in a column or field caption, desc or sentence.")
+    return texts
+
+
+def _values_of(file: Path) -> Iterator[object]:
+    """The values of all columns or fields with captions in an annotation file."""
+    content: Any
+    if file.suffix == ".csv":
+        content = [row for _, row in read_table(file)]
+    elif file.suffix == ".jsonl":
+        content = [row for _, row in read_objects(file)]
     else:
         content = read_json(file)
-        if isinstance(content, Mapping):
-            captions = [caption for value in content.values() if isinstance(value, list) for caption in value]
-        else:
-            rows = content if isinstance(content, list) else []
-            captions = [caption for row in rows if isinstance(row, Mapping) for caption in _captions_of(row)]
-    if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise ValueError(f"{file} has no captions; they must be text in a column or field caption, desc or sentence.")
-    return captions
+    if isinstance(content, Mapping):
+        yield from chain.from_iterable(value for value in content.values() if isinstance(value, list))
+    elif isinstance(content, list):
+        yield from chain.from_iterable(_captions_of(row) for row in content if isinstance(row, Mapping))
 
 
-def _captions_of(entry: Mapping[str, str | list[str]]) -> list[str]:
+def _captions_of(entry: Mapping[str, Any]) -> list[object]:
     """Captions of one row or object."""
     values = [value for field, value in entry.items() if _CAPTION_FIELD.fullmatch(field) and value]
     values = values or [value for field in KEYS["captions"] if (value := entry.get(field))][:1]

@@ -19,7 +19,7 @@ __all__ = ["METADATA_FILES", "has_splits", "load_samples", "read_folder", "read_
 
 
 def load_samples(
-    dataset: str | os.PathLike,
+    dataset: str | os.PathLike[str],
     split: str | None = None,
     media: str | None = None,
     annotations: str | None = None,
@@ -88,7 +88,7 @@ def load_samples(
     )
 
 
-def has_splits(dataset: str | os.PathLike, annotations: str | None = None) -> bool:
+def has_splits(dataset: str | os.PathLike[str], annotations: str | None = None) -> bool:
     """Whether `load_samples` gives other samples for another split, or all of them for each.
 
     A world that `valor world` rendered is of one split: it has no parts.

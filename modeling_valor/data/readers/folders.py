@@ -24,11 +24,11 @@ _VIDEO_NAMES = ("file_name", "video_file_name", "image_file_name")
 
 
 def read_folder(
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     split: str | None = None,
     *,
-    annotations: str | os.PathLike | None = None,
-    media: str | os.PathLike | None = None,
+    annotations: str | os.PathLike[str] | None = None,
+    media: str | os.PathLike[str] | None = None,
     columns: Mapping[str, str | Sequence[str] | None] | None = None,
 ) -> Sequence[Sample]:
     """The samples of a folder in the convention of `datasets`: media files and a `metadata.jsonl` or `metadata.csv`.
@@ -118,7 +118,7 @@ def _rows(
         yield row
 
 
-def is_outside(name: str, folder: str | os.PathLike) -> bool:
+def is_outside(name: str, folder: str | os.PathLike[str]) -> bool:
     """Whether a file that annotations name, relative to `folder` or absolute, lies outside of it."""
     if not os.path.isabs(name) and ".." not in PurePath(name).parts:
         return False
@@ -126,7 +126,7 @@ def is_outside(name: str, folder: str | os.PathLike) -> bool:
     return not os.path.abspath(os.path.join(root, name)).startswith(os.path.join(root, ""))
 
 
-def warn_about_outside(annotations: Path, folder: str | os.PathLike, outside: Sequence[str]) -> None:
+def warn_about_outside(annotations: Path, folder: str | os.PathLike[str], outside: Sequence[str]) -> None:
     if outside:
         logger.warning(
             f"{annotations} names {len(outside)} files outside of {os.fspath(folder)}, such as {outside[0]}; they are read "

@@ -21,7 +21,7 @@ from datasets import (
 
 from ...media_limits import reason
 from ...media_sources import media_source
-from ..samples import RecordError, Sample, SampleStream, unreadable_sample
+from ..samples import LazySamples, RecordError, Sample, SampleStream, unreadable_sample
 from ..splits import split_names
 from .records import KEYS, captions_of, look_up, name_columns, questions_of, rename_columns
 
@@ -204,7 +204,7 @@ def _source(value: Any) -> Any:
     return value if source is None else source
 
 
-class _Rows(Sequence[Sample]):
+class _Rows(LazySamples):
     """Rows of a dataset, each read when it is asked for."""
 
     def __init__(self, dataset: Dataset, columns: Columns):
@@ -215,11 +215,8 @@ class _Rows(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(len(self))[index]]
-        place = range(len(self))[index]
-        return self.columns.sample(self.dataset[place].to_pylist()[0], str(place))
+    def make_sample(self, index: int) -> Sample:
+        return self.columns.sample(self.dataset[index].to_pylist()[0], str(index))
 
 
 class _Stream(SampleStream):

@@ -15,7 +15,7 @@ from .text_files import read_json, read_names
 
 
 def read_valor_2023(
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     split: str,
     *,
     ids: str | None = None,
@@ -109,14 +109,14 @@ def _one(
 
 def _read_texts(
     directory: Path, texts: str | Sequence[str] | None, annotations: str | None
-) -> dict[str, dict[str, list]]:
+) -> dict[str, dict[str, list[Any]]]:
     """Captions and questions by id, out of all text files together."""
     if texts is None:
         patterns = ("txt_mapper.json", "txt_mapper*.json")
         found = [_one(directory, None, patterns, "texts", optional=annotations is not None)]
     else:
         found = [_one(directory, name, (), "texts") for name in ([texts] if isinstance(texts, str) else texts)]
-    entries: dict[str, dict[str, list]] = {}
+    entries: dict[str, dict[str, list[Any]]] = {}
     for path in filter(None, found):
         content = read_json(path)
         if not isinstance(content, dict):

@@ -125,7 +125,7 @@ def _question(item: Any) -> Question:
     )
 
 
-def _weighted(answers: list, weights: Any) -> list:
+def _weighted(answers: list[Any], weights: Any) -> list[Any]:
     """Answers repeated in proportion to their weights."""
     if not isinstance(weights, (list, tuple)) or len(weights) != len(answers):
         raise RecordError(f"{len(answers)} answers need as many answer_weights, got {short(weights)}.")

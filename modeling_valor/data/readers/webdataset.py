@@ -39,7 +39,7 @@ def is_shard_pattern(name: str) -> bool:
     return not os.path.isdir(name) and all(_TAR.search(part) for part in name.split("::"))
 
 
-def expand_shards(shards: str | os.PathLike | Iterable[str | os.PathLike]) -> list[str]:
+def expand_shards(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     """Every shard that a pattern, or a list of patterns, stands for, in order.
 
     `{000..123}` counts, with leading zeros where the bounds have them; `{a,b}` lists; several patterns are separated by
@@ -70,7 +70,7 @@ def expand_shards(shards: str | os.PathLike | Iterable[str | os.PathLike]) -> li
     return found
 
 
-def shards_in_folder(folder: str | os.PathLike, split: str | None = None) -> list[str]:
+def shards_in_folder(folder: str | os.PathLike[str], split: str | None = None) -> list[str]:
     """The tar shards in a folder, of which a split's are those that have its name in theirs, as "train-000.tar".
 
     Where no file has the name of any split, all are the split's.
@@ -138,7 +138,7 @@ class ShardStream(SampleStream):
 
     def __init__(
         self,
-        shards: str | os.PathLike | Iterable[str | os.PathLike],
+        shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
         shuffle_buffer: int = 1000,
         max_buffer_bytes: int = 2**28,
@@ -295,7 +295,7 @@ def sample_name(stem: str, kind: str, current: str | None = None) -> str:
         stem: the file's name up to its last dot.
         current: the sample of the file before; a text that may belong to it does.
     """
-    name = cast(re.Match, _WITHIN_NUMBERS.match(stem))[0]  # it may be empty
+    name = cast(re.Match[str], _WITHIN_NUMBERS.match(stem))[0]  # it may be empty
     before, dot, _ = name.rpartition(".")
     if kind not in _SEVERAL or name != stem or not dot or name == current:
         return name

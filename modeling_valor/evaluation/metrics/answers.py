@@ -67,21 +67,37 @@ def answer_accuracy(
             f"Got {len(predictions)} predictions, {len(answers)} answers and {len(types)} types; "
             "there must be one of each for every question, and one question at least."
         )
-    scores: list[float] = []
-    by_type: dict[str, list[float]] = defaultdict(list)
-    for question, (prediction, given, kind) in enumerate(zip(predictions, answers, types, strict=True)):
+    scores = score_answers(predictions, answers)
+    result: dict[str, float | dict[str, float]] = {"accuracy": mean_percent(scores)}
+    if by_type := accuracy_by_type(scores, types):
+        result["accuracy_by_type"] = by_type
+    return result
+
+
+def score_answers(predictions: Sequence[str], answers: Sequence[str | Sequence[str]]) -> list[float]:
+    """The score of each question from 0 to 1; arguments and errors are those of [`answer_accuracy`]."""
+    scores = []
+    for question, (prediction, given) in enumerate(zip(predictions, answers, strict=True)):
         given = [given] if isinstance(given, str) else given
         if not given:
             raise ValueError(f"Question {question} has no answer; leave it out, or give one.")
-        score = _soft_accuracy(normalize_answer(prediction), [_accepted_forms(answer) for answer in given])
-        scores.append(score)
+        scores.append(_soft_accuracy(normalize_answer(prediction), [_accepted_forms(answer) for answer in given]))
+    return scores
+
+
+def accuracy_by_type(scores: Sequence[float], types: Sequence[str | Sequence[str]]) -> dict[str, float]:
+    """Mean score of each type in percent, sorted by name; `types` are those of [`answer_accuracy`]."""
+    by_type: dict[str, list[float]] = defaultdict(list)
+    for score, kind in zip(scores, types, strict=True):
         levels = [kind] if isinstance(kind, str) else list(kind)
         for depth in range(1, len(levels) + 1):
             by_type["/".join(levels[:depth])].append(score)
-    result: dict[str, float | dict[str, float]] = {"accuracy": _percent(scores)}
-    if by_type:
-        result["accuracy_by_type"] = {name: _percent(by_type[name]) for name in sorted(by_type)}
-    return result
+    return {name: mean_percent(by_type[name]) for name in sorted(by_type)}
+
+
+def mean_percent(scores: Sequence[float]) -> float:
+    """The mean of scores from 0 to 1, in percent."""
+    return 100 * sum(scores) / len(scores)
 
 
 def _accepted_forms(answer: str) -> set[str]:
@@ -96,7 +112,3 @@ def _soft_accuracy(prediction: str, answers: list[set[str]]) -> float:
         return float(equal)
     left_equal, left_other = min(1.0, (equal - 1) / 3), min(1.0, equal / 3)
     return (equal * left_equal + (len(answers) - equal) * left_other) / len(answers)
-
-
-def _percent(scores: list[float]) -> float:
-    return 100 * sum(scores) / len(scores)

@@ -39,7 +39,7 @@ def retrieval_metrics(
     """
     similarity = torch.as_tensor(similarity)
     return retrieval_metrics_in_blocks(
-        lambda: similarity.split(_ROWS_OF_A_BLOCK), positives, dual_softmax, temperature
+        lambda: torch.split(similarity, _ROWS_OF_A_BLOCK), positives, dual_softmax, temperature
     )[0]
 
 
@@ -141,7 +141,7 @@ class _Pairs:
         self.columns = torch.tensor([item for items in positives for item in items], dtype=torch.long)
         if not len(self.columns):
             raise ValueError("No query has a right item; `positives` needs one query with one item at least.")
-        self.queries, self.items = self.rows.unique(), self.columns.unique()
+        self.queries, self.items = torch.unique(self.rows), torch.unique(self.columns)
 
     def mask(self, start: int, block: Tensor) -> Tensor:
         """Which entries of the rows from `start` on are right pairs, as a bool tensor of the block's shape."""

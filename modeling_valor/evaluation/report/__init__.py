@@ -61,8 +61,9 @@ def write_html(report: Report, path: Path) -> None:
 
 def html_page(report: Report) -> str:
     """The page as a string."""
+    loader = PackageLoader(__name__, ".")
     environment = Environment(
-        loader=PackageLoader(__name__, "."),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -70,7 +71,7 @@ def html_page(report: Report) -> str:
         # Every value that is text goes through it before it is escaped
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
-    style, script = (Markup(environment.loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
+    style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
     sections = build_sections(report)
     media = _media_of(report, sections)
     columns, rows = figure_table(report)

@@ -167,7 +167,7 @@ def axis_ticks(largest: float, whole: bool = False) -> list[float]:
 
 def _score_map(report: Report, group: str) -> Iterator[Markup]:
     """Scores of queries (rows) and clips (columns) that belong together on the diagonal, at most 96 of each."""
-    clips, rows, right = report.evaluation.embeddings.members(group)
+    clips, rows, right = report.evaluation.retrieval_embeddings.members(group)
     columns = clips.nonzero().squeeze(1)[right]
     of_a_clip = dict(zip(columns.flip(0).tolist(), rows.flip(0).tolist(), strict=True))  # the first query of each clip
     pairs = sorted(of_a_clip.items())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.answers import answer_accuracy
+from ..metrics.answers import score_answers
 from ..metrics.captioning import caption_metrics
 from ..outputs import direction_name
 from ..rankings import Ranking, name_of, rankings
@@ -89,7 +89,7 @@ def _margin(found: Ranking) -> float:
 
 
 def _retrieval_example(report: Report, texts: Mapping[str, Sequence[str]], found: Ranking) -> Example:
-    embeddings = report.evaluation.embeddings
+    embeddings = report.evaluation.retrieval_embeddings
     shown = [(item, score, place) for place, (item, score) in enumerate(found.top, start=1)]
     if found.item not in [item for item, _ in found.top]:
         shown.append((found.item, found.score, found.rank))
@@ -142,7 +142,7 @@ def _caption_sections(report: Report) -> Iterator[Section]:
 
 def _answer_sections(report: Report) -> Iterator[Section]:
     entries = [entry for entry in report.evaluation.predictions if entry["answers"]]
-    score = [answer_accuracy([entry["prediction"]], [entry["answers"]])["accuracy"] for entry in entries]
+    score = score_answers([entry["prediction"] for entry in entries], [entry["answers"] for entry in entries])
     captions = {sample.id: sample.captions[:_TEXTS] for sample in report.samples}
     others = _other_predictions(report)
 
@@ -154,7 +154,7 @@ def _answer_sections(report: Report) -> Iterator[Section]:
             ("right", ", ".join(dict.fromkeys(entry["answers"]))),
         ]
         rows += [("about", entry["type"])] if entry["type"] else []
-        label = "" if score[index] in (0, 100) else f"{score[index]:.0f} % right"
+        label = "" if score[index] in (0, 1) else f"{100 * score[index]:.0f} % right"
         return Example([Card(entry["id"], label, tuple(captions[entry["id"]]))], query=entry["question"], rows=rows)
 
     order = sorted(range(len(entries)), key=lambda index: -score[index])
@@ -169,7 +169,7 @@ def _answer_sections(report: Report) -> Iterator[Section]:
 def _other_predictions(report: Report) -> Callable[[Mapping[str, Any]], list[tuple[str, str]]]:
     """What was written with the other modalities of the recipe, as rows of an example."""
 
-    def key(entry: Mapping[str, Any]) -> tuple:
+    def key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
         return entry["id"], entry.get("question_id"), entry.get("question")
 
     written = {

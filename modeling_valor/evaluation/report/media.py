@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -126,7 +126,8 @@ def _first_seconds(source: MediaSource) -> np.ndarray | None:
     audio = read_audio(source, max_seconds=SECONDS)
     if audio is None:
         return None
-    waveform = resample(audio.waveform, audio.sampling_rate, SOUND_RATE).clamp(-1, 1)
+    # One waveform, as no windows are asked for
+    waveform = resample(cast(Tensor, audio.waveform), audio.sampling_rate, SOUND_RATE).clamp(-1, 1)
     return waveform.numpy()[None].astype(np.float32)
 
 
@@ -161,7 +162,7 @@ def _encode_video(frames: Sequence[np.ndarray], rate: float, waveform: np.ndarra
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(video.encode())
-        if sound is not None:
+        if sound is not None and waveform is not None:
             _write_sound(container, sound, waveform)
     return _address("video/mp4", buffer)
 

@@ -23,8 +23,8 @@ logger = logging.get_logger(__name__)
 def load_benchmark(
     name: str,
     split: str,
-    annotations: str | os.PathLike | None = None,
-    media: str | os.PathLike | None = None,
+    annotations: str | os.PathLike[str] | None = None,
+    media: str | os.PathLike[str] | None = None,
     paragraph: bool | None = None,
 ) -> list[Sample]:
     """One split of a benchmark: a sample for each clip, in the order of the annotations.

@@ -47,7 +47,7 @@ class AnnotationFiles:
 
 
 def find_annotations(
-    files: Mapping[str, AnnotationFiles], annotations: str | os.PathLike, what: str, source: str
+    files: Mapping[str, AnnotationFiles], annotations: str | os.PathLike[str], what: str, source: str
 ) -> dict[str, list[Path]]:
     """Paths of all parts of a split's annotations.
 
@@ -88,7 +88,7 @@ class MediaFolder:
         FileNotFoundError: there is no such folder.
     """
 
-    def __init__(self, root: str | os.PathLike):
+    def __init__(self, root: str | os.PathLike[str]):
         self.root = os.fspath(root)
         if not os.path.isdir(self.root):
             raise FileNotFoundError(f"{self.root} is no folder; `media` must be the folder that has the media files.")

@@ -4,6 +4,7 @@
 import datasets
 import evaluate
 import numpy as np
+import torch
 
 from modeling_valor.evaluation import retrieval_metrics
 
@@ -31,4 +32,5 @@ class ValorRetrieval(evaluate.Metric):
         dual_softmax: bool = False,
         temperature: float = 0.01,
     ) -> dict[str, float]:
-        return retrieval_metrics(np.asarray(predictions), references, dual_softmax, temperature)
+        similarity = torch.from_numpy(np.asarray(predictions, dtype=np.float64))
+        return retrieval_metrics(similarity, references, dual_softmax, temperature)
