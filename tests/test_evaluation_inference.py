@@ -206,7 +206,7 @@ def test_keywords_of_before_are_grouped_with_a_warning():
         assert evaluate(**flat, clean_text=False, num_beams=3, batch_size=8) == grouped
     with warnings.catch_warnings(action="error"):
         assert evaluate(media=media, text=text, generate_kwargs={"num_beams": 3}, batch_size=8) == grouped
-    with pytest.raises(TypeError, match="got `media`, and num_frames beside it"):
+    with pytest.raises(TypeError, match="got both `media` and num_frames"):
         evaluate(media=media, num_frames=2)
     with pytest.raises(TypeError, match="unexpected keyword argument 'num_beams'"):
         evaluate_retrieval(None, None, [], num_beams=3)

@@ -168,7 +168,7 @@ def test_modalities_are_measured_side_by_side_in_one_run(task, world, checkpoint
         return
     assert together["metrics"] == figures[task] and "modalities av, v and a, 2 frames, 1 audio clip" in table
     for modality in ("v", "a"):
-        assert together["beside"][modality]["metrics"] == alone[modality]["metrics"]
+        assert together["other_modalities"][modality]["metrics"] == alone[modality]["metrics"]
         assert (folder / f"predictions-{modality}.jsonl").exists() and f"| this checkpoint, {modality} | " in table
     entries = json.loads((folder / "model-index.json").read_text())[0]["results"][0]["metrics"]
     assert {"qa": "v/accuracy", "captioning": "v/CIDEr"}[task] in {entry["name"] for entry in entries}
@@ -180,7 +180,7 @@ def test_modalities_beside_are_read_from_the_cache_of_those_alone(world, checkpo
     alone = printed(capsys)
     monkeypatch.delattr("modeling_valor.modeling_valor.ValorModel.encode_conditions")
     assert main(arguments("qa", world, checkpoint, tmp_path, "--modalities", "av,a")) == 0
-    assert printed(capsys)["beside"]["a"]["metrics"] == alone["metrics"]
+    assert printed(capsys)["other_modalities"]["a"]["metrics"] == alone["metrics"]
 
 
 def test_two_processes_of_torchrun_give_the_figures_of_one(world, checkpoint, figures, tmp_path):
@@ -492,7 +492,7 @@ def test_recipes_take_other_modalities_with_their_group():
     assert recipe_for("retrieval", "valor32k").groups == ("t-av",)
     assert recipe_for("retrieval", "valor32k", modalities="a").groups == ("t-a",)
     assert recipe_for("retrieval", "folder", modalities="v", num_frames=3).num_frames == 3
-    assert recipe_for("captioning", "valor32k", modalities="v,a").beside == ("a",)
+    assert recipe_for("captioning", "valor32k", modalities="v,a").other_modalities == ("a",)
     for unknown in ("va", "av,av", ""):
         with pytest.raises(ValueError, match="pass av, v or a"):
             recipe_for("captioning", "valor32k", modalities=unknown)

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Statistics of captions by hand, and on the annotation files beside the repository."""
+"""Statistics of captions by hand, and on the annotation files outside of the repository."""
 
 import csv
 import itertools

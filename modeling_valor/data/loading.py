@@ -50,7 +50,7 @@ class LoadingOptions:
         max_length, max_question_length: tokens of a caption or answer, and of a question, at the most.
         captions_per_sample, questions_per_sample: texts for one reading of a clip, drawn with as little repetition as
             possible. Encoders run once for all of them. Alignment takes one caption.
-        references: give all captions of each sample beside the drawn ones, to score generated captions against.
+        references: also return all captions of each sample, as references for generated captions.
         clean_text: clean texts as the 2023 code does (lower case, no punctuation).
         sampling: which frame and which block of sound is taken of each segment.
         transforms: more arguments of the video processor, such as `{"crop_scale": (0.8, 1.0), "do_flip": True}`, the

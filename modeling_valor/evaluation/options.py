@@ -103,7 +103,9 @@ def group_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) ->
         else:
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
     if both := sorted(set(grouped) & set(options)):
-        raise TypeError(f"{function.__name__}() got `{both[0]}`, and {', '.join(options[both[0]])} beside it.")
+        raise TypeError(
+            f"{function.__name__}() got both `{both[0]}` and {', '.join(options[both[0]])}, which belongs in it."
+        )
     return grouped | {group: _CLASSES.get(group, dict)(**values) for group, values in options.items()}
 
 

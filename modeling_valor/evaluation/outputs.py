@@ -57,13 +57,13 @@ def headline(report: Report) -> str:
     recipe, counts = report.recipe, report.evaluation.counts
     split = "all" if recipe.split is None else recipe.split
     part = "" if recipe.limit is None else f", first {recipe.limit:,} samples only"
-    *first, last = recipe.modalities, *recipe.beside
+    *first, last = recipe.modalities, *recipe.other_modalities
     numbers = ", ".join(
         f"{counts[name]:,} {name}" for name in ("clips", "texts", "references", "questions") if name in counts
     )
     looked_at = ["modalities " + " and ".join(filter(None, (", ".join(first), last)))]
     for letter, number, what in (("v", recipe.num_frames, "frame"), ("a", recipe.num_audio_clips, "audio clip")):
-        if any(letter in modalities for modalities in (recipe.modalities, *recipe.beside)):
+        if any(letter in modalities for modalities in (recipe.modalities, *recipe.other_modalities)):
             known = f"{number} {what}{'s' * (number != 1)}" if number else f"the checkpoint's number of {what}s"
             looked_at.append(known)
     if recipe.task != "retrieval":
@@ -101,9 +101,9 @@ def figure_table(report: Report) -> tuple[list[str], list[FigureRow]]:
                         rows.append(FigureRow(name, size, [metrics[name] for name in names]))
     else:
         columns, rows = list(metrics), []
-        for part in (report, *report.beside):
+        for part in (report, *report.others):
             found = part.evaluation
-            name = f"this checkpoint, {part.recipe.modalities}" if report.beside else "this checkpoint"
+            name = f"this checkpoint, {part.recipe.modalities}" if report.others else "this checkpoint"
             size = found.counts["clips" if recipe.task == "captioning" else "questions"]
             values = (found.metrics.get(column) for column in columns)
             rows.append(
@@ -134,7 +134,7 @@ def notes(report: Report) -> list[str]:
         lines.append("The paper's figures are of models that were fine-tuned on the benchmark.")
     if failures:
         lines.append(f"Samples that could not be read, and are in no figure: {len(failures)}.")
-    for other in report.beside:
+    for other in report.others:
         if other.evaluation.failures:
             number = len(other.evaluation.failures)
             lines.append(f"Samples that could not be read with modalities {other.recipe.modalities}: {number}.")
@@ -245,7 +245,7 @@ def eval_results(report: Report) -> list[EvalResult]:
         "question_answering": lambda name: name == "accuracy",
     }[recipe.task]
     named_metrics = [(name, name, value) for name, value in report.evaluation.metrics.items()]
-    for other in report.beside:
+    for other in report.others:
         modalities = other.recipe.modalities
         named_metrics += [(f"{modalities}/{name}", name, value) for name, value in other.evaluation.metrics.items()]
     return [
@@ -350,7 +350,7 @@ def save(report: Report, folder: Path) -> list[Path]:
     """Writes results.json, results.md, model-index.json and, where there are any, ranks.jsonl, predictions.jsonl and
     submission.json; each appears when it is complete.
 
-    Predictions with other modalities (`Recipe.beside`) are in files of their own, such as predictions-v.jsonl.
+    Predictions with other modalities (`Recipe.other_modalities`) are in files of their own, such as predictions-v.jsonl.
     """
     contents = {
         "results.json": _json(report.to_dict()),
@@ -361,7 +361,7 @@ def save(report: Report, folder: Path) -> list[Path]:
         contents["ranks.jsonl"] = _json_lines(ranking_records(report.evaluation, report.recipe.groups))
     if report.evaluation.predictions:
         contents["predictions.jsonl"] = _json_lines(report.evaluation.predictions)
-        for other in report.beside:
+        for other in report.others:
             contents[f"predictions-{other.recipe.modalities}.jsonl"] = _json_lines(other.evaluation.predictions)
         if (submitted := submission(report)) is not None:
             contents["submission.json"] = json.dumps(submitted, ensure_ascii=False)

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Figures of VALOR-B and VALOR-L in the paper, to stand beside those measured here.
+"""Figures of VALOR-B and VALOR-L in the paper, to compare with those measured here.
 
 They are of fine-tuned models, with sight and sound where a benchmark has both. In percent; captioning metrics times 100.
 """

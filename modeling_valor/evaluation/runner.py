@@ -54,10 +54,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished evaluation, and those with the other modalities of its recipe (`Recipe.beside`).
+    """A finished evaluation.
 
     Args:
         recipe: the settings in force: where the recipe left a number to the checkpoint, it is that number.
+        others: the evaluations with the other modalities of the recipe (`Recipe.other_modalities`).
         source: where the media and the annotations were.
     """
 
@@ -65,7 +66,7 @@ class Report:
     checkpoint: Checkpoint
     evaluation: Evaluation
     samples: Sequence[Sample]
-    beside: tuple["Report", ...] = ()
+    others: tuple["Report", ...] = ()
     source: tuple[str | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,13 +82,13 @@ class Report:
             "metrics": on_paper_scale(self.recipe.task, self.evaluation.metrics),
             "settings": dataclasses.asdict(self.recipe),
             "failures": [dataclasses.asdict(failure) for failure in self.evaluation.failures],
-            "beside": {
+            "other_modalities": {
                 other.recipe.modalities: {
                     "counts": other.evaluation.counts,
                     "metrics": on_paper_scale(self.recipe.task, other.evaluation.metrics),
                     "failures": [dataclasses.asdict(failure) for failure in other.evaluation.failures],
                 }
-                for other in self.beside
+                for other in self.others
             },
             "package_version": __version__,
             "versions": versions(),
@@ -189,7 +190,7 @@ def evaluate(
 ) -> Report:
     """Measures a checkpoint on samples. All processes of a distributed job call it, and get the same figures.
 
-    With several modalities (`Recipe.beside`) clips are read and encoded once for each.
+    With several modalities (`Recipe.other_modalities`) clips are read and encoded once for each.
 
     Args:
         cache: folder where features (retrieval) and predictions are kept batch by batch, so that the same evaluation
@@ -203,8 +204,8 @@ def evaluate(
     """
     samples = merge_rows(samples)
     reports = []
-    for modalities in (recipe.modalities, *recipe.beside):
-        part = dataclasses.replace(recipe, modalities=modalities, beside=())
+    for modalities in (recipe.modalities, *recipe.other_modalities):
+        part = dataclasses.replace(recipe, modalities=modalities, other_modalities=())
         caches = None if cache is None else _Caches(Path(cache), part, checkpoint, source)
         evaluation = _measure(part, checkpoint, samples, batch_size, num_workers, caches, progress)
         if evaluation.failures and not evaluation.counts["clips"]:
@@ -215,8 +216,8 @@ def evaluate(
             )
         reports.append(Report(in_force(part, checkpoint), checkpoint, evaluation, samples, source=tuple(source)))
     first, *others = reports
-    recipe = dataclasses.replace(first.recipe, beside=recipe.beside)
-    return dataclasses.replace(first, recipe=recipe, beside=tuple(others))
+    recipe = dataclasses.replace(first.recipe, other_modalities=recipe.other_modalities)
+    return dataclasses.replace(first, recipe=recipe, others=tuple(others))
 
 
 class _Caches:

@@ -29,7 +29,7 @@ class Recipe:
         dataset: a benchmark's name, or what else `data.readers.load_samples` takes.
         split: which part; None: all of a dataset that has no parts.
         modalities: what of each clip is used.
-        beside: modalities that captions and answers are measured with as well, each by itself. Retrieval has groups for that.
+        other_modalities: modalities with which captions and answers are measured too, one at a time. Retrieval has `groups`.
         num_frames, num_audio_clips: of each clip; None: the checkpoint's numbers.
         groups: of retrieval, the first one is the main one.
         paragraph: captions of a clip are one text. Benchmarks that want this are read so already.
@@ -44,7 +44,7 @@ class Recipe:
     dataset: str
     split: str | None = None
     modalities: Modalities = "av"
-    beside: tuple[Modalities, ...] = ()
+    other_modalities: tuple[Modalities, ...] = ()
     num_frames: int | None = None
     num_audio_clips: int | None = None
     groups: tuple[str, ...] = ("t-av",)
@@ -108,10 +108,10 @@ def _side_by_side(task: str, wanted: Sequence[str]) -> dict[str, Any]:
         raise ValueError(
             f"Modalities {','.join(wanted)!r} were given; pass av, v or a, or several different ones of them as in av,v,a."
         )
-    main, *beside = wanted
+    main, *others = wanted
     if task == "retrieval":  # embeddings of sight and sound serve all groups
-        return {"modalities": "av" if beside else main, "groups": tuple(GROUP_OF_LETTERS[name] for name in wanted)}
-    return {"modalities": main, "beside": tuple(beside), "groups": (GROUP_OF_LETTERS[main],)}
+        return {"modalities": "av" if others else main, "groups": tuple(GROUP_OF_LETTERS[name] for name in wanted)}
+    return {"modalities": main, "other_modalities": tuple(others), "groups": (GROUP_OF_LETTERS[main],)}
 
 
 def _of_benchmark(recipe: Recipe) -> Recipe:

@@ -93,8 +93,8 @@ def caption_statistics(
 ) -> str:
     """Markdown table of Table 1's columns, one row for each named list of captions: their number, LenCap and ACD.
 
-    Without `concepts` ACD stays empty. Where `paper` (by default `PAPER_STATISTICS`) has a row of that name, its figures
-    stand beside ours.
+    Without `concepts` ACD is empty. Where `paper` (by default `PAPER_STATISTICS`) has a row of the same name, its values
+    are added.
     """
     paper = PAPER_STATISTICS if paper is None else paper
     concepts = None if concepts is None else list(concepts)

@@ -121,7 +121,7 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
         if name in counts:
             yield name, f"{counts[name]:,}"
     yield "checkpoint", f"{_without_folders(report.checkpoint.name)} ({report.checkpoint.version[:12]})"
-    every = (recipe.modalities, *recipe.beside)
+    every = (recipe.modalities, *recipe.other_modalities)
     if recipe.task == "retrieval":
         yield "modality groups", ", ".join(recipe.groups)
     yield "modalities", ", ".join(MODALITIES[name] for name in every)
@@ -142,8 +142,8 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
 def _failures(report: Report) -> Iterator[str]:
     """A line for each clip that could not be read, with any of the modalities; of paths the last part."""
     samples = {sample.id: sample for sample in report.samples}
-    for part in (report, *report.beside):
-        with_what = f" ({MODALITIES[part.recipe.modalities]})" if report.beside else ""
+    for part in (report, *report.others):
+        with_what = f" ({MODALITIES[part.recipe.modalities]})" if report.others else ""
         for failure in part.evaluation.failures:
             line, sample = named_reason(failure), samples.get(failure.id)
             yield (line if sample is None else without_folders(line, sample)) + with_what
@@ -151,7 +151,7 @@ def _failures(report: Report) -> Iterator[str]:
 
 def _media_of(report: Report, sections: list[Section]) -> ClipMedia:
     """Media of the clips on the cards, those of the first examples of all sections first."""
-    modalities = "".join((report.recipe.modalities, *report.recipe.beside))
+    modalities = "".join((report.recipe.modalities, *report.recipe.other_modalities))
     media = ClipMedia({sample.id: sample for sample in report.samples}, modalities, MOST_CLIPS)
     for place in range(EXAMPLES):
         for section in sections:

@@ -83,7 +83,7 @@ def _metrics_by_modality(report: Report) -> dict[str, dict[str, float]]:
     factor = scale(report.recipe.task)
     return {
         MODALITIES[part.recipe.modalities]: {name: factor * value for name, value in part.evaluation.metrics.items()}
-        for part in (report, *report.beside)
+        for part in (report, *report.others)
     }
 
 

@@ -176,7 +176,7 @@ def _other_predictions(report: Report) -> Callable[[Mapping[str, Any]], list[tup
         MODALITIES[other.recipe.modalities]: {
             key(entry): entry["prediction"] for entry in other.evaluation.predictions
         }
-        for other in report.beside
+        for other in report.others
     }
     return lambda entry: [(name, texts[key(entry)]) for name, texts in written.items() if key(entry) in texts]
 

@@ -144,7 +144,7 @@ def msvd(split: str) -> Reader:
             if len(clips) != 1970:
                 raise ValueError(
                     f"{path} has captions of {len(clips)} clips instead of 1,970, so that the split cannot be told from "
-                    f"their order: put a list {split}_list.txt beside it."
+                    f"their order: put a list {split}_list.txt in the same folder."
                 )
             clips = clips[first:end]
         for clip in clips:
