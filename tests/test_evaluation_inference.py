@@ -74,7 +74,7 @@ MEDIA = MediaOptions("av", 2, 1)
 ONE = {"num_frames": 2, "num_audio_clips": 1, "return_tensors": "pt"}
 
 
-# ----------------------------------------------------------------------------- figures
+# ----------------------------------------------------------------------------- metrics
 
 
 def reference_scores(model, processor, samples, group="t-av"):
@@ -280,7 +280,7 @@ def test_rows_of_a_clip_give_the_results_of_the_clip_and_two_clips_of_one_id_are
 # ----------------------------------------------------------------------------- what is missing
 
 
-def test_broken_clips_are_listed_and_in_no_figure(model, processor, samples, tmp_path):
+def test_broken_clips_are_listed_and_in_no_metric(model, processor, samples, tmp_path):
     (tmp_path / "broken.mp4").write_text("no video")
     broken = Sample("broken", str(tmp_path / "broken.mp4"), captions=("a dog",), questions=samples[0].questions)
     whole = [*samples[:2], broken, *samples[2:]]
@@ -541,7 +541,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
     assert f"{tmp_path} cannot be written (No space left on device)" in record.message
 
 
-def test_two_processes_give_the_figures_of_one(checkpoint, world, samples, tmp_path):
+def test_two_processes_give_the_metrics_of_one(checkpoint, world, samples, tmp_path):
     """Five samples in batches of two: three batches for two processes."""
     program = [sys.executable, "-m", "helpers.evaluation_world"]
     arguments = ["2", str(tmp_path / "rendezvous"), checkpoint, str(world), str(tmp_path)]

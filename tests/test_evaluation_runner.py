@@ -28,7 +28,7 @@ from modeling_valor.evaluation import (
 )
 from modeling_valor.evaluation.loader import media_batches
 from modeling_valor.evaluation.outputs import eval_results, markdown, submission, update_model_card
-from modeling_valor.evaluation.paper import PAPER_FIGURES
+from modeling_valor.evaluation.paper import PAPER_METRICS
 from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate, read_samples, version_of
 from modeling_valor.evaluation.settings import recipe_for
 from modeling_valor.text_cleaning import clean_caption
@@ -61,7 +61,7 @@ def printed(capsys):
 
 
 @pytest.fixture(scope="module")
-def figures(world, checkpoint):
+def metrics_of_tasks(world, checkpoint):
     """Figures of all three tasks, computed without the runner."""
     model, processor = ValorForPreTraining.from_pretrained(checkpoint), ValorProcessor.from_pretrained(checkpoint)
     samples = load_samples(world, "test")
@@ -91,10 +91,10 @@ def test_a_split_of_a_folder_without_splits_is_said_to_be_all_of_it(world, tmp_p
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_command_gives_the_figures_and_says_what_they_are_of(task, world, checkpoint, figures, tmp_path, capsys):
+def test_the_command_prints_the_metrics_and_the_settings(task, world, checkpoint, metrics_of_tasks, tmp_path, capsys):
     assert main(arguments(task, world, checkpoint, tmp_path, "--no-cache")) == 0
     result = printed(capsys)
-    assert result["metrics"] == figures[task]
+    assert result["metrics"] == metrics_of_tasks[task]
     assert (result["split"], result["checkpoint"], result["modalities"]) == ("test", checkpoint, "av")
     assert result["counts"]["clips"] == 5
     (folder,) = tmp_path.iterdir()
@@ -123,7 +123,7 @@ for task in sys.argv[1].split(","):
 """
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_figures(world, checkpoint, figures, tmp_path, capsys):
+def test_a_killed_evaluation_goes_on_to_the_same_metrics(world, checkpoint, metrics_of_tasks, tmp_path, capsys):
     command = arguments("TASK", world, checkpoint, tmp_path)
     killed = [sys.executable, "-c", KILLED, ",".join(TASKS), *command]
     output = subprocess.run(killed, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -136,7 +136,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_figures(world, checkpoint, figu
     ]
     for task in TASKS:
         assert main(arguments(task, world, checkpoint, tmp_path)) == 0
-        assert printed(capsys)["metrics"] == figures[task]
+        assert printed(capsys)["metrics"] == metrics_of_tasks[task]
 
 
 def test_a_finished_evaluation_is_read_from_its_cache(world, checkpoint, tmp_path, capsys, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_finished_evaluation_is_read_from_its_cache(world, checkpoint, tmp_pat
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_modalities_are_measured_side_by_side_in_one_run(task, world, checkpoint, figures, tmp_path, capsys):
+def test_modalities_are_measured_side_by_side_in_one_run(task, world, checkpoint, metrics_of_tasks, tmp_path, capsys):
     assert main(arguments(task, world, checkpoint, tmp_path, "--modalities", "av,v,a")) == 0
     together = printed(capsys)
     (folder,) = tmp_path.glob(f"{task}-*")
@@ -162,11 +162,11 @@ def test_modalities_are_measured_side_by_side_in_one_run(task, world, checkpoint
         assert main(arguments(task, world, checkpoint, tmp_path / modality, "--modalities", modality)) == 0
         alone[modality] = printed(capsys)
     if task == "retrieval":
-        expected = figures[task] | alone["v"]["metrics"] | alone["a"]["metrics"]
+        expected = metrics_of_tasks[task] | alone["v"]["metrics"] | alone["a"]["metrics"]
         assert together["metrics"] == pytest.approx(expected) and len(expected) == 3 * 2 * 5
         assert together["settings"]["groups"] == ["t-av", "t-v", "t-a"]
         return
-    assert together["metrics"] == figures[task] and "modalities av, v and a, 2 frames, 1 audio clip" in table
+    assert together["metrics"] == metrics_of_tasks[task] and "modalities av, v and a, 2 frames, 1 audio clip" in table
     for modality in ("v", "a"):
         assert together["other_modalities"][modality]["metrics"] == alone[modality]["metrics"]
         assert (folder / f"predictions-{modality}.jsonl").exists() and f"| this checkpoint, {modality} | " in table
@@ -183,13 +183,13 @@ def test_modalities_beside_are_read_from_the_cache_of_those_alone(world, checkpo
     assert printed(capsys)["other_modalities"]["a"]["metrics"] == alone["metrics"]
 
 
-def test_two_processes_of_torchrun_give_the_figures_of_one(world, checkpoint, figures, tmp_path):
+def test_two_processes_of_torchrun_give_the_metrics_of_one(world, checkpoint, metrics_of_tasks, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = arguments("qa", world, checkpoint, tmp_path, "--device", "cpu")
     run = [*launch, "-m", "modeling_valor.cli.main", *command]
     output = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout
     (line,) = [line for line in output.splitlines() if line.startswith("{")]
-    assert json.loads(line)["metrics"] == figures["qa"]
+    assert json.loads(line)["metrics"] == metrics_of_tasks["qa"]
 
 
 def test_broken_files_are_named_in_the_results(checkpoint, tmp_path, capsys):
@@ -201,7 +201,7 @@ def test_broken_files_are_named_in_the_results(checkpoint, tmp_path, capsys):
     command = ["evaluate", "--task", "captioning", *where, "--metrics", "BLEU-1", "--max-new-tokens", "3"]
     assert main([*command, "--max-failures", "0.5"]) == 0
     text = capsys.readouterr().out
-    assert "N = 1 clips" in text and "in no figure: 1." in text and "- broken: " in text
+    assert "N = 1 clips" in text and "in no metric: 1." in text and "- broken: " in text
     shutil.rmtree(tmp_path / "out")
     assert main(command) == 1
     printed = capsys.readouterr()
@@ -477,10 +477,10 @@ def test_settings_are_those_in_force(world, checkpoint, tmp_path, capsys):
 # ----------------------------------------------------------------------------- recipes
 
 
-def test_every_benchmark_has_a_recipe_and_the_papers_figures():
+def test_every_benchmark_has_a_recipe_and_the_papers_metrics():
     tasks = {(task, name) for name, benchmark in BENCHMARKS.items() for task in benchmark.tasks}
-    without_figures = {("retrieval", "msvd")}  # not in the paper
-    assert set(PAPER_FIGURES) == tasks - without_figures
+    without_metrics = {("retrieval", "msvd")}  # not in the paper
+    assert set(PAPER_METRICS) == tasks - without_metrics
     for task, name in tasks:
         recipe = recipe_for(task, name)
         assert recipe.split in BENCHMARKS[name].splits
@@ -502,13 +502,13 @@ def test_recipes_take_other_modalities_with_their_group():
 
 
 def test_paper_figures_stand_in_the_paper(shared):
-    """Each row of figures is one line of the paper's tables; the text has lost the slashes between recalls."""
+    """Each row of metrics is one line of the paper's tables; the text has lost the slashes between recalls."""
     lines = [re.sub(r"[\s*]", "", line) for line in (shared / "paper.txt").read_text().splitlines()]
-    for (task, name), rows in PAPER_FIGURES.items():
+    for (task, name), rows in PAPER_METRICS.items():
         for row in rows:
             model = "VALOR" + ("L" if "VALOR-L" in row.model else "B") + ("DSL" if "DSL" in row.model else "")
-            figures = "".join(f"{value:.2f}" if name == "vqav2" else f"{value:.1f}" for value in row.metrics.values())
-            found = [line for line in lines if line.startswith(model) and figures in line]
+            values = "".join(f"{value:.2f}" if name == "vqav2" else f"{value:.1f}" for value in row.metrics.values())
+            found = [line for line in lines if line.startswith(model) and values in line]
             assert found, (task, name, row)
 
 
@@ -526,7 +526,7 @@ RETRIEVAL = {
 SIZES = {"texts": 4, "t-av/queries": 4, "t-av/candidates": 2}
 
 
-def test_tables_have_the_papers_figures_below(capsys):
+def test_tables_have_the_papers_metrics_below(capsys):
     lines = markdown(report_of("retrieval", "valor32k", RETRIEVAL, **SIZES)).splitlines()
     assert lines[0] == (
         "VALOR-32K, retrieval, split test: N = 2 clips, 4 texts. Checkpoint models/mine (c0ffee), modalities av, "

@@ -124,9 +124,9 @@ def test_density_of_nothing_is_an_error(captions, concepts, message):
 
 def test_papers_statistics_stand_in_its_table_under_the_titles_of_the_benchmarks(shared):
     lines = [re.sub(r"[\s-]", "", line) for line in (shared / "paper.txt").read_text().splitlines()]
-    for title, figures in PAPER_STATISTICS.items():
+    for title, values in PAPER_STATISTICS.items():
         assert title in {benchmark.title for benchmark in BENCHMARKS.values()}
-        ending = "".join(str(figures[column]) for column in ("LenCap", "ACD"))
+        ending = "".join(str(values[column]) for column in ("LenCap", "ACD"))
         assert any(line.startswith(title.replace("-", "").split()[0]) and line.endswith(ending) for line in lines), (
             title
         )

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Captioning metrics against recorded and live figures of pycocoevalcap."""
+"""Captioning metrics against recorded and live values of pycocoevalcap."""
 
 import contextlib
 import csv

@@ -14,7 +14,7 @@ from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.data.readers.benchmarks import BENCHMARKS
 from modeling_valor.evaluation.options import group_keywords
-from modeling_valor.evaluation.paper import PAPER_FIGURES
+from modeling_valor.evaluation.paper import PAPER_METRICS
 from modeling_valor.recipes import find_recipe, recipe_names
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.arguments import SelfCriticalArguments
@@ -220,7 +220,7 @@ def test_the_readme_has_every_recipe_with_the_papers_figure():
         expected = {"VALOR-B": "", "VALOR-L": ""}
         reinforced = task == "captioning" and dataset in ("coco", "vatex")
         if (name in SELF_CRITICAL) == reinforced:
-            for row in PAPER_FIGURES.get((task, dataset), []):
+            for row in PAPER_METRICS.get((task, dataset), []):
                 if "DSL" not in row.model:
                     expected[row.model.split()[0]] = str(row.metrics[figure[task]])
                     assert table == row.table

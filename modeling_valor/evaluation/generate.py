@@ -150,7 +150,7 @@ def evaluate_captioning(
 ) -> Evaluation:
     """Captions for all samples, and their scores against the samples' captions (`caption_metrics`).
 
-    Samples without captions get one too, as test sets with hidden captions need; they are in no figure.
+    Samples without captions get one too, as test sets with hidden captions need; they are in no metric.
 
     Args:
         media: how the clips are read.
@@ -193,7 +193,7 @@ def evaluate_question_answering(
 ) -> Evaluation:
     """Answers to all questions about all samples, and "accuracy" with "accuracy/TYPE" for each type (`answer_accuracy`).
 
-    Questions without answers get one too, as test sets with hidden answers need; they are in no figure. A type such as
+    Questions without answers get one too, as test sets with hidden answers need; they are in no metric. A type such as
     "Audio/Counting" counts for "Audio" as well.
 
     Args:

@@ -21,7 +21,7 @@ from yaml import YAMLError
 from ..data.failures import Failure
 from ..data.files import atomic_write, writing_to
 from ..data.readers.benchmarks import BENCHMARKS
-from .paper import PAPER_FIGURES
+from .paper import PAPER_METRICS
 from .rankings import ranking_records
 from .resumable import stable_hash
 from .retrieve import reverse
@@ -53,7 +53,7 @@ def visible(text: str) -> str:
 
 
 def headline(report: Report) -> str:
-    """What the figures are of, in one line."""
+    """The evaluated dataset, number of samples, checkpoint and settings, in one line."""
     recipe, counts = report.recipe, report.evaluation.counts
     split = "all" if recipe.split is None else recipe.split
     part = "" if recipe.limit is None else f", first {recipe.limit:,} samples only"
@@ -76,16 +76,22 @@ def headline(report: Report) -> str:
 
 
 @dataclass(frozen=True)
-class FigureRow:
-    """A line of the table of figures: what it is of, on how many queries, clips or questions, and a value per column."""
+class MetricRow:
+    """A row of the table of metrics.
+
+    Args:
+        name: the direction of retrieval, or the model.
+        size: number of queries, samples or questions.
+        values: one for each column; None: not available.
+    """
 
     name: str
     size: int | None
     values: list[float | None]
 
 
-def figure_table(report: Report) -> tuple[list[str], list[FigureRow]]:
-    """Columns and rows of the figures, scaled as the paper's, which are the rows below; no rows without figures."""
+def metric_table(report: Report) -> tuple[list[str], list[MetricRow]]:
+    """Columns and rows of the metrics, on the scale of the paper, whose rows are the last; none if there are no metrics."""
     recipe, metrics, counts = report.recipe, report.evaluation.metrics, report.evaluation.counts
     if not metrics:
         return [], []
@@ -98,7 +104,7 @@ def figure_table(report: Report) -> tuple[list[str], list[FigureRow]]:
                     names = [f"{direction}/{prefix}{column}" for column in columns]
                     if names[0] in metrics:
                         name = f"{direction_name(direction)}{what}"
-                        rows.append(FigureRow(name, size, [metrics[name] for name in names]))
+                        rows.append(MetricRow(name, size, [metrics[name] for name in names]))
     else:
         columns, rows = list(metrics), []
         for part in (report, *report.others):
@@ -107,11 +113,11 @@ def figure_table(report: Report) -> tuple[list[str], list[FigureRow]]:
             size = found.counts["clips" if recipe.task == "captioning" else "questions"]
             values = (found.metrics.get(column) for column in columns)
             rows.append(
-                FigureRow(name, size, [None if value is None else scale(recipe.task) * value for value in values])
+                MetricRow(name, size, [None if value is None else scale(recipe.task) * value for value in values])
             )
-    for row in PAPER_FIGURES.get((recipe.task, recipe.dataset), ()):
+    for row in PAPER_METRICS.get((recipe.task, recipe.dataset), ()):
         theirs = [row.metrics.get(column) for column in columns]
-        rows.append(FigureRow(f"{row.model}, paper, {row.table}", None, theirs))
+        rows.append(MetricRow(f"{row.model}, paper, {row.table}", None, theirs))
     return columns, rows
 
 
@@ -130,10 +136,10 @@ def notes(report: Report) -> list[str]:
         lines.append("The split has nothing to compare with; predictions were written.")
     elif scale(recipe.task) != 1:
         lines.append("Captioning metrics are multiplied by 100, as in the paper.")
-    if (recipe.task, recipe.dataset) in PAPER_FIGURES:
-        lines.append("The paper's figures are of models that were fine-tuned on the benchmark.")
+    if (recipe.task, recipe.dataset) in PAPER_METRICS:
+        lines.append("The paper's metrics are of models that were fine-tuned on the benchmark.")
     if failures:
-        lines.append(f"Samples that could not be read, and are in no figure: {len(failures)}.")
+        lines.append(f"Samples that could not be read, and are in no metric: {len(failures)}.")
     for other in report.others:
         if other.evaluation.failures:
             number = len(other.evaluation.failures)
@@ -142,8 +148,8 @@ def notes(report: Report) -> list[str]:
 
 
 def markdown(report: Report) -> str:
-    """The headline and a table of the figures, with the paper's in the rows below."""
-    columns, rows = figure_table(report)
+    """The headline and a table of the metrics, with those of the paper in the last rows."""
+    columns, rows = metric_table(report)
     lines = [headline(report), ""]
     if rows:
         lines += [_line(["", "N", *columns]), _line(["---", *["---:"] * (len(columns) + 1)])]
@@ -167,7 +173,7 @@ def _lowest(scores: Tensor) -> float:
     return scores.masked_fill(scores == -torch.inf, 0).min().item()
 
 
-def cells(row: FigureRow) -> list[str]:
+def cells(row: MetricRow) -> list[str]:
     """Size and values of a row as text."""
     values = ("" if value is None else f"{value:.1f}" for value in row.values)
     return ["" if row.size is None else f"{row.size:,}", *values]
@@ -227,7 +233,7 @@ def submission(report: Report) -> Any | None:
 
 
 def eval_results(report: Report) -> list[EvalResult]:
-    """The main figures of an evaluation as entries of a model card, with everything that they depend on."""
+    """The main metrics of an evaluation as entries of a model card, with the settings that they depend on."""
     recipe = report.recipe
     task_type, task_name = CARD_TASKS[recipe.task]
     named = recipe.dataset in BENCHMARKS
@@ -271,7 +277,7 @@ def model_index(report: Report) -> list[dict[str, Any]]:
 
 
 def update_model_card(path: Path, report: Report) -> None:
-    """Adds the figures to the metadata of a model card (README.md), in place of earlier ones of the same kind."""
+    """Adds the metrics to the metadata of a model card (README.md); they replace earlier ones of the same kind."""
     metadata = (metadata_load(path) if path.exists() else None) or {}
     name = Path(report.checkpoint.name).name
     previous: list[EvalResult] = []

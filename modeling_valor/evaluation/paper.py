@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Figures of VALOR-B and VALOR-L in the paper, to compare with those measured here.
+"""Metrics of VALOR-B and VALOR-L in the paper, to compare with those measured here.
 
 They are of fine-tuned models, with sight and sound where a benchmark has both. In percent; captioning metrics times 100.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A model's figures on one benchmark.
+    """A model's metrics on one benchmark.
 
     Args:
         model: "VALOR-B" or "VALOR-L", with what was special.
@@ -46,7 +46,7 @@ def _rows(table: str, names: str, **models: tuple[float | None, ...]) -> list[Pa
 _RECALL = "R@1 R@5 R@10"
 _CAPTIONS = "BLEU-4 METEOR ROUGE-L CIDEr"
 
-PAPER_FIGURES: dict[tuple[str, str], list[PaperRow]] = {
+PAPER_METRICS: dict[tuple[str, str], list[PaperRow]] = {
     ("retrieval", "valor32k"): _rows(
         "Table 3", _RECALL, base=(67.9, 89.7, 94.4), large=(73.2, 91.6, 95.4), large_dsl=(80.9, 93.9, 97.1)
     ),

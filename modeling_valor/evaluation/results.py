@@ -18,10 +18,10 @@ class Evaluation:
     """What was measured.
 
     Args:
-        metrics: figures by name, the same in all processes: "t-av/R@1" (texts to clips), "av-t/R@1" (clips to texts),
+        metrics: values by name, the same in all processes: "t-av/R@1" (texts to clips), "av-t/R@1" (clips to texts),
             "CIDEr", "accuracy", "accuracy/sight".
         counts: on how many clips, texts and questions; "rows", where several samples were one clip (`clips.merge_rows`).
-        failures: samples that could not be read; they are in no figure.
+        failures: samples that could not be read; they are in no metric.
         predictions: captions and answers, one for each clip or question: {"id", "prediction", ...}. Main process only.
         similarity: score matrix of each group, (texts, clips) on the CPU. Main process only.
         embeddings: what the scores were made from. Main process only.

@@ -286,7 +286,7 @@ def retrieve(
     """Recall and ranks of each group in both directions ("t-av/R@1", "av-t/R@1"), how many were counted, and the scores.
 
     Clips without the group's modalities are neither queries nor candidates, and neither are their texts; the group's N
-    says so. With `dual_softmax` the figures after that post-processing are given too, as "t-av/DSL/R@1".
+    says so. With `dual_softmax` the metrics after that post-processing are added, as "t-av/DSL/R@1".
     """
     metrics, counts, similarity = {}, {}, {}
     for group in groups:
@@ -302,8 +302,8 @@ def retrieve(
         counts[f"{group}/queries"], counts[f"{group}/candidates"] = len(rows), int(clips.sum())
         for prefix, post_process in (("", False), ("DSL/", True))[: 1 + dual_softmax]:
             both = retrieval_metrics_in_blocks(blocks, positives, post_process)
-            for direction, figures in zip((group, reverse(group)), both, strict=True):
-                metrics.update({f"{direction}/{prefix}{name}": value for name, value in figures.items()})
+            for direction, values in zip((group, reverse(group)), both, strict=True):
+                metrics.update({f"{direction}/{prefix}{name}": value for name, value in values.items()})
     return metrics, counts, similarity
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""One evaluation from a checkpoint's name to its figures: `valor evaluate` without the command line."""
+"""One evaluation from the name of a checkpoint to its metrics: `valor evaluate` without the command line."""
 
 import dataclasses
 import itertools
@@ -70,7 +70,7 @@ class Report:
     source: tuple[str | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures, and everything that they depend on, as JSON has it."""
+        """The metrics and everything that they depend on, as JSON-serialisable values."""
         return {
             "task": self.recipe.task,
             "dataset": self.recipe.title,
@@ -188,7 +188,7 @@ def evaluate(
     source: Sequence[str | None] = (),
     progress: bool = False,
 ) -> Report:
-    """Measures a checkpoint on samples. All processes of a distributed job call it, and get the same figures.
+    """Measures a checkpoint on samples. All processes of a distributed job call it, and get the same metrics.
 
     With several modalities (`Recipe.other_modalities`) clips are read and encoded once for each.
 

@@ -22,7 +22,7 @@ _ANSWER_TOKENS = 10
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about an evaluation that its figures depend on, besides the checkpoint and the files.
+    """All settings on which the metrics of an evaluation depend, apart from the checkpoint and the files.
 
     Args:
         task: a value of `TASKS`.
@@ -36,7 +36,7 @@ class Recipe:
         max_length: tokens of a text in retrieval, or of a question.
         num_beams, max_new_tokens: of captions and answers; `max_new_tokens=None`: the checkpoint's number.
         metrics: of captioning.
-        dual_softmax: give the figures of retrieval with that post-processing, too.
+        dual_softmax: also compute the metrics of retrieval with this post-processing.
         limit: how many of the samples, the first ones; None: all.
     """
 

@@ -26,7 +26,7 @@ PAPER_STATISTICS = {
     "AudioCaps": {"LenCap": 8.8, "ACD": 17.3},
     "VALOR-32K": {"LenCap": 19.8, "ACD": 9.1},
 }
-"""Table 1's figures of the benchmarks with captions, by their titles there (`data.readers.benchmarks`)."""
+"""Table 1's values of the benchmarks with captions, by their titles (`data.readers.benchmarks`)."""
 
 
 def caption_length(captions: Iterable[str]) -> float:

@@ -47,7 +47,7 @@ def caption_metrics(
     """Scores of a corpus of captions by name, on pycocoevalcap's scale: 0 to 1, CIDEr 0 to 10.
 
     `predictions` holds one caption per sample and `references` one list of captions per sample; both are raw text and
-    become Penn Treebank tokens here. The figures are pycocoevalcap's: BLEU with the closest reference length, ROUGE-L
+    become Penn Treebank tokens here. The values are those of pycocoevalcap: BLEU with the closest reference length, ROUGE-L
     with beta 1.2, CIDEr-D with sigma 6 and document frequencies from these references (one sample alone scores 0).
 
     METEOR and SPICE are Java programs: they run where `java` is installed and the package `pycocoevalcap` holds their

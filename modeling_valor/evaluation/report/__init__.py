@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...data.readers.benchmarks import BENCHMARKS
-from ..outputs import cells, check_writable, figure_table, named_reason, notes, visible, write_text
+from ..outputs import cells, check_writable, metric_table, named_reason, notes, visible, write_text
 from ..runner import Report, versions
 from .charts import build_charts
 from .examples import EXAMPLES, MODALITIES, Section, build_sections
@@ -74,7 +74,7 @@ def html_page(report: Report) -> str:
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
     sections = build_sections(report)
     media = _media_of(report, sections)
-    columns, rows = figure_table(report)
+    columns, rows = metric_table(report)
     failures = list(_failures(report))
     return environment.get_template("page.html.jinja").render(
         marker=Markup(MARKER),
