@@ -78,7 +78,7 @@ ONE = {"num_frames": 2, "num_audio_clips": 1, "return_tensors": "pt"}
 
 
 def reference_scores(model, processor, samples, group="t-av"):
-    """Each text with each clip, all in one batch padded to 40 tokens."""
+    """Each text with each sample, all in one batch padded to 40 tokens."""
     texts = [clean_caption(caption) for sample in samples for caption in sample.captions]
     text = processor(text=texts, padding="max_length", return_tensors="pt")
     media = processor(videos=[sample.video for sample in samples], **ONE)
@@ -96,7 +96,7 @@ def reference_scores(model, processor, samples, group="t-av"):
 @pytest.mark.parametrize("group", ["t-av", "t-v", "t-a"])
 def test_scores_of_batches_equal_those_of_one_padded_batch(model, processor, samples, group):
     embeddings, failures = embed(model, processor, samples, MEDIA, batch_size=2)
-    assert not failures and embeddings.clip_of_text.tolist() == [0, 0, 1, 2, 3, 4]
+    assert not failures and embeddings.sample_of_text.tolist() == [0, 0, 1, 2, 3, 4]
     expected = reference_scores(model, processor, samples, group)
     torch.testing.assert_close(score(model, embeddings, group), expected, atol=2e-5, rtol=0)
 
@@ -110,13 +110,13 @@ def test_recall_in_both_directions_is_that_of_the_matrix(model, processor, sampl
     assert {name: result.metrics[f"t-av/{name}"] for name in forth} == forth
     assert {name: result.metrics[f"av-t/{name}"] for name in back} == back
     assert {name: result.metrics[f"t-av/DSL/{name}"] for name in dual} == dual
-    assert result.counts == {"clips": 5, "texts": 6, "t-av/queries": 6, "t-av/candidates": 5}
+    assert result.counts == {"samples": 5, "texts": 6, "t-av/queries": 6, "t-av/candidates": 5}
 
 
-def test_paragraphs_join_the_captions_of_a_clip(model, processor, samples):
+def test_paragraphs_join_the_captions_of_a_sample(model, processor, samples):
     embeddings, _ = embed(model, processor, samples[:2], MEDIA, TextOptions(paragraph=True))
     assert embeddings.texts[0] == " ".join(map(clean_caption, samples[0].captions))
-    assert embeddings.clip_of_text.tolist() == [0, 1]
+    assert embeddings.sample_of_text.tolist() == [0, 1]
 
 
 def test_captions_are_those_of_generate_and_scored_by_caption_metrics(model, processor, samples):
@@ -212,7 +212,7 @@ def test_keywords_of_before_are_grouped_with_a_warning():
         evaluate_retrieval(None, None, [], num_beams=3)
 
 
-# ----------------------------------------------------------------------------- rows and clips
+# ----------------------------------------------------------------------------- merged rows
 
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -239,15 +239,15 @@ def seeing(model, processor, monkeypatch):
     return model
 
 
-def test_one_row_per_caption_counts_as_one_row_per_clip(seeing, processor):
-    """R@1 of a model that is right: 100 in both forms, not 0 because a clip is its own rival."""
-    clips = {
+def test_one_row_per_caption_counts_as_one_row_per_sample(seeing, processor):
+    """R@1 of a model that is right: 100 in both forms, not 0 because a sample competes with itself."""
+    videos = {
         name: torch.tensor(colour, dtype=torch.uint8)[None, :, None, None].expand(2, 3, 32, 32).clone()
         for name, colour in COLOURS.items()
     }
-    texts = {name: tuple(f"{word} {name}" for word in ("a", "some", "more")) for name in clips}
-    whole = [Sample(name, video, None, texts[name]) for name, video in clips.items()]
-    rows = [Sample(name, video.clone(), None, (text,)) for name, video in clips.items() for text in texts[name]]
+    texts = {name: tuple(f"{word} {name}" for word in ("a", "some", "more")) for name in videos}
+    whole = [Sample(name, video, None, texts[name]) for name, video in videos.items()]
+    rows = [Sample(name, video.clone(), None, (text,)) for name, video in videos.items() for text in texts[name]]
     options = {"media": MediaOptions("v", 2), "batch_size": 2}
     expected = evaluate_retrieval(seeing, processor, whole, **options)
     result = evaluate_retrieval(seeing, processor, rows, **options)
@@ -261,7 +261,7 @@ def test_one_row_per_caption_counts_as_one_row_per_clip(seeing, processor):
     [evaluate_retrieval, partial(evaluate_captioning, metrics=["CIDEr"]), evaluate_question_answering],
     ids=["retrieval", "captioning", "qa"],
 )
-def test_rows_of_a_clip_give_the_results_of_the_clip_and_two_clips_of_one_id_are_refused(
+def test_merged_rows_have_the_results_of_one_sample_and_different_media_of_one_id_are_refused(
     model, processor, samples, evaluate
 ):
     rows = [
@@ -273,14 +273,14 @@ def test_rows_of_a_clip_give_the_results_of_the_clip_and_two_clips_of_one_id_are
     expected, result = (evaluate(model, processor, given, **OPTIONS) for given in (samples, rows))
     assert (result.metrics, result.predictions) == (expected.metrics, expected.predictions)
     assert result.counts == {**expected.counts, "rows": 6}
-    with pytest.raises(ValueError, match="Two different clips have the id"):
+    with pytest.raises(ValueError, match="Two samples with different media have the id"):
         evaluate(model, processor, [samples[0], dataclasses.replace(samples[1], id=samples[0].id)], **OPTIONS)
 
 
 # ----------------------------------------------------------------------------- what is missing
 
 
-def test_broken_clips_are_listed_and_in_no_metric(model, processor, samples, tmp_path):
+def test_unreadable_samples_are_listed_and_in_no_metric(model, processor, samples, tmp_path):
     (tmp_path / "broken.mp4").write_text("no video")
     broken = Sample("broken", str(tmp_path / "broken.mp4"), captions=("a dog",), questions=samples[0].questions)
     whole = [*samples[:2], broken, *samples[2:]]
@@ -291,11 +291,11 @@ def test_broken_clips_are_listed_and_in_no_metric(model, processor, samples, tmp
     ):
         result = evaluate(model, processor, whole, **{**options, "batch_size": 3})
         assert [failure.id for failure in result.failures] == ["broken"]
-        assert result.counts["clips"] == 5
+        assert result.counts["samples"] == 5
         assert result.metrics == evaluate(model, processor, samples, **options).metrics
 
 
-def test_groups_count_the_clips_that_have_their_modalities(model, processor, samples, tmp_path):
+def test_groups_count_the_samples_that_have_their_modalities(model, processor, samples, tmp_path):
     silent = str(write_clip(tmp_path / "silent.mp4", hertz=None))
     whole = [samples[0], Sample("silent", silent, silent, ("a white bar",)), *samples[1:]]
     result = evaluate_retrieval(model, processor, whole, ["t-av", "t-a", "v-a"], **OPTIONS)
@@ -391,7 +391,7 @@ def test_half_precision_models_can_be_measured(checkpoint, processor, samples):
     captions = evaluate_captioning(
         model, processor, samples[:2], generate_kwargs={"max_new_tokens": 3}, metrics=["BLEU-1"], **OPTIONS
     )
-    assert captions.counts["clips"] == 2
+    assert captions.counts["samples"] == 2
     assert evaluate_question_answering(model, processor, samples[:2], **OPTIONS).counts["questions"] == 3
 
 
@@ -484,14 +484,14 @@ def test_damaged_lines_are_computed_anew_and_named(tmp_path, caplog):
     assert path.name in record.message and "and 6 more" in record.message
 
 
-def test_cached_clips_of_an_encoder_with_a_temporal_stride_are_used(samples, tmp_path, caplog, monkeypatch):
+def test_cached_embeddings_of_an_encoder_with_a_temporal_stride_are_used(samples, tmp_path, caplog, monkeypatch):
     """valor-tiny has one video token for two frames, so embeddings are half as long as their masks."""
     folder = Path(__file__).parents[1] / "hub_configs" / "valor-tiny"
     model, processor = ValorForRetrieval.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
-    caches = {"clips": TensorCache(tmp_path / "clips")}
+    caches = {"samples": TensorCache(tmp_path / "samples")}
     options = {**OPTIONS, "media": MediaOptions("av", 4, 1), "groups": ["t-v"]}
     first = evaluate_retrieval(model, processor, samples[:2], caches=caches, **options)
-    monkeypatch.setattr(ValorModel, "get_video_features", lambda *_, **__: pytest.fail("clips are encoded again"))
+    monkeypatch.setattr(ValorModel, "get_video_features", lambda *_, **__: pytest.fail("samples are encoded again"))
     again = evaluate_retrieval(model, processor, samples[:2], caches=caches, **options)
     assert torch.equal(again.similarity["t-v"], first.similarity["t-v"])
     assert not caplog.records
@@ -500,7 +500,7 @@ def test_cached_clips_of_an_encoder_with_a_temporal_stride_are_used(samples, tmp
 def test_cached_results_of_another_form_are_computed_anew(model, processor, samples, tmp_path, caplog):
     """A cache whose tensors and texts are whole, but not those of this model and these questions."""
     samples = samples[:2]
-    caches = {name: TensorCache(tmp_path / name) for name in ("clips", "texts")}
+    caches = {name: TensorCache(tmp_path / name) for name in ("samples", "texts")}
     expected = evaluate_retrieval(model, processor, samples, caches=caches, **OPTIONS)
     for cache in caches.values():
         for path in cache.folder.iterdir():

@@ -22,7 +22,7 @@ from modeling_valor.data.samples import Sample
 from modeling_valor.evaluation import Evaluation
 from modeling_valor.evaluation.report import EXAMPLES, MARKER, html_page, write_html
 from modeling_valor.evaluation.report.charts import axis_ticks, grouped_bars, rank_histogram
-from modeling_valor.evaluation.report.media import FRAME_GAP, SECONDS, ClipMedia
+from modeling_valor.evaluation.report.media import FRAME_GAP, SECONDS, SampleMedia
 from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate
 from modeling_valor.evaluation.settings import recipe_for
 from modeling_valor.world import write_world
@@ -47,11 +47,11 @@ def report(converted, samples):
     """`report(task, ...)`: an evaluation of the example checkpoint."""
     folder = str(converted("clip-vision-bert-shared"))
     model, processor = ValorForPreTraining.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
-    clips = samples
+    world = samples
 
     @functools.cache
     def measured(task, **changes):
-        return measure(task, clips, **changes)
+        return measure(task, world, **changes)
 
     def measure(task, samples, **changes):
         recipe = recipe_for(task, "world", split="test", metrics=("BLEU-1", "ROUGE-L"), **changes)
@@ -71,13 +71,13 @@ def page_of(report):
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, all text that is shown, and the media of the clips."""
+    """Elements with their attributes, all text that is shown, and the media of the samples."""
 
     def __init__(self, page):
         super().__init__()
         self.elements, self.text, self.inside = [], "", []
         self.feed(page)
-        self.clips = json.loads(re.search(r'<script type="application/json" id="clips">(.*?)</script>', page)[1])
+        self.contents = json.loads(re.search(r'<script type="application/json" id="contents">(.*?)</script>', page)[1])
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
@@ -107,7 +107,7 @@ def test_a_page_of_retrieval_shows_hits_and_misses_of_each_group_with_names_and_
     measured = report("retrieval", groups=("t-av", "t-v"))
     page = Page(page_of("retrieval", groups=("t-av", "t-v")))
     articles = len(page.all("article"))
-    assert len(page.all("div", "clip right")) == page.text.count("✓ the right one") == articles == 2 * 12
+    assert len(page.all("div", "sample right")) == page.text.count("✓ the right one") == articles == 2 * 12
     assert 3 * articles <= len(page.all("div", "media")) <= 4 * articles
     for group in ("t-av", "t-v"):
         hits = round(measured.evaluation.metrics[f"{group}/R@1"] * 12 / 100)
@@ -119,7 +119,7 @@ def test_a_page_of_retrieval_shows_hits_and_misses_of_each_group_with_names_and_
     assert len(page.all("img", "map")) == 2 and len(page.all("svg")) == 5
 
 
-def test_clips_are_queries_of_sights_among_sounds(report):
+def test_videos_are_queries_of_sights_among_sounds(report):
     page = Page(html_page(report("retrieval", groups=("v-a",))))
     assert page.text.count("the query") == len(page.all("article")) == 6
 
@@ -137,14 +137,14 @@ def test_pages_of_captions_and_answers_show_them_with_the_references(report, pag
     assert shown and "accuracy/sight" in page.text and "Answered wrongly" in page.text
 
 
-def test_there_are_many_examples_and_each_clip_comes_before_any_comes_again(report, samples):
+def test_there_are_many_examples_and_each_sample_comes_before_any_comes_again(report, samples):
     many = [
         dataclasses.replace(samples[1], id=f"clip {number}", video=torch.full((2, 3, 8, 8), number))
         for number in range(5)
     ]
     questions = tuple(dataclasses.replace(samples[1].questions[0], id=str(number)) for number in range(9))
     measured = report(
-        "question_answering", [dataclasses.replace(clip, audio=None, questions=questions) for clip in many]
+        "question_answering", [dataclasses.replace(sample, audio=None, questions=questions) for sample in many]
     )
     assert len(measured.evaluation.predictions) == 45
     cards = re.findall(r"clip \d", Page(html_page(measured)).text)
@@ -167,12 +167,12 @@ def test_the_settings_in_force_are_said_and_no_local_path_is(report, samples, tm
         page = html_page(dataclasses.replace(measured, recipe=recipe, checkpoint=checkpoint))
         assert str(tmp_path) not in page and "world" in page
         text = re.sub(r"\s+", " ", Page(page).text)
-        assert "frames of each video2" in text and "5.12 s clips of each sound1" in text
+        assert "frames of each video2" in text and "5.12 s clips of audio1" in text
         assert "checkpointmine (c0ffee)" in text and re.search(r"date\d{4}-\d\d-\d\d", text) and "torch 2" in text
         assert "Could not be read: 1" in text and "broken: broken.mp4" in text
 
 
-def test_clips_that_some_modalities_lack_are_named(report, samples):
+def test_samples_that_some_modalities_lack_are_named(report, samples):
     silent = Sample("silent", torch.zeros(2, 3, 32, 32, dtype=torch.uint8), None, ("nothing",))
     page = Page(html_page(report("captioning", [samples[1], silent], modalities="av,a")))
     (line,) = (line for line in page.text.splitlines() if line.startswith("silent: "))
@@ -184,7 +184,7 @@ def report_of(metrics, task="captioning", **others):
         Report(
             recipe_for(task, "world", modalities=name),
             Checkpoint("mine", "c0ffee", None, None),
-            Evaluation(values, {"clips": 2, "questions": 2}, []),
+            Evaluation(values, {"samples": 2, "questions": 2}, []),
             [],
         )
         for name, values in others.items()
@@ -192,7 +192,7 @@ def report_of(metrics, task="captioning", **others):
     first = Report(
         recipe_for(task, "world", modalities=",".join(["av", *others])),
         Checkpoint("mine", "c0ffee", None, None),
-        Evaluation(metrics, {"clips": 2, "questions": 2}, []),
+        Evaluation(metrics, {"samples": 2, "questions": 2}, []),
         [],
         tuple(parts),
     )
@@ -230,19 +230,19 @@ def test_axes_are_round_and_bins_without_queries_are_shown():
 # ----------------------------------------------------------------------------- media
 
 
-def test_clips_have_a_strip_with_gaps_and_a_player_with_sound(samples):
-    media = ClipMedia({"a": samples[1]}, "av", 9)
+def test_samples_have_a_strip_with_gaps_and_a_player_with_sound(samples):
+    media = SampleMedia({"a": samples[1]}, "av", 9)
     media.add("a")
     media.add("a")
-    (clip,) = media.clips
-    assert clip.keys() == {"frames", "player"}
-    with Image.open(io.BytesIO(decoded(clip["frames"]))) as strip:
+    (content,) = media.contents
+    assert content.keys() == {"frames", "player"}
+    with Image.open(io.BytesIO(decoded(content["frames"]))) as strip:
         pixels = np.asarray(strip.convert("RGB")).astype(int)
     width = (strip.width + FRAME_GAP) // 4
     assert (pixels[:, width - FRAME_GAP + 1 : width - 1] > 240).all() and not (
         pixels[:, : width - FRAME_GAP] > 240
     ).all()
-    with av.open(io.BytesIO(decoded(clip["player"]))) as container:
+    with av.open(io.BytesIO(decoded(content["player"]))) as container:
         assert 4.5 < container.duration / 1e6 < 5.5
         seconds = sum(frame.samples for frame in container.decode(audio=0)) / 22050
     assert 4.5 < seconds < 5.5
@@ -256,33 +256,33 @@ def test_players_show_the_first_seconds_of_long_videos(samples, tmp_path):
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 4 * number, dtype=np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    media = ClipMedia({"a": Sample("a", str(tmp_path / "long.mp4"))}, "av", 9)
+    media = SampleMedia({"a": Sample("a", str(tmp_path / "long.mp4"))}, "av", 9)
     media.add("a")
-    with av.open(io.BytesIO(decoded(media.clips[0]["player"]))) as container:
+    with av.open(io.BytesIO(decoded(media.contents[0]["player"]))) as container:
         levels = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
         assert container.duration / 1e6 == pytest.approx(SECONDS, abs=0.6)
     assert len(levels) == 20 and levels[0] < 10 and levels[-1] == pytest.approx(76, abs=8)
 
 
-def test_clips_beyond_the_most_are_counted(samples):
-    media = ClipMedia({sample.id: sample for sample in samples}, "a", 2)
+def test_samples_beyond_the_most_are_counted(samples):
+    media = SampleMedia({sample.id: sample for sample in samples}, "a", 2)
     for sample in [*samples, *samples]:
         media.add(sample.id)
-    assert len(media.clips) == 2 and media.left_out == len(samples) - 2
-    assert all(clip.keys() == {"sound"} for clip in media.clips)
+    assert len(media.contents) == 2 and media.left_out == len(samples) - 2
+    assert all(content.keys() == {"sound"} for content in media.contents)
 
 
 def test_sound_in_a_page_can_be_decoded(report):
-    (first, *_) = Page(html_page(report("captioning", modalities="a"))).clips
+    (first, *_) = Page(html_page(report("captioning", modalities="a"))).contents
     with av.open(io.BytesIO(decoded(first["sound"]))) as container:
         seconds = sum(frame.samples for frame in container.decode(audio=0)) / 22050
     assert 4.5 < seconds < 5.5
 
 
-def test_clips_without_files_or_sound_are_shown_as_they_are(report, samples, tmp_path):
+def test_samples_without_files_or_sound_are_shown_as_they_are(report, samples, tmp_path):
     arrays = Sample("array", torch.zeros(3, 3, 32, 32, dtype=torch.uint8), None, ("nothing",))
     page = Page(html_page(report("captioning", samples=[samples[1], arrays])))
-    assert len(page.all("article")) == 2 and sorted(map(len, page.clips)) == [0, 2]
+    assert len(page.all("article")) == 2 and sorted(map(len, page.contents)) == [0, 2]
 
 
 # ----------------------------------------------------------------------------- safety
@@ -295,12 +295,15 @@ def test_a_page_is_complete_in_itself_and_runs_nothing_from_the_data(page_of):
         assert not {"link", "iframe", "object", "base"} & {tag for tag, _ in parsed.elements}
         assert all(attributes["src"].startswith("data:") for _, attributes in parsed.elements if "src" in attributes)
         assert all(
-            value.startswith("data:") for clip in parsed.clips for name, value in clip.items() if name != "note"
+            value.startswith("data:")
+            for content in parsed.contents
+            for name, value in content.items()
+            if name != "note"
         )
         assert "http://" not in page and "https://" not in page
         # The page's own script, which its policy knows by its content, and data
         data, script = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL)
-        assert data[0] == ' type="application/json" id="clips"'
+        assert data[0] == ' type="application/json" id="contents"'
         digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
         (policy,) = (item["content"] for item in parsed.all("meta") if "content" in item and "src" in item["content"])
         assert f"script-src 'sha256-{digest}'" in policy and "default-src 'none'" in policy
@@ -310,8 +313,8 @@ def test_a_page_is_complete_in_itself_and_runs_nothing_from_the_data(page_of):
 def test_what_would_hide_or_turn_text_is_shown_as_escapes(report, samples):
     hostile = "a\x00b \u202egpj.exe\u202c \u2066x\u2069 \x1b[31m \ud800 \u200f\x85\u2028 end"
     shown = r"a\x00b \u202egpj.exe\u202c \u2066x\u2069 \x1b[31m \ud800 \u200f\x85\u2028 end"
-    clips = [dataclasses.replace(samples[1], id=hostile, captions=(hostile, "שלום 🙂 é"))]
-    measured = report("captioning", samples=clips)
+    odd = [dataclasses.replace(samples[1], id=hostile, captions=(hostile, "שלום 🙂 é"))]
+    measured = report("captioning", samples=odd)
     for entry in measured.evaluation.predictions:
         entry["prediction"] = hostile
     page = html_page(measured)

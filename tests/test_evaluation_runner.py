@@ -96,11 +96,11 @@ def test_the_command_prints_the_metrics_and_the_settings(task, world, checkpoint
     result = printed(capsys)
     assert result["metrics"] == metrics_of_tasks[task]
     assert (result["split"], result["checkpoint"], result["modalities"]) == ("test", checkpoint, "av")
-    assert result["counts"]["clips"] == 5
+    assert result["counts"]["samples"] == 5
     (folder,) = tmp_path.iterdir()
     assert json.loads((folder / "results.json").read_text()) == result
     table = (folder / "results.md").read_text()
-    assert "split test: N = 5 clips" in table and checkpoint in table and "modalities av" in table
+    assert "split test: N = 5 samples" in table and checkpoint in table and "modalities av" in table
     assert (folder / "predictions.jsonl").exists() == (task != "retrieval")
 
 
@@ -128,11 +128,11 @@ def test_a_killed_evaluation_goes_on_to_the_same_metrics(world, checkpoint, metr
     killed = [sys.executable, "-c", KILLED, ",".join(TASKS), *command]
     output = subprocess.run(killed, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert output.split() == [str(int(signal.SIGKILL))] * 3
-    # One batch of clips of each task was kept
+    # One batch of samples of each task was kept
     assert sorted(folder.name.split("-")[0] for folder in (tmp_path / "cache").iterdir()) == [
         "answers",
         "captions",
-        "clips",
+        "samples",
     ]
     for task in TASKS:
         assert main(arguments(task, world, checkpoint, tmp_path)) == 0
@@ -148,7 +148,7 @@ def test_a_finished_evaluation_is_read_from_its_cache(world, checkpoint, tmp_pat
     assert printed(capsys) == first
     # The same features serve other groups, and part of the samples
     assert main(arguments("retrieval", world, checkpoint, tmp_path, "--groups", "t-v", "--limit", "3")) == 0
-    assert printed(capsys)["counts"]["clips"] == 3
+    assert printed(capsys)["counts"]["samples"] == 3
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -201,7 +201,7 @@ def test_broken_files_are_named_in_the_results(checkpoint, tmp_path, capsys):
     command = ["evaluate", "--task", "captioning", *where, "--metrics", "BLEU-1", "--max-new-tokens", "3"]
     assert main([*command, "--max-failures", "0.5"]) == 0
     text = capsys.readouterr().out
-    assert "N = 1 clips" in text and "in no metric: 1." in text and "- broken: " in text
+    assert "N = 1 samples" in text and "in no metric: 1." in text and "- broken: " in text
     shutil.rmtree(tmp_path / "out")
     assert main(command) == 1
     printed = capsys.readouterr()
@@ -233,7 +233,7 @@ def test_a_benchmark_of_images_is_captioned_for_its_server(checkpoint, tmp_path,
     where = ["--dataset", "coco", "--media", str(tmp_path), "--model", checkpoint, "--output", str(tmp_path / "out")]
     assert main(["evaluate", "--task", "captioning", *where, "--metrics", "CIDEr", "--max-new-tokens", "3"]) == 0
     text = capsys.readouterr().out
-    assert "MSCOCO, captioning, split test: N = 2 clips" in text and "modalities v, 1 frame, 3 beams" in text
+    assert "MSCOCO, captioning, split test: N = 2 samples" in text and "modalities v, 1 frame, 3 beams" in text
     assert "| VALOR-L, paper, Table 7 |  | 152.5 |" in text
     (file,) = (tmp_path / "out").glob("*/submission.json")
     entries = json.loads(file.read_text())
@@ -436,7 +436,7 @@ def test_results_are_printed_even_where_they_cannot_be_written(world, checkpoint
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     assert main(arguments("retrieval", world, checkpoint, tmp_path)) == 1
     output = capsys.readouterr()
-    assert json.loads(output.out)["counts"]["clips"] == 5
+    assert json.loads(output.out)["counts"]["samples"] == 5
     line = output.err.splitlines()[-1]
     assert str(tmp_path) in line and "cannot be written to: No space left on device" in line
 
@@ -516,7 +516,7 @@ def test_paper_figures_stand_in_the_paper(shared):
 
 
 def report_of(task, dataset, metrics, predictions=(), **counts):
-    evaluation = Evaluation(metrics, {"clips": 2, **counts}, [Failure("x", "gone")], list(predictions))
+    evaluation = Evaluation(metrics, {"samples": 2, **counts}, [Failure("x", "gone")], list(predictions))
     return Report(recipe_for(task, dataset), Checkpoint("models/mine", "c0ffee", None, None), evaluation, [])
 
 
@@ -529,7 +529,7 @@ SIZES = {"texts": 4, "t-av/queries": 4, "t-av/candidates": 2}
 def test_tables_have_the_papers_metrics_below(capsys):
     lines = markdown(report_of("retrieval", "valor32k", RETRIEVAL, **SIZES)).splitlines()
     assert lines[0] == (
-        "VALOR-32K, retrieval, split test: N = 2 clips, 4 texts. Checkpoint models/mine (c0ffee), modalities av, "
+        "VALOR-32K, retrieval, split test: N = 2 samples, 4 texts. Checkpoint models/mine (c0ffee), modalities av, "
         "8 frames, 2 audio clips."
     )
     assert "| text to video with sound (t-av) | 4 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
@@ -573,5 +573,5 @@ def test_entries_of_model_cards_say_what_was_seen_and_heard():
         "num_frames": 8,
         "num_audio_clips": 8,
         "num_beams": 1,
-        "clips": 2,
+        "samples": 2,
     }

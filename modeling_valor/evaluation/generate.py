@@ -17,13 +17,13 @@ from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering
 from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_question
-from .clips import clip_keys, merge_rows
 from .loader import MediaBatch, media_batches
+from .merging import merge_rows, sample_keys
 from .metrics.answers import accuracy_by_type, mean_percent, score_answers
 from .metrics.captioning import CAPTION_METRICS, caption_metrics, check_caption_metrics
 from .models import evaluating, on_device, with_head
 from .options import MediaOptions, TextOptions, accepts_flat_keywords
-from .results import Evaluation, failures_of, rows_of
+from .results import Evaluation, count_rows, failures_of
 from .resumable import TextCache, broadcast_from_main, map_resumable, stable_hash
 
 
@@ -53,7 +53,7 @@ def caption(
 
     with evaluating(head):
         return map_resumable(
-            broadcast_from_main(lambda: clip_keys(samples)),
+            broadcast_from_main(lambda: sample_keys(samples)),
             batch_size,
             lambda batches: map(write, media_batches(samples, processor, batches, media or MediaOptions())),
             cache,
@@ -75,7 +75,7 @@ def answer(
 ) -> list[Written | Failure]:
     """{"answers": one for each question} of each sample, or why it could not be read; in the main process only.
 
-    A clip is encoded once for all its questions, of which `batch_size` are answered together.
+    A sample is encoded once for all its questions, of which `batch_size` are answered together.
     """
     head, options = with_head(model, ValorForQuestionAnswering), _without_none(generate_kwargs)
     text = text or TextOptions()
@@ -123,7 +123,7 @@ def _without_none(generate_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _keys_of_questions(samples: Sequence[Sample]) -> list[str]:
     questions = ([question.text for question in sample.questions] for sample in samples)
-    return list(map(stable_hash, clip_keys(samples), questions))
+    return list(map(stable_hash, sample_keys(samples), questions))
 
 
 def _are_texts(value: Any, number: int) -> bool:
@@ -153,27 +153,27 @@ def evaluate_captioning(
     Samples without captions get one too, as test sets with hidden captions need; they are in no metric.
 
     Args:
-        media: how the clips are read.
+        media: how the samples are read.
         generate_kwargs: of `generate`; by default one beam (the paper's are 3, section 5.1.2) and the checkpoint's
             `max_new_tokens`.
         metrics: of `CAPTION_METRICS`.
     """
     check_caption_metrics(metrics)
-    clips = merge_rows(samples)
+    merged = merge_rows(samples)
     options = {"num_beams": 1, **(generate_kwargs or {})}
-    results = caption(model, processor, clips, media, options, batch_size, cache, progress)
+    results = caption(model, processor, merged, media, options, batch_size, cache, progress)
     predictions: list[dict[str, Any]] = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:
-        for sample, result in zip(clips, results, strict=True):
+        for sample, result in zip(merged, results, strict=True):
             if not isinstance(result, Failure):
                 entry = {"id": sample.id, "prediction": result["text"], "references": list(sample.captions)}
                 predictions.append(entry)
         compared = [entry for entry in predictions if entry["references"]]
         texts, references = [entry["prediction"] for entry in compared], [entry["references"] for entry in compared]
         found = caption_metrics(texts, references, metrics) if compared else {}
-        counts = {"clips": len(predictions), "references": sum(map(len, references))}
-        return found, counts | rows_of(clips), failures_of(results)
+        counts = {"samples": len(predictions), "references": sum(map(len, references))}
+        return found, counts | count_rows(merged), failures_of(results)
 
     return Evaluation(*broadcast_from_main(measure), predictions)
 
@@ -197,23 +197,23 @@ def evaluate_question_answering(
     "Audio/Counting" counts for "Audio" as well.
 
     Args:
-        media: how the clips are read.
+        media: how the samples are read.
         text: how questions are tokenized.
         generate_kwargs: of `generate`; by default one beam (as in section 5.1.2) and 10 tokens (`max_new_tokens`).
     """
-    clips = merge_rows(samples)
+    merged = merge_rows(samples)
     options = {"num_beams": 1, "max_new_tokens": 10, **(generate_kwargs or {})}
-    results = answer(model, processor, clips, media, text, options, batch_size, cache, progress)
+    results = answer(model, processor, merged, media, text, options, batch_size, cache, progress)
     predictions: list[dict[str, Any]] = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:
         failures = failures_of(results)
-        for sample, result in zip(clips, results, strict=True):
+        for sample, result in zip(merged, results, strict=True):
             if not isinstance(result, Failure):
                 pairs = zip(sample.questions, result["answers"], strict=True)
                 predictions.extend(_answered(sample, question, text) for question, text in pairs)
-        counts = {"clips": len(clips) - len(failures), "questions": len(predictions)}
-        return _accuracy(predictions), counts | rows_of(clips), failures
+        counts = {"samples": len(merged) - len(failures), "questions": len(predictions)}
+        return _accuracy(predictions), counts | count_rows(merged), failures
 
     return Evaluation(*broadcast_from_main(measure), predictions)
 

@@ -17,11 +17,11 @@ from .options import MediaOptions
 
 @dataclass
 class MediaBatch:
-    """Clips that were read, and those that were to be read with them but could not.
+    """The media of a batch of samples.
 
     Args:
-        indices: which samples they are.
-        inputs: their frames and sound as the models take them; empty if none could be read.
+        indices: the samples that could be read.
+        inputs: their frames and audio as model inputs; empty if no sample could be read.
         failures: index of a sample -> why it could not be read.
     """
 
@@ -41,7 +41,7 @@ def media_batches(
     if not batches:
         return
     loader = DataLoader(
-        _Clips(samples, processor, options),
+        _SampleMedia(samples, processor, options),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=min(options.num_workers, len(batches)),
         collate_fn=_Collate(processor),
@@ -50,7 +50,7 @@ def media_batches(
     yield from loader
 
 
-class _Clips(Dataset[tuple[int, dict[str, torch.Tensor] | Failure]]):
+class _SampleMedia(Dataset[tuple[int, dict[str, torch.Tensor] | Failure]]):
     def __init__(self, samples: Sequence[Sample], processor: ValorProcessor, options: MediaOptions):
         self.samples, self.processor, self.options = samples, processor, options.loading.media_options
         self.cache = None if options.cache is None else cache_folder(options.cache, processor, options.loading)
@@ -70,8 +70,8 @@ class _Collate:
     def __init__(self, processor: ValorProcessor):
         self.processor = processor
 
-    def __call__(self, clips: Sequence[tuple[int, dict[str, torch.Tensor] | Failure]]) -> MediaBatch:
-        failures = {index: clip for index, clip in clips if isinstance(clip, Failure)}
-        read = {index: clip for index, clip in clips if not isinstance(clip, Failure)}
+    def __call__(self, loaded: Sequence[tuple[int, dict[str, torch.Tensor] | Failure]]) -> MediaBatch:
+        failures = {index: result for index, result in loaded if isinstance(result, Failure)}
+        read = {index: result for index, result in loaded if not isinstance(result, Failure)}
         inputs = dict(self.processor.pad(list(read.values()))) if read else {}
         return MediaBatch(list(read), inputs, failures)

@@ -18,13 +18,13 @@ TEXT_LENGTH = 40
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How much of each clip is seen and heard, and how it gets here.
+    """How much of each sample is seen and heard, and how it gets here.
 
     Args:
-        modalities: what of each clip is read, "av", "v" or "a".
-        num_frames, num_audio_clips: of each clip; None: the processor's own numbers.
+        modalities: what of each sample is read, "av", "v" or "a".
+        num_frames, num_audio_clips: of each sample; None: the processor's own numbers.
         num_workers: processes that decode; 0: this one.
-        cache: folder in which decoded clips are kept in half precision, for a model that is measured again and again
+        cache: folder in which decoded samples are kept in half precision, for a model that is measured again and again
             while it is trained (`data.loading.cache_folder`); None: they are decoded every time.
     """
 
@@ -56,7 +56,7 @@ class TextOptions:
     Args:
         max_length: tokens of a text, more are cut off.
         clean: clean captions and questions as training does (and the 2023 code did).
-        paragraph: the captions of a clip are one text in retrieval (section 5.1.2: DiDeMo, ActivityNet).
+        paragraph: the captions of a sample are one text in retrieval (section 5.1.2: DiDeMo, ActivityNet).
     """
 
     max_length: int = TEXT_LENGTH

@@ -59,7 +59,7 @@ def headline(report: Report) -> str:
     part = "" if recipe.limit is None else f", first {recipe.limit:,} samples only"
     *first, last = recipe.modalities, *recipe.other_modalities
     numbers = ", ".join(
-        f"{counts[name]:,} {name}" for name in ("clips", "texts", "references", "questions") if name in counts
+        f"{counts[name]:,} {name}" for name in ("samples", "texts", "references", "questions") if name in counts
     )
     looked_at = ["modalities " + " and ".join(filter(None, (", ".join(first), last)))]
     for letter, number, what in (("v", recipe.num_frames, "frame"), ("a", recipe.num_audio_clips, "audio clip")):
@@ -110,7 +110,7 @@ def metric_table(report: Report) -> tuple[list[str], list[MetricRow]]:
         for part in (report, *report.others):
             found = part.evaluation
             name = f"this checkpoint, {part.recipe.modalities}" if report.others else "this checkpoint"
-            size = found.counts["clips" if recipe.task == "captioning" else "questions"]
+            size = found.counts["samples" if recipe.task == "captioning" else "questions"]
             values = (found.metrics.get(column) for column in columns)
             rows.append(
                 MetricRow(name, size, [None if value is None else scale(recipe.task) * value for value in values])
@@ -127,7 +127,7 @@ def notes(report: Report) -> list[str]:
     lines = []
     if "rows" in report.evaluation.counts:
         lines.append(
-            f"{report.evaluation.counts['rows']:,} samples are {len(report.samples):,} clips: those with the same media were "
+            f"{report.evaluation.counts['rows']:,} rows are {len(report.samples):,} samples: rows with the same media were "
             "merged, with all their captions and questions."
         )
     if recipe.dual_softmax and any(_lowest(scores) < 0 for scores in report.evaluation.similarity.values()):
@@ -180,7 +180,7 @@ def cells(row: MetricRow) -> list[str]:
 
 
 def direction_name(group: str) -> str:
-    """ "t-av" -> "text to clip (t-av)"."""
+    """ "t-av" -> "text to sample (t-av)"."""
     letters = {"t": "text", "v": "video", "a": "sound", "av": "video with sound"}
     query, candidate = group.split("-")
     return f"{letters[query]} to {letters[candidate]} ({group})"
@@ -193,7 +193,7 @@ def _line(cells: Sequence[str]) -> str:
 # --- Submissions ------------------------------------------------------------------------------------------------------
 
 
-def _captions_by_clip(predictions: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _captions_by_id(predictions: Sequence[dict[str, Any]]) -> dict[str, str]:
     """VATEX: {"videoID": caption}."""
     return {entry["id"]: entry["prediction"] for entry in predictions}
 
@@ -216,7 +216,7 @@ def _number(name: str | None) -> int:
 
 
 SUBMISSIONS: dict[tuple[str, str], Callable[[Sequence[dict[str, Any]]], Any]] = {
-    ("captioning", "vatex"): _captions_by_clip,
+    ("captioning", "vatex"): _captions_by_id,
     ("captioning", "coco"): _captions_of_images,
     ("question_answering", "vqav2"): _answers_by_question,
 }

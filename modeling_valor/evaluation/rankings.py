@@ -12,11 +12,11 @@ from .retrieve import reverse
 
 @dataclass(frozen=True)
 class Ranking:
-    """One query of one direction, such as "t-av" (a text among clips) or "av-t" (a clip among texts).
+    """One query of one direction, such as "t-av" (a text among samples) or "av-t" (a sample among texts).
 
     Args:
         direction: modality group, or its reverse.
-        query: row of the query: a text of [`Embeddings.texts`] if the direction begins with "t", else a clip.
+        query: row of the query: a text of [`Embeddings.texts`] if the direction begins with "t", else a sample.
         rank: of the right item, 1 for the first; a wrong one with the same score comes before it.
         item, score: the right item, or the best of several, and its score.
         top: the items that come first, with their scores.
@@ -32,16 +32,16 @@ class Ranking:
 
 def rankings(evaluation: Evaluation, group: str, backwards: bool = False, top: int = 3) -> list[Ranking]:
     """All queries of a modality group that was measured, or, `backwards`, of its reverse; in their order."""
-    clips, rows, right = evaluation.retrieval_embeddings.members(group)
-    columns = clips.nonzero().squeeze(1)
+    present, rows, right = evaluation.retrieval_embeddings.members(group)
+    columns = present.nonzero().squeeze(1)
     scores, positives = evaluation.similarity[group], right.unsqueeze(1).tolist()
     if scores.shape != (len(rows), len(columns)):
         scores = scores[rows][:, columns]
     queries, items, direction = rows, columns, group
     if backwards:
         positives = [[] for _ in columns]
-        for row, clip in enumerate(right.tolist()):
-            positives[clip].append(row)
+        for row, sample in enumerate(right.tolist()):
+            positives[sample].append(row)
         scores, queries, items, direction = scores.mT, columns, rows, reverse(group)
     found = query_ranks(scores, positives, top)
     first = zip(items[found.top].tolist(), found.top_scores.tolist(), strict=True)
@@ -77,5 +77,5 @@ def ranking_records(evaluation: Evaluation, groups: Sequence[str]) -> Iterator[d
 
 
 def name_of(embeddings: Embeddings, index: int, is_text: bool) -> str:
-    """The text, or the id of the clip."""
+    """The text, or the id of the sample."""
     return embeddings.texts[index] if is_text else embeddings.ids[index]

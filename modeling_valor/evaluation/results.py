@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..configuration_valor import ALIGNMENT_GROUPS, MEDIA
 from ..data.failures import Failure
-from .clips import Clips
+from .merging import MergedSamples
 
 
 @dataclass
@@ -18,12 +18,12 @@ class Evaluation:
     """What was measured.
 
     Args:
-        metrics: values by name, the same in all processes: "t-av/R@1" (texts to clips), "av-t/R@1" (clips to texts),
+        metrics: values by name, the same in all processes: "t-av/R@1" (texts to samples), "av-t/R@1" (samples to texts),
             "CIDEr", "accuracy", "accuracy/sight".
-        counts: on how many clips, texts and questions; "rows", where several samples were one clip (`clips.merge_rows`).
+        counts: numbers of samples, texts and questions; "rows" if rows were merged (`merging.merge_rows`).
         failures: samples that could not be read; they are in no metric.
-        predictions: captions and answers, one for each clip or question: {"id", "prediction", ...}. Main process only.
-        similarity: score matrix of each group, (texts, clips) on the CPU. Main process only.
+        predictions: captions and answers, one for each sample or question: {"id", "prediction", ...}. Main process only.
+        similarity: score matrix of each group, (texts, samples) on the CPU. Main process only.
         embeddings: what the scores were made from. Main process only.
     """
 
@@ -48,19 +48,19 @@ class Evaluation:
 
 @dataclass
 class Embeddings:
-    """Texts and clips in the common space, on the CPU. Their numbers differ: a clip may have several texts, or none.
+    """Texts and media in the common space, on the CPU. A sample may have several texts, or none.
 
     Args:
-        ids: of the clips, N.
-        clip_of_text: (T,), the clip that each text belongs to.
+        ids: of the N samples.
+        sample_of_text: (T,), index of the sample that each text belongs to.
         texts: T strings.
         text: (T, L, C); (T, C) with coarse alignment, as the following. `text_mask`: (T, L).
-        video: (N, F, C), zero where a clip has no frames; `None`: no clip has. `frame_mask`: (N, F) as the model took it.
+        video: (N, F, C), zero for a sample without frames; `None`: no sample has frames. `frame_mask`: (N, F), the model's input.
         audio: (N, A, C), likewise. `audio_mask`: (N, A).
     """
 
     ids: list[str]
-    clip_of_text: Tensor
+    sample_of_text: Tensor
     texts: list[str]
     text: Tensor
     text_mask: Tensor
@@ -69,8 +69,8 @@ class Embeddings:
     audio: Tensor | None = None
     audio_mask: Tensor | None = None
 
-    def clips_with(self, modalities: Collection[str]) -> Tensor:
-        """Which clips have frames, sound or either, (N,) bool."""
+    def samples_with(self, modalities: Collection[str]) -> Tensor:
+        """Which samples have any of these modalities, (N,) bool."""
         present = torch.zeros(len(self.ids), dtype=torch.bool)
         for modality in MEDIA:
             mask = getattr(self, modality.mask)
@@ -79,27 +79,28 @@ class Embeddings:
         return present
 
     def members(self, group: str) -> tuple[Tensor, Tensor, Tensor]:
-        """What takes part in a modality group: clips that have its modalities, and queries whose clip is one of them.
+        """The candidates and queries of a modality group: samples that have its modalities, and the queries of these samples.
 
         Returns:
-            (N,) bool, which clips are candidates; (Q,), the queries as rows of [`score`]'s matrix; (Q,), for each query its
-            own clip's place among the candidates.
+            (N,) bool, which samples are candidates; (Q,), the queries as rows of [`score`]'s matrix; (Q,), for each query the
+            index of its own sample among the candidates.
         """
         query, candidates = ALIGNMENT_GROUPS[group]
-        clips = self.clips_with(candidates)
+        present = self.samples_with(candidates)
         if query == "text":
-            clip_of_row = self.clip_of_text
+            sample_of_row = self.sample_of_text
         else:
-            clips &= self.clips_with([query])
-            clip_of_row = torch.arange(len(self.ids))
-        rows = clips[clip_of_row].nonzero().squeeze(1)
-        return clips, rows, (clips.cumsum(dim=0) - 1)[clip_of_row[rows]]
+            present &= self.samples_with([query])
+            sample_of_row = torch.arange(len(self.ids))
+        rows = present[sample_of_row].nonzero().squeeze(1)
+        return present, rows, (present.cumsum(dim=0) - 1)[sample_of_row[rows]]
 
 
-def rows_of(clips: Clips) -> dict[str, int]:
-    """How many rows the clips were, where some were merged."""
-    return {"rows": clips.num_rows} if clips.num_rows > len(clips) else {}
+def count_rows(samples: MergedSamples) -> dict[str, int]:
+    """{"rows": number of rows} if rows were merged."""
+    return {"rows": samples.num_rows} if samples.num_rows > len(samples) else {}
 
 
 def failures_of(results: Iterable[object]) -> list[Failure]:
+    """The failures among results."""
     return [result for result in results if isinstance(result, Failure)]

@@ -5,6 +5,7 @@ The one way to measure it, in training and in `valor evaluate`. Every function t
 a distributed job, which share the work; metrics are computed by the main process and the same in all of them.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -18,12 +19,12 @@ from ..data.samples import Sample
 from ..modeling_valor import ValorModel
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_caption
-from .clips import clip_keys, merge_rows
 from .loader import MediaBatch, media_batches
+from .merging import merge_rows, sample_keys
 from .metrics.retrieval import retrieval_metrics_in_blocks
 from .models import base_model, evaluating, on_device
 from .options import MediaOptions, TextOptions, accepts_flat_keywords
-from .results import Embeddings, Evaluation, failures_of, rows_of
+from .results import Embeddings, Evaluation, count_rows, failures_of
 from .resumable import ResultCache, broadcast_from_main, map_resumable, stable_hash
 
 
@@ -32,7 +33,7 @@ RETRIEVAL_GROUPS = tuple(group for group, (_, candidates) in ALIGNMENT_GROUPS.it
 
 EmbeddingCache: TypeAlias = ResultCache[dict[str, Tensor]]
 
-_TEXTS_PER_CLIP = 4  # a batch of texts costs about as much as a batch of so many times fewer clips
+_TEXTS_PER_SAMPLE = 4  # texts are cheaper to encode: a batch has this many times more texts than samples
 _SCORED_TEXTS = 512
 
 
@@ -47,46 +48,49 @@ def embed(
     caches: Mapping[str, EmbeddingCache] | None = None,
     progress: bool = False,
 ) -> tuple[Embeddings | None, list[Failure]]:
-    """Embeds all clips, each once, and all captions, each distinct one once; broken clips and their captions are left out.
+    """Embeds all samples and all distinct captions, each once; unreadable samples and their captions are left out.
 
-    Costs one pass of the encoders, and memory on the CPU for the result: 2 kB for each token, frame and clip of VALOR.
+    Costs one pass of the encoders, and memory on the CPU for the result: 2 kB for each token, frame and audio clip of VALOR.
 
     Args:
         model: any VALOR model.
-        media, batch_size: how the clips are read; `batch_size` clips are encoded together, and four times as many texts.
+        media, batch_size: how the samples are read; `batch_size` samples are encoded together, and four times as many texts.
         text: how captions are tokenized.
         dtype: type of the result.
-        caches: "clips" and "texts", where there are some.
+        caches: any of "samples" and "texts".
 
     Returns:
-        The embeddings, in the main process only, and the clips that could not be read.
+        The embeddings, in the main process only, and the samples that could not be read.
     """
-    valor, caches = base_model(model), caches or {}
+    valor, caches = base_model(model), dict(caches or {})
+    if "clips" in caches:
+        warnings.warn('The cache "clips" is now called "samples".', FutureWarning, stacklevel=2)
+        caches.setdefault("samples", caches.pop("clips"))
     media, options = media or MediaOptions(), text or TextOptions()
     texts: list[str] = []
-    clip_of_text: list[int] = []
+    sample_of_text: list[int] = []
     for index, sample in enumerate(samples):
         captions = [clean_caption(caption) if options.clean else caption for caption in sample.captions]
         captions = [" ".join(captions)] if options.paragraph and captions else captions
         texts += captions
-        clip_of_text += [index] * len(captions)
+        sample_of_text += [index] * len(captions)
     # Texts of similar length are encoded together
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
 
     with evaluating(valor):
-        clips = map_resumable(
-            broadcast_from_main(lambda: clip_keys(samples)),
+        results = map_resumable(
+            broadcast_from_main(lambda: sample_keys(samples)),
             batch_size,
             lambda batches: (
-                _embed_clips(valor, batch, dtype) for batch in media_batches(samples, processor, batches, media)
+                _embed_samples(valor, batch, dtype) for batch in media_batches(samples, processor, batches, media)
             ),
-            caches.get("clips"),
-            "clips" if progress else None,
-            lambda _, clip: _is_embedded_clip(clip, valor),
+            caches.get("samples"),
+            "samples" if progress else None,
+            lambda _, result: _is_embedded_sample(result, valor),
         )
         text_results = map_resumable(
             [stable_hash(text) for text in distinct],
-            batch_size * _TEXTS_PER_CLIP,
+            batch_size * _TEXTS_PER_SAMPLE,
             lambda batches: (
                 _embed_texts(valor, processor, distinct, batch, options.max_length, dtype) for batch in batches
             ),
@@ -102,15 +106,15 @@ def embed(
             for text, result in zip(distinct, text_results, strict=True)
             if not isinstance(result, Failure)
         }
-        embeddings.append(_stack(samples, clips, texts, clip_of_text, by_text, valor, options.max_length))
-        return failures_of(clips)
+        embeddings.append(_stack(samples, results, texts, sample_of_text, by_text, valor, options.max_length))
+        return failures_of(results)
 
     failures = broadcast_from_main(stack)
     return (embeddings[0] if embeddings else None), failures
 
 
-def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, dict[str, Tensor] | Failure]:
-    """What each clip of a batch has: "video" (F, C) with "frame_mask" (F,), "audio" (A, C) with "audio_mask" (A,)."""
+def _embed_samples(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, dict[str, Tensor] | Failure]:
+    """Embeddings of each sample of a batch: "video" (F, C) with "frame_mask" (F,), "audio" (A, C) with "audio_mask" (A,)."""
     results: dict[int, dict[str, Tensor]] = {index: {} for index in batch.indices}
     inputs = on_device(batch.inputs, valor)
     for _, name, values, mask in MEDIA:
@@ -124,8 +128,8 @@ def _embed_clips(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> di
     return {**batch.failures, **results}
 
 
-def _is_embedded_clip(result: Mapping[str, Tensor], valor: ValorModel) -> bool:
-    """Whether a cached result has the form of what [`_embed_clips`] returns."""
+def _is_embedded_sample(result: Mapping[str, Tensor], valor: ValorModel) -> bool:
+    """Whether a cached result has the form of what [`_embed_samples`] returns."""
     for _, name, _, mask in MEDIA:
         if name not in result and mask not in result:
             continue
@@ -167,32 +171,32 @@ def _embed_texts(
 
 def _stack(
     samples: Sequence[Sample],
-    clips: Sequence[dict[str, Tensor] | Failure],
+    results: Sequence[dict[str, Tensor] | Failure],
     texts: Sequence[str],
-    clip_of_text: Sequence[int],
+    sample_of_text: Sequence[int],
     by_text: Mapping[str, Tensor],
     valor: ValorModel,
     max_length: int,
 ) -> Embeddings:
-    """The results of all clips and texts as tensors, without those of clips that could not be read."""
-    read = {index: clip for index, clip in enumerate(clips) if not isinstance(clip, Failure)}
-    row_of_clip = {index: row for row, index in enumerate(read)}
-    kept = [index for index, clip in enumerate(clip_of_text) if clip in row_of_clip]
+    """The results of all samples and texts as tensors, without those of samples that could not be read."""
+    read = {index: result for index, result in enumerate(results) if not isinstance(result, Failure)}
+    row_of_sample = {index: row for row, index in enumerate(read)}
+    kept = [index for index, sample in enumerate(sample_of_text) if sample in row_of_sample]
     if not kept:
-        first = next(iter(failures_of(clips)), None)
+        first = next(iter(failures_of(results)), None)
         raise ValueError(
-            f"Retrieval needs clips with captions, but of {len(samples)} samples {len(row_of_clip)} could be read and "
+            f"Retrieval needs samples with captions, but of {len(samples)} samples {len(row_of_sample)} could be read and "
             f"{sum(bool(sample.captions) for sample in samples)} have captions."
             + ("" if first is None else f" The first that could not be read is {first.id}: {first.reason}")
         )
     tensors: dict[str, Tensor] = {}
     found = list(read.values())
     for _, name, _, mask in MEDIA:
-        template = next((clip for clip in found if name in clip), None)
+        template = next((sample for sample in found if name in sample), None)
         if template is None:
             continue
         blank = {key: torch.zeros_like(template[key]) for key in (name, mask)}
-        parts = {key: [clip[key] if name in clip else blank[key] for clip in found] for key in blank}
+        parts = {key: [sample[key] if name in sample else blank[key] for sample in found] for key in blank}
         tensors[mask] = pad_sequence(parts[mask], batch_first=True)
         fine = template[name].ndim == 2
         tensors[name] = pad_sequence(parts[name], batch_first=True) if fine else torch.stack(parts[name])
@@ -209,8 +213,8 @@ def _stack(
             text = nn.functional.pad(text, (0, 0, 0, 1))
         text_mask = torch.arange(text.shape[1]) < lengths[:, None]
     return Embeddings(
-        ids=[samples[index].id for index in row_of_clip],
-        clip_of_text=torch.tensor([row_of_clip[clip_of_text[index]] for index in kept]),
+        ids=[samples[index].id for index in row_of_sample],
+        sample_of_text=torch.tensor([row_of_sample[sample_of_text[index]] for index in kept]),
         texts=[texts[index] for index in kept],
         text=text,
         text_mask=text_mask,
@@ -236,13 +240,13 @@ def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tens
     """Eq. 3 for every query and every candidate of a modality group, on the CPU, float32.
 
     Computed by the model's device for 512 queries at a time. Above the embeddings that needs the matrix (25,000 texts x
-    5,000 clips: 500 MB), and on the device all candidates and one block of queries.
+    5,000 samples: 500 MB), and on the device all candidates and one block of queries.
 
     Returns:
-        (T, N) for groups with the text as query; (N, N) for "v-a". -inf where a clip lacks the modalities.
+        (T, N) for groups with the text as query; (N, N) for "v-a". -inf where a sample lacks the modalities.
 
     Raises:
-        ValueError: no clip has the group's modalities, or the group has text among its candidates.
+        ValueError: no sample has the group's modalities, or the group has text among its candidates.
     """
     check_groups([group])
     valor = base_model(model)
@@ -264,7 +268,7 @@ def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tens
     for name in candidates:
         fixed.update(arguments(name, slice(None)))
     if not fixed:
-        raise ValueError(f"Group {group!r} compares {query} with {' and '.join(candidates)}, which no clip has.")
+        raise ValueError(f"Group {group!r} compares {query} with {' and '.join(candidates)}, which no sample has.")
     count = len(embeddings.text) if query == "text" else len(embeddings.ids)
     scores = torch.empty(count, len(embeddings.ids))
     with evaluating(valor):
@@ -285,21 +289,21 @@ def retrieve(
 ) -> tuple[dict[str, float], dict[str, int], dict[str, Tensor]]:
     """Recall and ranks of each group in both directions ("t-av/R@1", "av-t/R@1"), how many were counted, and the scores.
 
-    Clips without the group's modalities are neither queries nor candidates, and neither are their texts; the group's N
+    Samples without the group's modalities are neither queries nor candidates, and neither are their texts; the group's N
     says so. With `dual_softmax` the metrics after that post-processing are added, as "t-av/DSL/R@1".
     """
     metrics, counts, similarity = {}, {}, {}
     for group in groups:
         scores = similarity[group] = score(model, embeddings, group)
-        clips, rows, right = embeddings.members(group)
+        present, rows, right = embeddings.members(group)
         positives = right.unsqueeze(1).tolist()
 
-        def blocks(scores: Tensor = scores, rows: Tensor = rows, clips: Tensor = clips) -> Iterator[Tensor]:
-            if clips.all():  # then so are the rows
+        def blocks(scores: Tensor = scores, rows: Tensor = rows, present: Tensor = present) -> Iterator[Tensor]:
+            if present.all():  # then so are the rows
                 return iter(scores[rows[0] : rows[-1] + 1].split(_SCORED_TEXTS))
-            return (scores[block][:, clips] for block in rows.split(_SCORED_TEXTS))
+            return (scores[block][:, present] for block in rows.split(_SCORED_TEXTS))
 
-        counts[f"{group}/queries"], counts[f"{group}/candidates"] = len(rows), int(clips.sum())
+        counts[f"{group}/queries"], counts[f"{group}/candidates"] = len(rows), int(present.sum())
         for prefix, post_process in (("", False), ("DSL/", True))[: 1 + dual_softmax]:
             both = retrieval_metrics_in_blocks(blocks, positives, post_process)
             for direction, values in zip((group, reverse(group)), both, strict=True):
@@ -322,24 +326,24 @@ def evaluate_retrieval(
     caches: Mapping[str, EmbeddingCache] | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """All-pairs retrieval: every text against every clip, in both directions (section 4.3).
+    """All-pairs retrieval: every text against every sample, in both directions (section 4.3).
 
     Args:
         groups: "t-av", "t-v", "t-a", "v-a"; by default the one of `media.modalities`.
         media, text, batch_size, dtype, caches: see [`embed`].
         dual_softmax: see [`retrieve`].
     """
-    clips = merge_rows(samples)
+    merged = merge_rows(samples)
     media = media or MediaOptions()
     groups = [GROUP_OF_LETTERS[media.modalities]] if groups is None else list(groups)
     check_groups(groups)
-    embeddings, failures = embed(model, processor, clips, media, text, batch_size, dtype, caches, progress)
+    embeddings, failures = embed(model, processor, merged, media, text, batch_size, dtype, caches, progress)
     evaluation = Evaluation({}, {}, failures, embeddings=embeddings)
 
     def measure() -> tuple[dict[str, float], dict[str, int]]:
         found = evaluation.retrieval_embeddings
         metrics, counts, evaluation.similarity = retrieve(model, found, groups, dual_softmax)
-        return metrics, {"clips": len(found.ids), "texts": len(found.texts), **counts, **rows_of(clips)}
+        return metrics, {"samples": len(found.ids), "texts": len(found.texts), **counts, **count_rows(merged)}
 
     evaluation.metrics, evaluation.counts = broadcast_from_main(measure)
     return evaluation

@@ -22,8 +22,8 @@ from ..data.samples import Sample, SampleStream, each_sample
 from ..modeling_valor_heads import HEADS
 from ..processing_valor import ValorProcessor
 from ..world.render import ORIGIN
-from .clips import merge_rows
 from .generate import evaluate_captioning, evaluate_question_answering
+from .merging import merge_rows
 from .options import MediaOptions, TextOptions
 from .results import Evaluation
 from .resumable import TensorCache, TextCache, broadcast_from_main, stable_hash
@@ -157,7 +157,7 @@ def version_of(name: str, model: PreTrainedModel) -> str:
 
 
 def read_samples(recipe: Recipe, media: str | None = None, annotations: str | None = None) -> Sequence[Sample]:
-    """The clips of a recipe, the first `limit` of them, each once (`clips.merge_rows`).
+    """The samples of a recipe, the first `limit` of them, each once (`merging.merge_rows`).
 
     Of a stream all are kept in memory, undecoded, and `limit` counts its rows.
     """
@@ -190,17 +190,17 @@ def evaluate(
 ) -> Report:
     """Measures a checkpoint on samples. All processes of a distributed job call it, and get the same metrics.
 
-    With several modalities (`Recipe.other_modalities`) clips are read and encoded once for each.
+    With several modalities (`Recipe.other_modalities`) samples are read and encoded once for each.
 
     Args:
         cache: folder where features (retrieval) and predictions are kept batch by batch, so that the same evaluation
             goes on where it was killed, and starts from the features where only the groups or the post-processing
             change. What is found there was made by the same version of the checkpoint with the same settings.
         source: what else tells the samples' files from others of the same names, such as the folder of the media.
-        batch_size: clips that go through the model together. It changes no metric but for rounding.
+        batch_size: samples that go through the model together. It changes no metric but for rounding.
 
     Raises:
-        ValueError: no clip could be read.
+        ValueError: no sample could be read.
     """
     samples = merge_rows(samples)
     reports = []
@@ -208,10 +208,10 @@ def evaluate(
         part = dataclasses.replace(recipe, modalities=modalities, other_modalities=())
         caches = None if cache is None else _Caches(Path(cache), part, checkpoint, source)
         evaluation = _measure(part, checkpoint, samples, batch_size, num_workers, caches, progress)
-        if evaluation.failures and not evaluation.counts["clips"]:
+        if evaluation.failures and not evaluation.counts["samples"]:
             first_failure = evaluation.failures[0]
             raise ValueError(
-                f"None of the {len(samples)} clips could be read with modalities {modalities}. The first is "
+                f"None of the {len(samples)} samples could be read with modalities {modalities}. The first is "
                 f"{first_failure.id}: {first_failure.reason}"
             )
         reports.append(Report(in_force(part, checkpoint), checkpoint, evaluation, samples, source=tuple(source)))
@@ -238,7 +238,7 @@ class _Caches:
     def embeddings(self) -> dict[str, TensorCache]:
         """Those of [`evaluate_retrieval`]."""
         return {
-            "clips": TensorCache(self._folder("clips")),
+            "samples": TensorCache(self._folder("samples")),
             "texts": TensorCache(self._folder("texts", self.recipe.max_length)),
         }
 

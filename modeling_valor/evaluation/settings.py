@@ -28,11 +28,11 @@ class Recipe:
         task: a value of `TASKS`.
         dataset: a benchmark's name, or what else `data.readers.load_samples` takes.
         split: which part; None: all of a dataset that has no parts.
-        modalities: what of each clip is used.
+        modalities: what of each sample is used.
         other_modalities: modalities with which captions and answers are measured too, one at a time. Retrieval has `groups`.
-        num_frames, num_audio_clips: of each clip; None: the checkpoint's numbers.
+        num_frames, num_audio_clips: of each sample; None: the checkpoint's numbers.
         groups: of retrieval, the first one is the main one.
-        paragraph: captions of a clip are one text. Benchmarks that want this are read so already.
+        paragraph: captions of a sample are one text. Benchmarks that want this are read so already.
         max_length: tokens of a text in retrieval, or of a question.
         num_beams, max_new_tokens: of captions and answers; `max_new_tokens=None`: the checkpoint's number.
         metrics: of captioning.

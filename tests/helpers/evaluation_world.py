@@ -23,7 +23,7 @@ OPTIONS = {"media": MediaOptions("av", 2, 1), "batch_size": 2}
 
 
 def read_world(folder: Path) -> list[Sample]:
-    """The clips of a `valor world` folder; the first has two captions, the others one."""
+    """The samples of a `valor world` folder; the first has two captions, the others one."""
     samples = []
     for index, line in enumerate((folder / "metadata.jsonl").read_text().splitlines()):
         row = json.loads(line)

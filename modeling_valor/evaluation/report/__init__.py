@@ -16,14 +16,14 @@ from ..outputs import cells, check_writable, metric_table, named_reason, notes, 
 from ..runner import Report, versions
 from .charts import build_charts
 from .examples import EXAMPLES, MODALITIES, Section, build_sections
-from .media import ClipMedia, without_folders
+from .media import SampleMedia, without_folders
 
 
 MARKER = '<meta name="generator" content="modeling-valor evaluation report">'
 """Stands in the head of every page, so that a page is known before it is replaced."""
 
-MOST_CLIPS = 80
-"""Clips that are shown with frames, video and sound; of others there are names and texts."""
+MAX_SAMPLES = 80
+"""Samples that are shown with frames, video and sound; of others there are names and texts."""
 
 _FAILURES = 200
 _HEAD = 2048
@@ -48,8 +48,8 @@ def check_report_path(path: Path) -> None:
 def write_html(report: Report, path: Path) -> None:
     """Writes the page: settings, table, charts, and cases to look at; it appears when it is complete.
 
-    Nothing is loaded from elsewhere, and no path of this machine is in it. A clip with frames, video and sound takes about
-    120 kB, and there are at most `MOST_CLIPS`, so the page stays below ten megabytes whatever the size of the data. To be
+    Nothing is loaded from elsewhere, and no path of this machine is in it. A sample with frames, video and sound takes about
+    120 kB, and there are at most `MAX_SAMPLES`, so the page stays below ten megabytes whatever the size of the data. To be
     called by the main process.
 
     Raises:
@@ -93,7 +93,7 @@ def html_page(report: Report) -> str:
         charts=list(build_charts(report)),
         sections=sections,
         places=media.places,
-        clips=media.clips,
+        contents=media.contents,
         left_out=media.left_out,
     )
 
@@ -116,8 +116,8 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
     yield "dataset", dataset_name(report)
     yield "split", "all" if recipe.split is None else recipe.split
     if recipe.limit is not None:
-        yield "limit", f"the first {recipe.limit:,} clips only"
-    for name in ("clips", "texts", "references", "questions"):
+        yield "limit", f"the first {recipe.limit:,} samples only"
+    for name in ("samples", "texts", "references", "questions"):
         if name in counts:
             yield name, f"{counts[name]:,}"
     yield "checkpoint", f"{_without_folders(report.checkpoint.name)} ({report.checkpoint.version[:12]})"
@@ -128,7 +128,7 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
     if "v" in "".join(every) and recipe.num_frames:
         yield "frames of each video", str(recipe.num_frames)
     if "a" in "".join(every) and recipe.num_audio_clips:
-        yield "5.12 s clips of each sound", str(recipe.num_audio_clips)
+        yield "5.12 s clips of audio", str(recipe.num_audio_clips)
     if recipe.task == "retrieval":
         yield "longest text", f"{recipe.max_length} tokens"
     else:
@@ -140,7 +140,7 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _failures(report: Report) -> Iterator[str]:
-    """A line for each clip that could not be read, with any of the modalities; of paths the last part."""
+    """A line for each sample that could not be read, with any of the modalities; of paths the last part."""
     samples = {sample.id: sample for sample in report.samples}
     for part in (report, *report.others):
         with_what = f" ({MODALITIES[part.recipe.modalities]})" if report.others else ""
@@ -149,15 +149,15 @@ def _failures(report: Report) -> Iterator[str]:
             yield (line if sample is None else without_folders(line, sample)) + with_what
 
 
-def _media_of(report: Report, sections: list[Section]) -> ClipMedia:
-    """Media of the clips on the cards, those of the first examples of all sections first."""
+def _media_of(report: Report, sections: list[Section]) -> SampleMedia:
+    """Media of the samples on the cards, those of the first examples of all sections first."""
     modalities = "".join((report.recipe.modalities, *report.recipe.other_modalities))
-    media = ClipMedia({sample.id: sample for sample in report.samples}, modalities, MOST_CLIPS)
+    media = SampleMedia({sample.id: sample for sample in report.samples}, modalities, MAX_SAMPLES)
     for place in range(EXAMPLES):
         for section in sections:
             if place < len(section.examples):
                 for card in section.examples[place].every_card():
-                    media.add(card.clip)
+                    media.add(card.id)
     return media
 
 

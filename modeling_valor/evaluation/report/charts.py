@@ -166,13 +166,15 @@ def axis_ticks(largest: float, whole: bool = False) -> list[float]:
 
 
 def _score_map(report: Report, group: str) -> Iterator[Markup]:
-    """Scores of queries (rows) and clips (columns) that belong together on the diagonal, at most 96 of each."""
-    clips, rows, right = report.evaluation.retrieval_embeddings.members(group)
-    columns = clips.nonzero().squeeze(1)[right]
-    of_a_clip = dict(zip(columns.flip(0).tolist(), rows.flip(0).tolist(), strict=True))  # the first query of each clip
-    pairs = sorted(of_a_clip.items())
+    """Scores of queries (rows) and samples (columns) that belong together on the diagonal, at most 96 of each."""
+    present, rows, right = report.evaluation.retrieval_embeddings.members(group)
+    columns = present.nonzero().squeeze(1)[right]
+    query_of_sample = dict(
+        zip(columns.flip(0).tolist(), rows.flip(0).tolist(), strict=True)
+    )  # the first query of each sample
+    pairs = sorted(query_of_sample.items())
     pairs = [pairs[index] for index in np.linspace(0, len(pairs) - 1, min(len(pairs), _MAP_SIZE)).astype(int)]
-    scores = report.evaluation.similarity[group][[row for _, row in pairs]][:, [clip for clip, _ in pairs]]
+    scores = report.evaluation.similarity[group][[row for _, row in pairs]][:, [sample for sample, _ in pairs]]
     finite = scores[scores > -torch.inf]
     if not len(finite):
         return
@@ -180,8 +182,8 @@ def _score_map(report: Report, group: str) -> Iterator[Markup]:
     level = ((scores.clamp(min=low) - low) / (high - low).clamp(min=1e-9))[..., None]
     dark, light = torch.tensor([20.0, 32.0, 64.0]), torch.tensor([255.0, 214.0, 102.0])
     image = Image.fromarray((dark + level * (light - dark)).byte().numpy())
-    what = "texts" if group.startswith("t-") else "clips"
-    legend = f"Scores of {len(pairs)} {what} (rows) with their clips (columns), from {low:.2f} (dark) to {high:.2f}: {group}"
+    what = "texts" if group.startswith("t-") else "samples"
+    legend = f"Scores of {len(pairs)} {what} (rows) with their samples (columns), from {low:.2f} (dark) to {high:.2f}: {group}"
     yield Markup('<figure><img class="map" alt="{0}" src="{1}"><figcaption>{0}</figcaption></figure>').format(
         legend, image_address(image, "png")
     )

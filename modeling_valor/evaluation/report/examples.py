@@ -19,16 +19,16 @@ TOP = 3
 
 MODALITIES = {"av": "sight and sound", "v": "sight alone", "a": "sound alone"}
 
-_TEXTS = 3  # of a clip on its card
+_TEXTS = 3  # of a sample on its card
 _REFERENCES = 5
 _SCORED_CAPTIONS = 2000
 
 
 @dataclass(frozen=True)
 class Card:
-    """A clip: its id, what is said about it here, its own texts, and whether it is the right one."""
+    """A sample: its id, what is said about it here, its own texts, and whether it is the right one."""
 
-    clip: str
+    id: str
     label: str = ""
     texts: tuple[str, ...] = ()
     is_right: bool = False
@@ -36,7 +36,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Example:
-    """A query (a text or a clip) with the clips that were found, or a clip with what was written about it."""
+    """A query (a text or a sample) with the samples that were found, or a sample with what was written about it."""
 
     cards: list[Card]
     query: str | None = None
@@ -104,8 +104,8 @@ def _retrieval_example(report: Report, texts: Mapping[str, Sequence[str]], found
     ]
     if found.direction.startswith("t-"):
         return Example(cards, query=name_of(embeddings, found.query, is_text=True))
-    clip = embeddings.ids[found.query]
-    return Example(cards, query_card=Card(clip, "the query", tuple(texts[clip])))
+    name = embeddings.ids[found.query]
+    return Example(cards, query_card=Card(name, "the query", tuple(texts[name])))
 
 
 # --- Captions and answers ---------------------------------------------------------------------------------------------
@@ -181,12 +181,12 @@ def _other_predictions(report: Report) -> Callable[[Mapping[str, Any]], list[tup
     return lambda entry: [(name, texts[key(entry)]) for name, texts in written.items() if key(entry) in texts]
 
 
-def _one_of_each(cases: Sequence[Any], clip_of: Callable[[Any], Any]) -> list[Any]:
-    """The first cases, one of each clip before any second one of a clip."""
+def _one_of_each(cases: Sequence[Any], sample_of: Callable[[Any], Any]) -> list[Any]:
+    """The first cases, one of each sample before any second one of a sample."""
     seen: dict[Any, int] = {}
     turns = []
     for case in cases:
-        seen[clip_of(case)] = turn = seen.get(clip_of(case), -1) + 1
+        seen[sample_of(case)] = turn = seen.get(sample_of(case), -1) + 1
         turns.append(turn)
     order = sorted(range(len(cases)), key=lambda index: turns[index])
     return [cases[index] for index in order[:EXAMPLES]]

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Frames, video and sound of clips as `data:` addresses, small enough for many of them in one page."""
+"""Frames, video and sound of samples as `data:` addresses, small enough for many of them in one page."""
 
 import base64
 import io
@@ -27,19 +27,19 @@ SECONDS, FRAME_RATE, PLAYER_HEIGHT = 10, 5, 144
 SOUND_RATE, SOUND_BITS = 22050, 32_000
 
 
-class ClipMedia:
-    """Media of clips, each read once.
+class SampleMedia:
+    """Media of samples, each read once.
 
     Args:
         samples: by id.
-        modalities: what is shown of a clip.
-        most: clips to read; further ones are counted in `left_out`.
+        modalities: what is shown of a sample.
+        most: samples to read; further ones are counted in `left_out`.
     """
 
     def __init__(self, samples: Mapping[str, Sample], modalities: str, most: int):
         self.samples, self.modalities, self.most = samples, modalities, most
         self.places: dict[str, int] = {}
-        self.clips: list[dict[str, str]] = []
+        self.contents: list[dict[str, str]] = []
         self._left_out: set[str] = set()
 
     @property
@@ -49,11 +49,11 @@ class ClipMedia:
     def add(self, identity: str) -> None:
         if identity in self.places:
             return
-        if len(self.clips) == self.most:
+        if len(self.contents) == self.most:
             self._left_out.add(identity)
             return
-        self.places[identity] = len(self.clips)
-        self.clips.append(self._read(self.samples[identity]))
+        self.places[identity] = len(self.contents)
+        self.contents.append(self._read(self.samples[identity]))
 
     def _read(self, sample: Sample) -> dict[str, str]:
         """Those that there are of "frames" (a picture), "player" (video with its sound), "sound" and "note"."""

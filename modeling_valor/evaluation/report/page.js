@@ -1,17 +1,17 @@
 const PER_PAGE = 5;
-const clips = JSON.parse(document.getElementById("clips").textContent);
+const contents = JSON.parse(document.getElementById("contents").textContent);
 
 function element(tag, properties) {
   return Object.assign(document.createElement(tag), properties);
 }
 
 function fill(holder) {
-  const clip = clips[holder.dataset.clip];
-  if (holder.hasChildNodes() || !clip) return;
-  if (clip.frames) holder.append(element("img", { src: clip.frames, alt: "frames of the clip" }));
-  if (clip.player) holder.append(element("video", { src: clip.player, controls: true, preload: "metadata" }));
-  if (clip.sound) holder.append(element("audio", { src: clip.sound, controls: true, preload: "metadata" }));
-  if (clip.note) holder.append(element("p", { className: "note", textContent: clip.note }));
+  const content = contents[holder.dataset.sample];
+  if (holder.hasChildNodes() || !content) return;
+  if (content.frames) holder.append(element("img", { src: content.frames, alt: "frames of the sample" }));
+  if (content.player) holder.append(element("video", { src: content.player, controls: true, preload: "metadata" }));
+  if (content.sound) holder.append(element("audio", { src: content.sound, controls: true, preload: "metadata" }));
+  if (content.note) holder.append(element("p", { className: "note", textContent: content.note }));
 }
 
 const sections = [...document.querySelectorAll(".examples")].map((section) => {

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Which samples are one clip: rows of the same media become one, and a changed file is another clip."""
+"""Rows of a dataset that have the same media, merged into one sample; and hashes that tell samples apart."""
 
 import dataclasses
 import logging
@@ -16,12 +16,12 @@ from .resumable import stable_hash
 logger = logging.getLogger(__name__)
 
 
-class Clips(LazySamples):
-    """Samples of which each is another clip, made when they are asked for.
+class MergedSamples(LazySamples):
+    """Samples that all have different media.
 
     Args:
-        samples: the rows that they are made of; one that cannot be had is a clip that cannot be read (`sample_at`).
-        rows: for each clip the indices of its samples.
+        samples: the rows that they are made of; a row that raises an error becomes an unreadable sample (`sample_at`).
+        rows: for each merged sample the indices of its rows.
     """
 
     def __init__(self, samples: Sequence[Sample], rows: list[list[int]]):
@@ -29,7 +29,7 @@ class Clips(LazySamples):
 
     @property
     def num_rows(self) -> int:
-        """How many samples the clips are made of."""
+        """Number of rows before they were merged."""
         return sum(map(len, self.rows))
 
     def __len__(self) -> int:
@@ -39,18 +39,18 @@ class Clips(LazySamples):
         return _merged([sample_at(self.samples, row) for row in self.rows[index]])
 
 
-def merge_rows(samples: Sequence[Sample], limit: int | None = None) -> Clips:
-    """One clip for all samples with the same media, with all their captions and questions; the first `limit` of the clips.
+def merge_rows(samples: Sequence[Sample], limit: int | None = None) -> MergedSamples:
+    """One sample for all rows with the same media, with all their captions and questions; the first `limit` samples.
 
-    Datasets often have one row per caption, so that a clip would be its own rival in retrieval. Merged rows get the first
-    row's id, and one line in the log says how many there were. What a row only repeats counts once: a question, or the
-    captions of a row that has another question. Media are the same if they are at the same place or hold the same bytes;
-    objects that cannot be compared, such as open decoders, are always different.
+    Many datasets have one row per caption. Without merging, a video would be a wrong candidate for its own captions in
+    retrieval. The merged sample has the id of its first row, and one line in the log reports the number of rows. Repeated
+    questions count once, and so do captions that are repeated in a row with another question. Media are the same if they
+    have the same path or the same bytes; objects that cannot be compared, such as open decoders, are always different.
 
     Raises:
-        ValueError: two samples with one id have different media.
+        ValueError: two rows with the same id have different media.
     """
-    if isinstance(samples, Clips):
+    if isinstance(samples, MergedSamples):
         return samples
     rows_of_media: dict[str, list[int]] = {}
     media_of_id: dict[str, tuple[str, int]] = {}
@@ -60,19 +60,20 @@ def merge_rows(samples: Sequence[Sample], limit: int | None = None) -> Clips:
         if first != media:
             raise ValueError(_shared_id(sample_at(samples, first_row), sample))
         rows_of_media.setdefault(media, []).append(row)
-    clips = Clips(samples, list(rows_of_media.values())[:limit])
-    if clips.num_rows > len(clips):
+    merged = MergedSamples(samples, list(rows_of_media.values())[:limit])
+    if merged.num_rows > len(merged):
         logger.warning(
-            f"{clips.num_rows} samples are {len(clips)} clips: those with the same media were merged, with all their "
+            f"{merged.num_rows} rows are {len(merged)} samples: rows with the same media were merged, with all their "
             "captions and questions."
         )
-    return clips
+    return merged
 
 
-def clip_keys(samples: Sequence[Sample]) -> list[str]:
-    """A name for each sample, by which a cache knows its results: another one when its id or its media change.
+def sample_keys(samples: Sequence[Sample]) -> list[str]:
+    """A key for each sample, under which a cache stores its results. It changes when the id or the media change.
 
-    Files are known by place, size and time of change, as in `data.loading.load_media`; folders of frames by their files.
+    Files are identified by path, size and time of change, as in `data.loading.load_media`; folders of frames by their
+    files.
     """
     return [stable_hash(sample.id, _media_key(sample, with_state=True)) for sample in samples]
 
@@ -90,8 +91,8 @@ def _shared_id(first: Sample, second: Sample) -> str:
     names = [_short_name(sample.audio if sample.video is None else sample.video) for sample in (first, second)]
     which = f": {names[0]} and {names[1]}" if names[0] != names[1] else ""
     return (
-        f"Two different clips have the id {first.id!r}{which}. Results are kept by id: give each clip its own, in a "
-        "column or field `id`."
+        f"Two samples with different media have the id {first.id!r}{which}. Results are stored by id: give each sample an "
+        "id of its own, in a column or field `id`."
     )
 
 
@@ -102,11 +103,11 @@ def _short_name(source: Any) -> str:
     return f"an object of type {type(source).__name__}"
 
 
-# --- What tells media apart -------------------------------------------------------------------------------------------
+# --- Comparing media -------------------------------------------------------------------------------------------
 
 
 def _media_key(sample: Sample, with_state: bool = False) -> str | None:
-    """The same for samples of the same media, None for media that cannot be compared; without media it is the id's."""
+    """Equal for samples with the same media; None if they cannot be compared. Without media it is a hash of the id."""
     if sample.video is None and sample.audio is None:
         return stable_hash(sample.id)
     try:
