@@ -458,7 +458,10 @@ def test_what_is_absent_or_ambiguous_in_the_2023_layout_is_told(layout):
         read_valor_2023(layout, "train")
     with pytest.raises(ValueError, match=r"1 of the 1 clips of .* have no text, such as video9"):
         read_valor_2023(layout, "train", ids="1KAsplit_train_id.json")
-    with pytest.raises(ValueError, match=r"speech, given as `sound`, does not exist"):
+    missing = pytest.raises(ValueError, match=r"speech, given as `audio`, does not exist")
+    with missing:
+        read_valor_2023(layout, "test", audio="speech")
+    with pytest.warns(FutureWarning, match="`sound` is now called `audio`"), missing:
         read_valor_2023(layout, "test", sound="speech")
     (layout / "frames_fps1").mkdir()
     with pytest.raises(ValueError, match="choose one of frames_fps1, frames_fps4 as `media`"):

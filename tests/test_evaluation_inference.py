@@ -495,6 +495,8 @@ def test_cached_embeddings_of_an_encoder_with_a_temporal_stride_are_used(samples
     again = evaluate_retrieval(model, processor, samples[:2], caches=caches, **options)
     assert torch.equal(again.similarity["t-v"], first.similarity["t-v"])
     assert not caplog.records
+    with pytest.warns(FutureWarning, match='now called "samples"'):
+        evaluate_retrieval(model, processor, samples[:2], caches={"clips": caches["samples"]}, **options)
 
 
 def test_cached_results_of_another_form_are_computed_anew(model, processor, samples, tmp_path, caplog):

@@ -119,7 +119,7 @@ def test_a_page_of_retrieval_shows_hits_and_misses_of_each_group_with_names_and_
     assert len(page.all("img", "map")) == 2 and len(page.all("svg")) == 5
 
 
-def test_videos_are_queries_of_sights_among_sounds(report):
+def test_videos_are_queries_among_audio(report):
     page = Page(html_page(report("retrieval", groups=("v-a",))))
     assert page.text.count("the query") == len(page.all("article")) == 6
 
@@ -176,7 +176,7 @@ def test_samples_that_some_modalities_lack_are_named(report, samples):
     silent = Sample("silent", torch.zeros(2, 3, 32, 32, dtype=torch.uint8), None, ("nothing",))
     page = Page(html_page(report("captioning", [samples[1], silent], modalities="av,a")))
     (line,) = (line for line in page.text.splitlines() if line.startswith("silent: "))
-    assert line.endswith("(sound alone)") and "Could not be read: 1" in page.text
+    assert line.endswith("(audio only)") and "Could not be read: 1" in page.text
 
 
 def report_of(metrics, task="captioning", **others):
@@ -230,7 +230,7 @@ def test_axes_are_round_and_bins_without_queries_are_shown():
 # ----------------------------------------------------------------------------- media
 
 
-def test_samples_have_a_strip_with_gaps_and_a_player_with_sound(samples):
+def test_samples_have_a_strip_with_gaps_and_a_player_with_audio(samples):
     media = SampleMedia({"a": samples[1]}, "av", 9)
     media.add("a")
     media.add("a")
@@ -269,17 +269,17 @@ def test_samples_beyond_the_most_are_counted(samples):
     for sample in [*samples, *samples]:
         media.add(sample.id)
     assert len(media.contents) == 2 and media.left_out == len(samples) - 2
-    assert all(content.keys() == {"sound"} for content in media.contents)
+    assert all(content.keys() == {"audio"} for content in media.contents)
 
 
-def test_sound_in_a_page_can_be_decoded(report):
+def test_audio_in_a_page_can_be_decoded(report):
     (first, *_) = Page(html_page(report("captioning", modalities="a"))).contents
-    with av.open(io.BytesIO(decoded(first["sound"]))) as container:
+    with av.open(io.BytesIO(decoded(first["audio"]))) as container:
         seconds = sum(frame.samples for frame in container.decode(audio=0)) / 22050
     assert 4.5 < seconds < 5.5
 
 
-def test_samples_without_files_or_sound_are_shown_as_they_are(report, samples, tmp_path):
+def test_samples_without_files_or_audio_are_shown_as_they_are(report, samples, tmp_path):
     arrays = Sample("array", torch.zeros(3, 3, 32, 32, dtype=torch.uint8), None, ("nothing",))
     page = Page(html_page(report("captioning", samples=[samples[1], arrays])))
     assert len(page.all("article")) == 2 and sorted(map(len, page.contents)) == [0, 2]

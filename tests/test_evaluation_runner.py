@@ -532,8 +532,8 @@ def test_tables_have_the_papers_metrics_below(capsys):
         "VALOR-32K, retrieval, split test: N = 2 samples, 4 texts. Checkpoint models/mine (c0ffee), modalities av, "
         "8 frames, 2 audio clips."
     )
-    assert "| text to video with sound (t-av) | 4 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
-    assert "| video with sound to text (av-t) | 2 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
+    assert "| text to video with audio (t-av) | 4 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
+    assert "| video with audio to text (av-t) | 2 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |" in lines
     assert "| VALOR-B, paper, Table 3 |  | 67.9 | 89.7 | 94.4 |  |  |" in lines
     captions = markdown(report_of("captioning", "audiocaps", {"BLEU-4": 0.25, "CIDEr": 0.7}))
     assert "| this checkpoint | 2 | 25.0 | 70.0 |" in captions and "| 27.0 | 74.1 |" in captions

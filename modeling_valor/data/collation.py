@@ -16,7 +16,7 @@ class ValorCollator:
     """Makes one batch of loaded samples of one task.
 
     Args:
-        processor: tokenizes, and pads frames and sound.
+        processor: tokenizes, and pads frames and audio.
         config: special tokens, masking and objective of the model that is trained.
     """
 
@@ -30,11 +30,11 @@ class ValorCollator:
         """The model's inputs. Masks are drawn anew for every `seed`.
 
         Args:
-            complete: give frames and sound, masked, even where no sample of the batch has them, because samples of other
-                ranks may.
+            complete: return frames and audio, masked, even if no sample of the batch has them, because samples of other
+                ranks may have them.
 
         Returns:
-            Frames and sound of B samples; and
+            Frames and audio of B samples; and
             - retrieval: `input_ids`, `attention_mask`;
             - pretraining: the same, and `decoder_input_ids`, `decoder_attention_mask`, `labels` for MGC;
             - captioning: masked `input_ids` (k * B, L), `attention_mask` and `labels`, for k captions of each sample; with

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Clips decoded once: frames as small JPEG files and sound as 22,050 Hz wave files, which are read back in a fraction
-of the time that the videos take.
+"""Decodes samples once: frames become small JPEG files and audio 22,050 Hz wave files, which are read much faster than
+the videos.
 """
 
 import functools
@@ -45,14 +45,14 @@ from .readers import METADATA_FILES
 from .samples import Sample, SampleStream, each_sample
 
 
-CLIPS, SOUND, NOTE, FAILURES = "clips", "audio.wav", ".extract.json", "failures.jsonl"
+CLIPS, AUDIO, NOTE, FAILURES = "clips", "audio.wav", ".extract.json", "failures.jsonl"
 
 SAMPLING_RATE = 22_050
-"""Rate of the extracted sound in Hz: the one that every feature extractor of VALOR works at."""
+"""Sampling rate of the extracted audio in Hz, which is that of every feature extractor of VALOR."""
 
 JPEG_QUALITY = 92
 _LONGEST_SIDE = 65_500  # of a JPEG file
-_SECONDS_AT_ONCE = 600  # of sound; a whole number, where the samples of any two rates meet
+_SECONDS_AT_ONCE = 600  # of audio; a whole number, at which the samples of any two rates coincide
 
 
 @dataclass(frozen=True)
@@ -298,11 +298,11 @@ def _metadata(draft: Path, directory: Path) -> Iterator[str]:
             row = json.loads(line)
             clip = f"{CLIPS}/{row.pop('clip')}"
             frames = (directory / clip / _frame_name(1)).exists()
-            sound = (directory / clip / SOUND).exists()
-            if frames or sound:
+            audio = (directory / clip / AUDIO).exists()
+            if frames or audio:
                 media = {
                     "file_name": clip if frames else None,
-                    "audio_file_name": f"{clip}/{SOUND}" if sound else None,
+                    "audio_file_name": f"{clip}/{AUDIO}" if audio else None,
                 }
                 yield json.dumps({"id": row["id"], **media, **row}, ensure_ascii=False) + "\n"
 
@@ -386,14 +386,14 @@ def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
 
 
 def _write_clip(job: _Job, folder: Path, options: ExtractOptions) -> None:
-    # A file that serves frames and sound and is not a local one is fetched once
+    # A remote file with frames and audio is downloaded once
     shared = job.audio is not None and job.audio is job.video
     with open_source(job.video) if shared else nullcontext(job.video) as video:
         audio = video if shared else job.audio
         found = video is not None and _write_frames(video, folder, options)
-        found = (audio is not None and _write_sound(audio, folder / SOUND)) or found
+        found = (audio is not None and _write_audio(audio, folder / AUDIO)) or found
     if not found:
-        raise MediaError("there are neither frames nor sound.")
+        raise MediaError("there are neither frames nor audio.")
 
 
 def _frame_name(number: int) -> str:
@@ -401,7 +401,7 @@ def _frame_name(number: int) -> str:
 
 
 def _write_frames(video: Any, folder: Path, options: ExtractOptions) -> bool:
-    """Whether there are frames; a file of sound only has none."""
+    """Writes the frames. Returns whether there are any; an audio file has none."""
     try:
         for number, frame in enumerate(_frames(video, options), start=1):
             image = Image.fromarray(frame.permute(1, 2, 0).numpy())
@@ -426,8 +426,8 @@ def _frames(video: Any, options: ExtractOptions) -> Iterator[Tensor]:
     return iterate_frames(video, options.count)
 
 
-def _write_sound(audio: Any, path: Path) -> bool:
-    """Whether there is sound; a video without an audio track has none."""
+def _write_audio(audio: Any, path: Path) -> bool:
+    """Writes the audio. Returns whether there is any; a video without an audio track has none."""
     with open_source(audio) as source:
         info = audio_info(source)
         if info is None:
@@ -437,7 +437,7 @@ def _write_sound(audio: Any, path: Path) -> bool:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(SAMPLING_RATE)
-            for piece in _sound(source, info.sampling_rate, info.duration):
+            for piece in _resampled_pieces(source, info.sampling_rate, info.duration):
                 check_samples(source, [piece])
                 samples = (piece * 2**15).round().clamp(-(2**15), 2**15 - 1)
                 file.writeframes(samples.numpy().astype("<i2").tobytes())
@@ -445,12 +445,12 @@ def _write_sound(audio: Any, path: Path) -> bool:
 
 
 def _waveform(source: str, **options: Any) -> Any:
-    """The waveform, or those of `windows`, of a file that has sound."""
+    """The waveform, or one for each of `windows`, of a file that has an audio track."""
     return cast(Audio, read_audio(source, **options)).waveform
 
 
-def _sound(source: str, rate: int, duration: float) -> Iterator[Tensor]:
-    """The resampled waveform, in pieces where it is long: the same numbers, as a second on both sides is read with it."""
+def _resampled_pieces(source: str, rate: int, duration: float) -> Iterator[Tensor]:
+    """The resampled waveform; a long one in pieces, which have the same values because each is read with a second more on both sides."""
     if duration <= _SECONDS_AT_ONCE:
         yield resample(_waveform(source), rate, SAMPLING_RATE)
         return

@@ -52,7 +52,7 @@ class LoadingOptions:
             possible. Encoders run once for all of them. Alignment takes one caption.
         references: also return all captions of each sample, as references for generated captions.
         clean_text: clean texts as the 2023 code does (lower case, no punctuation).
-        sampling: which frame and which block of sound is taken of each segment.
+        sampling: which frame and which block of audio of each segment is used.
         transforms: more arguments of the video processor, such as `{"crop_scale": (0.8, 1.0), "do_flip": True}`, the
             "crop_flip" of the 2023 recipes.
     """
@@ -81,7 +81,7 @@ class LoadingOptions:
 
     @property
     def media_options(self) -> dict[str, Any]:
-        """Arguments of the processor for the frames and the sound of one sample."""
+        """Arguments of the processor for the frames and the audio of one sample."""
         options = {"modalities": self.modalities, "sampling": self.sampling, **self.transforms}
         for name in ("num_frames", "num_audio_clips"):
             if getattr(self, name) is not None:
@@ -125,7 +125,7 @@ def load_sample(
         loaded.captions = [clean(text) for text in captions]
         if options.references:
             loaded.references = [clean(text) for text in sample.captions]
-    # One generator for both modalities: sound and sight differ in their numbers of segments anyway
+    # One generator for both modalities, which have different numbers of segments anyway
     generator = torch.Generator().manual_seed(seed)
     loaded.media = load_media(sample, processor, cache=cache, generator=generator, **options.media_options)
     return loaded
@@ -134,7 +134,7 @@ def load_sample(
 def load_media(
     sample: Sample, processor: ValorProcessor, modalities: str = "av", cache: Path | None = None, **options: Any
 ) -> dict[str, torch.Tensor]:
-    """Frames and sound of one sample as tensors of batch size 1; a modality that is not there is left out.
+    """Frames and audio of one sample as tensors of batch size 1; an absent modality is left out.
 
     Args:
         cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It

@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Several datasets in one training: which one each step draws from, and which of its samples each rank reads.
+"""Several datasets in one training: the source of each step, and the samples that each rank reads.
 
-Everything a batch holds follows from the seed, the number of the step and the rank. So ranks agree without talking, and a
-run that was stopped goes on with the batches that it would have seen; there is no other state to save.
+The content of a batch depends only on the seed, the step and the rank. So ranks need no communication, and an
+interrupted run continues with the same batches; there is no other state to save.
 """
 
 import os
@@ -45,10 +45,10 @@ class Source:
         samples: all samples, or a stream of them.
         options: its task, frames, clips and text lengths.
         batch_size: samples of each rank in a step.
-        epochs: how many times its samples are seen in the whole training. This sets how often it is drawn.
+        epochs: how often each of its samples is used in the whole training. This sets how often the source is drawn.
         steps: the same in steps; needed for streams, whose length is not known. Overrides `epochs`.
         alignment_groups, captioning_groups: modality groups to train; None: the model's.
-        cache_dir: folder in which decoded frames and sound are kept for the next epoch (`loading.load_media`).
+        cache_dir: folder that stores decoded frames and audio for the next epoch (`loading.load_media`).
         neighbours: samples that stay together in a batch, such as 2 for datasets whose samples come in similar pairs,
             which makes contrastive learning harder. 1: all are shuffled.
     """

@@ -36,8 +36,8 @@ class Sample:
         id: the name by which annotations and submissions know the clip.
         video: whatever [`ValorVideoProcessor`] takes as one video: a file, a folder of frames, an image, bytes, an array;
             `None`: there are no frames.
-        audio: whatever [`ValorFeatureExtractor`] takes as one sample. A video's own sound is the same file once more; if
-            that has no audio track, the sample has no sound. `None`: there is none.
+        audio: whatever [`ValorFeatureExtractor`] takes as one sample. For the audio track of a video it is the same file
+            as `video`; if that file has no audio track, the sample has no audio. `None`: there is no audio.
         captions: descriptions of the clip, of which training takes one at a time.
         questions: questions about the clip.
     """

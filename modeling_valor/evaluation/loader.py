@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Samples to batches of frames and sound for evaluation: in order, nothing drawn by chance, broken files set aside."""
+"""Batches of frames and audio for evaluation: in order, without randomness, unreadable files listed apart."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ class _SampleMedia(Dataset[tuple[int, dict[str, torch.Tensor] | Failure]]):
 
     def __getitem__(self, index: int) -> tuple[int, dict[str, torch.Tensor] | Failure]:
         sample = sample_at(self.samples, index)
-        # The caller may run the model in lower precision; frames and sound are prepared in full
+        # The caller may run the model in lower precision; frames and audio are prepared in float32
         with torch.autocast("cpu", enabled=False):
             load = partial(load_media, sample, self.processor, cache=self.cache, **self.options)
             return index, attempt(sample.id, load)

@@ -18,7 +18,7 @@ TEXT_LENGTH = 40
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How much of each sample is seen and heard, and how it gets here.
+    """What is read of each sample, and how.
 
     Args:
         modalities: what of each sample is read, "av", "v" or "a".

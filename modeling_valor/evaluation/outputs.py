@@ -36,7 +36,7 @@ CARD_TASKS = {
 }
 """Task of a model card's entries: type and name."""
 
-# Control characters, and those that turn the direction of text around or break lines where nothing is seen
+# Control characters, and invisible ones that reverse the direction of text or break lines
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
@@ -180,8 +180,8 @@ def cells(row: MetricRow) -> list[str]:
 
 
 def direction_name(group: str) -> str:
-    """ "t-av" -> "text to sample (t-av)"."""
-    letters = {"t": "text", "v": "video", "a": "sound", "av": "video with sound"}
+    """ "t-av" -> "text to video with audio (t-av)"."""
+    letters = {"t": "text", "v": "video", "a": "audio", "av": "video with audio"}
     query, candidate = group.split("-")
     return f"{letters[query]} to {letters[candidate]} ({group})"
 

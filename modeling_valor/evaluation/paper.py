@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Metrics of VALOR-B and VALOR-L in the paper, to compare with those measured here.
 
-They are of fine-tuned models, with sight and sound where a benchmark has both. In percent; captioning metrics times 100.
+They are of fine-tuned models, with video and audio where a benchmark has both. In percent; captioning metrics times 100.
 """
 
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ class Evaluation:
 
     Args:
         metrics: values by name, the same in all processes: "t-av/R@1" (texts to samples), "av-t/R@1" (samples to texts),
-            "CIDEr", "accuracy", "accuracy/sight".
+            "CIDEr", "accuracy", "accuracy/TYPE".
         counts: numbers of samples, texts and questions; "rows" if rows were merged (`merging.merge_rows`).
         failures: samples that could not be read; they are in no metric.
         predictions: captions and answers, one for each sample or question: {"id", "prediction", ...}. Main process only.

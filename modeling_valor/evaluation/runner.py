@@ -331,6 +331,6 @@ def run(
     """Loads, measures and reports; `options` are those of [`evaluate`]. See `outputs` for what may become of the report."""
     samples = read_samples(recipe, media, annotations)
     checkpoint = load_checkpoint(model, recipe.task, device, dtype)
-    # Files may be seen with other times by other machines: all processes take the main one's word
+    # Machines may report different times for the same files, so all processes use the version of the main one
     checkpoint = dataclasses.replace(checkpoint, version=broadcast_from_main(lambda: checkpoint.version))
     return evaluate(recipe, checkpoint, samples, source=(media, annotations), **options)

@@ -65,7 +65,7 @@ class Recipe:
 def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
     """The paper's settings for a task of a benchmark, or defaults for any other dataset, with `changes` (not `None`) made.
 
-    Without other modalities a benchmark's own are used: sight and sound for VALOR-32K, sound for AudioCaps. Several, such
+    By default the modalities are those of the benchmark: video and audio for VALOR-32K, audio for AudioCaps. Several, such
     as "av,v,a", are measured side by side; the first are the main ones.
 
     Raises:
@@ -109,7 +109,7 @@ def _side_by_side(task: str, wanted: Sequence[str]) -> dict[str, Any]:
             f"Modalities {','.join(wanted)!r} were given; pass av, v or a, or several different ones of them as in av,v,a."
         )
     main, *others = wanted
-    if task == "retrieval":  # embeddings of sight and sound serve all groups
+    if task == "retrieval":  # embeddings of video and audio serve all groups
         return {"modalities": "av" if others else main, "groups": tuple(GROUP_OF_LETTERS[name] for name in wanted)}
     return {"modalities": main, "other_modalities": tuple(others), "groups": (GROUP_OF_LETTERS[main],)}
 

@@ -33,8 +33,9 @@ def read_folder(
 ) -> Sequence[Sample]:
     """The samples of a folder in the convention of `datasets`: media files and a `metadata.jsonl` or `metadata.csv`.
 
-    Each row names its media relative to the folder in `file_name`: a video, whose own sound is the sample's sound, an
-    image, a sound file, a folder of frames, or a part of a file (`clip.mp4#t=30,40`). `audio_file_name` names another sound, or `null` none. `captions`,
+    Each row names its media relative to the folder in `file_name`: a video, whose audio track is the audio of the sample,
+    an image, an audio file, a folder of frames, or a part of a file (`clip.mp4#t=30,40`). `audio_file_name` names another
+    audio file; `null`: no audio. `captions`,
     `caption` or `text` are descriptions, `qa` questions (`records.questions_of`); `id` is the clip's name (default:
     `file_name` without its suffix). Folders of `valor world` and `valor extract` are of this kind.
 
@@ -154,22 +155,22 @@ def numbered_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _sample_of_row(directory: str, row: dict[str, Any]) -> Sample:
     name = next((row[key] for key in _VIDEO_NAMES if row.get(key)), None)
-    sound = row.get("audio_file_name")
-    if not isinstance(name or sound, str):
+    audio = row.get("audio_file_name")
+    if not isinstance(name or audio, str):
         raise RecordError(
             f'a row must name its media file as text, such as "file_name": "clip.mp4"; this one has {", ".join(row) or "nothing"}.'
         )
     kind = media_kind(name) if name else "audio"
     video = None if kind == "audio" else os.path.join(directory, cast(str, name))
     if "audio_file_name" not in row:
-        sound = name if kind in ("video", "audio") else None
+        audio = name if kind in ("video", "audio") else None
     identity = row.get("id")
     if identity is None:
-        identity = PurePosixPath(name_without_suffix(cast(str, name or sound)))
+        identity = PurePosixPath(name_without_suffix(cast(str, name or audio)))
     return Sample(
         id=str(identity),
         video=video,
-        audio=os.path.join(directory, sound) if sound else None,
+        audio=os.path.join(directory, audio) if audio else None,
         captions=captions_of(row),
         questions=questions_of(row),
     )

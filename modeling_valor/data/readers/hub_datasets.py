@@ -40,7 +40,7 @@ def samples_from_dataset(
 
     Media are columns of the types `Video`, `Image`, `List(Image)` (frames) and `Audio`, or else columns of paths or bytes
     with a usual name (`MEDIA_COLUMNS`). Nothing is decoded, whatever the columns say: a sample carries the path or the
-    bytes. A video without a column of sound brings its own. Texts are columns with the names of `records.KEYS`. The
+    bytes. Without a column of audio, the audio tracks of the videos are used. Texts are columns with the names of `records.KEYS`. The
     samples' ids are those of an `id` column, or else the numbers of the rows.
 
     Args:
@@ -81,13 +81,13 @@ class Columns:
 
     Args:
         video, audio: columns of media, or None.
-        own_sound: whether the sound is that of the video files.
+        audio_from_video: whether the audio is that of the video files.
         texts: fields of `records.KEYS` to the columns that were named for them.
     """
 
     video: str | None
     audio: str | None
-    own_sound: bool
+    audio_from_video: bool
     texts: Mapping[str, tuple[str, ...]]
 
     @classmethod
@@ -115,8 +115,8 @@ class Columns:
                 f"none of the columns {', '.join(names)} is of the type Video, Image, List(Image) or Audio, or has a usual "
                 'name: say which one is, with columns={"video": ...} or columns={"audio": ...}.'
             )
-        own_sound = media["audio"] is None and "audio" not in chosen and _has_sound(media["video"], features)
-        return cls(media["video"], media["audio"], own_sound, texts)
+        audio_from_video = media["audio"] is None and "audio" not in chosen and _has_audio(media["video"], features)
+        return cls(media["video"], media["audio"], audio_from_video, texts)
 
     def sample(self, row: dict[str, Any], number: str) -> Sample:
         """A sample from a row of undecoded values, unreadable where its texts are of another form than is accepted.
@@ -132,7 +132,7 @@ class Columns:
     def _sample(self, row: dict[str, Any], number: str) -> Sample:
         video = None if self.video is None else _source(row[self.video])
         audio = None if self.audio is None else _source(row[self.audio])
-        if self.own_sound:
+        if self.audio_from_video:
             audio = video
         record = {key: value for key, value in row.items() if key not in (self.video, self.audio)}
         if isinstance(record.get("json"), dict):
@@ -164,8 +164,8 @@ def _choices(columns: Mapping[str, str | Sequence[str] | None], names: Sequence[
     return chosen
 
 
-def _has_sound(column: str | None, features: Features | None) -> bool:
-    """Whether a column may hold files with sound: images, and frames as lists of them, have none."""
+def _has_audio(column: str | None, features: Features | None) -> bool:
+    """Whether a column may hold files with audio; images and lists of frames have none."""
     feature = (features or {}).get(column)
     return column is not None and not isinstance(feature, Image) and _items(feature) is None
 

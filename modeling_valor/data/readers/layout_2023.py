@@ -2,6 +2,7 @@
 """Datasets in the layout of the 2023 training code to samples. Nothing is decoded here."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ def read_valor_2023(
     texts: str | Sequence[str] | None = None,
     annotations: str | None = None,
     media: str | None = None,
+    audio: str | None = None,
     sound: str | None = None,
 ) -> Sequence[Sample]:
     """The samples of a dataset in the layout of the 2023 training code.
@@ -34,7 +36,7 @@ def read_valor_2023(
                                          [{"question": "who sings?", "answer": "man"}, ...]}
           caption_annotation.json       [{"video_id": "video0", "caption": "a man sings"}, ...]
           frames_fps4/video0/           frames, in the order of their names' numbers; or raw_videos/video0.mp4
-          audio_22050hz/video0.wav      where a file is absent, the clip has no sound
+          audio_22050hz/video0.wav      if a file is absent, the sample has no audio
 
     Args:
         split: of several lists of names, the one called `{split}_id.json`, or else the only one that ends so.
@@ -43,14 +45,18 @@ def read_valor_2023(
         annotations: a file of reference captions, which then replace those of `texts`.
         media: the folder with the clips: folders of frames, raw videos or images, called by their ids (default: the only
             subfolder called `frames*`, or else `raw_video*`, `video*` or `image*`).
-        sound: the folder of sound files (default: the only subfolder called `audio*`). Without one, raw videos bring
-            their own sound.
+        audio: the folder of audio files (default: the only subfolder called `audio*`). Without one, the audio tracks of
+            raw videos are used.
+        sound: the old name of `audio`.
 
     A name of a clip that leads out of the media's folder is followed, and one warning says so.
 
     Raises:
         ValueError: a file or folder is absent or ambiguous, a clip has no text, or a text is of another form.
     """
+    if sound is not None:
+        warnings.warn("`sound` is now called `audio`.", FutureWarning, stacklevel=2)
+        audio = sound
     directory = Path(directory)
     patterns = [f"{split}_id.json", f"{split}_id.txt", f"*{split}_id.json", f"*{split}_id.txt"]
     listing = cast(Path, _one(directory, ids, patterns, "ids"))
@@ -63,18 +69,18 @@ def read_valor_2023(
             "that has it as `texts` or `annotations`."
         )
     kinds = ("frames*", "raw_video*", "video*", "image*")
-    folder = _one(directory, media, kinds, "media", optional=sound is not None)
-    sounds = _one(directory, sound, ("audio*",), "sound", optional=True)
-    files, waves = _files_by_id(folder), _files_by_id(sounds)
+    folder = _one(directory, media, kinds, "media", optional=audio is not None)
+    audio_folder = _one(directory, audio, ("audio*",), "audio", optional=True)
+    files, audio_files = _files_by_id(folder), _files_by_id(audio_folder)
 
     def record(name: str) -> dict[str, Any]:
         video = None if folder is None else str(folder / (_file_of(name, files) or name))
-        if sounds is not None:
-            file = _file_of(name, waves)
-            audio = None if file is None else str(sounds / file)
+        if audio_folder is not None:
+            file = _file_of(name, audio_files)
+            source = None if file is None else str(audio_folder / file)
         else:
-            audio = video if video is not None and media_kind(video) == "video" else None
-        return {"id": name, "video": video, "audio": audio, "texts": entries[name]}
+            source = video if video is not None and media_kind(video) == "video" else None
+        return {"id": name, "video": video, "audio": source, "texts": entries[name]}
 
     if folder is not None:
         warn_about_outside(

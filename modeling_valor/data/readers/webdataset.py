@@ -114,10 +114,10 @@ class ShardStream(SampleStream):
     The members of a sample follow one another and have one name up to the first dot, which is its id unless its JSON
     has another; dots within numbers belong to the name, as in `clip_1.0_2.0.mp4` (`sample_name`). What comes after the
     last dot says what they are: a video (mp4, webm, mkv, ...), one or several images (jpg, png, webp, ...: the frames, by
-    the numbers in their names), sound (wav, flac, mp3, ...), captions (txt, one per line), or `json` with `captions`,
-    `qa` and the like as in a row of metadata (`records`). A video without a file of sound brings its own; images next to
-    a video are passed over. A second video, sound or JSON of one sample makes it unreadable, by name. All other members
-    are passed over; nothing is written to disk, no link is followed, and nothing is ever unpickled.
+    the numbers in their names), audio (wav, flac, mp3, ...), captions (txt, one per line), or `json` with `captions`,
+    `qa` and so on as in a row of metadata (`records`). Without an audio file, the audio track of the video is used; images
+    of a sample that has a video are ignored. A second video, audio or JSON file makes a sample unreadable, and the error
+    names it. All other members are ignored; nothing is written to disk, no link is followed, and nothing is ever unpickled.
 
     Where there are as many shards as partitions, each partition reads shards of its own; otherwise all read all shards
     and take every n-th sample. Shards and samples are shuffled by seed and epoch.
@@ -335,8 +335,8 @@ class _Member:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that is sound. `tarfile` takes a damaged or missing one for the end of the archive, and reads long names
-    and further fields of whatever length at once.
+    """A header without damage. `tarfile` treats a damaged or missing header as the end of the archive, and reads long names
+    and extra fields of any length at once.
     """
 
     @classmethod
@@ -386,7 +386,7 @@ class _EndingFile:
     """A stream of bytes that notices when it is read on and on after its end.
 
     `tarfile` skips what a header states, however many bytes that are, and looks for the end of some headers without
-    noticing that nothing comes any more. It reads once or twice after the end of a sound archive.
+    noticing that there is no more data. It reads once or twice after the end of an undamaged archive.
     """
 
     def __init__(self, file: BinaryIO):

@@ -23,7 +23,7 @@ MARKER = '<meta name="generator" content="modeling-valor evaluation report">'
 """Stands in the head of every page, so that a page is known before it is replaced."""
 
 MAX_SAMPLES = 80
-"""Samples that are shown with frames, video and sound; of others there are names and texts."""
+"""Number of samples with frames, video and audio; others are shown with their names and texts only."""
 
 _FAILURES = 200
 _HEAD = 2048
@@ -48,7 +48,7 @@ def check_report_path(path: Path) -> None:
 def write_html(report: Report, path: Path) -> None:
     """Writes the page: settings, table, charts, and cases to look at; it appears when it is complete.
 
-    Nothing is loaded from elsewhere, and no path of this machine is in it. A sample with frames, video and sound takes about
+    Nothing is loaded from elsewhere, and no path of this machine is in it. A sample with frames, video and audio takes about
     120 kB, and there are at most `MAX_SAMPLES`, so the page stays below ten megabytes whatever the size of the data. To be
     called by the main process.
 

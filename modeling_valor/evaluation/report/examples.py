@@ -17,7 +17,7 @@ from ..runner import Report
 EXAMPLES = 20  # of a section
 TOP = 3
 
-MODALITIES = {"av": "sight and sound", "v": "sight alone", "a": "sound alone"}
+MODALITIES = {"av": "video and audio", "v": "video only", "a": "audio only"}
 
 _TEXTS = 3  # of a sample on its card
 _REFERENCES = 5

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Frames, video and sound of samples as `data:` addresses, small enough for many of them in one page."""
+"""Frames, video and audio of samples as `data:` URLs, small enough for many samples in one page."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ from ..outputs import visible
 
 NUM_FRAMES, FRAME_HEIGHT, FRAME_GAP = 4, 96, 4
 SECONDS, FRAME_RATE, PLAYER_HEIGHT = 10, 5, 144
-SOUND_RATE, SOUND_BITS = 22050, 32_000
+AUDIO_RATE, AUDIO_BIT_RATE = 22050, 32_000
 
 
 class SampleMedia:
@@ -56,28 +56,28 @@ class SampleMedia:
         self.contents.append(self._read(self.samples[identity]))
 
     def _read(self, sample: Sample) -> dict[str, str]:
-        """Those that there are of "frames" (a picture), "player" (video with its sound), "sound" and "note"."""
+        """Any of "frames" (a picture), "player" (video with its audio), "audio" and "note", a message."""
         found: dict[str, str] = {}
         video = media_source(sample.video) if "v" in self.modalities else None
-        sound = media_source(sample.audio) if "a" in self.modalities else None
-        failure = attempt(sample.id, partial(_add_media, found, video, sound))
+        audio = media_source(sample.audio) if "a" in self.modalities else None
+        failure = attempt(sample.id, partial(_add_media, found, video, audio))
         if failure is not None:
             found["note"] = visible(without_folders(failure.reason, sample))
         return found
 
 
-def _add_media(found: dict[str, str], video: MediaSource | None, sound: MediaSource | None) -> None:
-    """Adds what can be read, as far as that goes before an error."""
-    audio = None
-    if sound is not None:
-        audio = _first_seconds(sound)
-        found.update({"note": "no sound"} if audio is None else {"sound": _encode_sound(audio)})
+def _add_media(found: dict[str, str], video: MediaSource | None, audio: MediaSource | None) -> None:
+    """Adds what can be read before the first error."""
+    waveform = None
+    if audio is not None:
+        waveform = _first_seconds(audio)
+        found.update({"note": "no audio"} if waveform is None else {"audio": _encode_audio(waveform)})
     if video is not None:
         found["frames"] = _encode_strip(read_frames(video, NUM_FRAMES).frames)
         frames, rate = _player_frames(video)
         if len(frames) > 1:
-            found["player"] = _encode_video(frames, rate, audio)
-            found.pop("sound", None)
+            found["player"] = _encode_video(frames, rate, waveform)
+            found.pop("audio", None)
 
 
 def without_folders(text: str, sample: Sample) -> str:
@@ -122,12 +122,12 @@ def _width(image: Image.Image, height: int) -> int:
 
 
 def _first_seconds(source: MediaSource) -> np.ndarray | None:
-    """(1, N) float32 at `SOUND_RATE`; None where there is no sound track."""
+    """(1, N) float32 at `AUDIO_RATE`; None if there is no audio track."""
     audio = read_audio(source, max_seconds=SECONDS)
     if audio is None:
         return None
     # One waveform, as no windows are asked for
-    waveform = resample(cast(Tensor, audio.waveform), audio.sampling_rate, SOUND_RATE).clamp(-1, 1)
+    waveform = resample(cast(Tensor, audio.waveform), audio.sampling_rate, AUDIO_RATE).clamp(-1, 1)
     return waveform.numpy()[None].astype(np.float32)
 
 
@@ -142,38 +142,38 @@ def _encode_strip(frames: Tensor) -> str:
     return image_address(strip, "jpeg", quality=80)
 
 
-def _encode_sound(waveform: np.ndarray) -> str:
+def _encode_audio(waveform: np.ndarray) -> str:
     """AAC in MP4."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = _sound_stream(container)
-        _write_sound(container, stream, waveform)
+        stream = _audio_stream(container)
+        _write_audio(container, stream, waveform)
     return _address("audio/mp4", buffer)
 
 
 def _encode_video(frames: Sequence[np.ndarray], rate: float, waveform: np.ndarray | None) -> str:
-    """H.264, and AAC if there is sound, in MP4."""
+    """H.264, and AAC if there is audio, in MP4."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
         video.height, video.width, video.pix_fmt = *frames[0].shape[:2], "yuv420p"
         video.options = {"crf": "30", "preset": "veryfast"}
-        sound = None if waveform is None else _sound_stream(container)  # all streams before the first packet
+        audio = None if waveform is None else _audio_stream(container)  # all streams before the first packet
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(video.encode())
-        if sound is not None and waveform is not None:
-            _write_sound(container, sound, waveform)
+        if audio is not None and waveform is not None:
+            _write_audio(container, audio, waveform)
     return _address("video/mp4", buffer)
 
 
-def _sound_stream(container: av.container.OutputContainer) -> av.AudioStream:
-    return container.add_stream("aac", rate=SOUND_RATE, layout="mono", bit_rate=SOUND_BITS)
+def _audio_stream(container: av.container.OutputContainer) -> av.AudioStream:
+    return container.add_stream("aac", rate=AUDIO_RATE, layout="mono", bit_rate=AUDIO_BIT_RATE)
 
 
-def _write_sound(container: av.container.OutputContainer, stream: av.AudioStream, waveform: np.ndarray) -> None:
+def _write_audio(container: av.container.OutputContainer, stream: av.AudioStream, waveform: np.ndarray) -> None:
     frame = av.AudioFrame.from_ndarray(waveform, format="fltp", layout="mono")
-    frame.sample_rate, frame.pts = SOUND_RATE, 0
+    frame.sample_rate, frame.pts = AUDIO_RATE, 0
     container.mux(stream.encode(frame))
     container.mux(stream.encode())
 

@@ -10,7 +10,7 @@ function fill(holder) {
   if (holder.hasChildNodes() || !content) return;
   if (content.frames) holder.append(element("img", { src: content.frames, alt: "frames of the sample" }));
   if (content.player) holder.append(element("video", { src: content.player, controls: true, preload: "metadata" }));
-  if (content.sound) holder.append(element("audio", { src: content.sound, controls: true, preload: "metadata" }));
+  if (content.audio) holder.append(element("audio", { src: content.audio, controls: true, preload: "metadata" }));
   if (content.note) holder.append(element("p", { className: "note", textContent: content.note }));
 }
 

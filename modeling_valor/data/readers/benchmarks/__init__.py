@@ -37,7 +37,7 @@ def load_benchmark(
         split: one of its splits.
         annotations: the folder that has the annotation files under their authors' names (or under `annotations/`), or
             the file itself where the split has one only. Default: `media`.
-        media: the folder that has the media, named as the clips: videos, or folders of extracted frames and sound files,
+        media: the folder that has the media, named as the samples: videos, or folders of extracted frames and audio files,
             in the folder itself or in subfolders with usual names (`places.CONTAINERS`), such as `frames_fps4/video0/` and
             `audio_22050hz/video0.wav` of the 2023 layout. What was extracted goes before the video that it comes from.
             Files are looked up in these folders by name, so no annotation leads out of them.
@@ -85,7 +85,7 @@ def _sample(entries: list[Entry], benchmark: Benchmark, files: MediaFolder | Non
 def _media(
     files: MediaFolder, media: str, names: tuple[str, ...], subfolders: tuple[str, ...]
 ) -> tuple[str | None, str | None]:
-    """Where sight and sound of a clip are."""
+    """Paths of the video and the audio of a sample."""
     if media == "image":
         return files.find(names, "image", subfolders), None
     whole = files.find(names, "video", subfolders)

@@ -67,8 +67,8 @@ class Benchmark:
 
     Args:
         title: its name in the paper.
-        media: what a clip is; the sound of a "video" is a file of its own or the video's, and an "audio" clip is a sound
-            file or the sound of a video.
+        media: what a sample is. The audio of a "video" is an audio file or the audio track of the video; "audio" is an audio
+            file or the audio track of a video.
         source: where the annotations come from.
         splits: its parts, by name.
         settings: VALOR's, by task: "retrieval", "captioning" or "question_answering".
