@@ -100,7 +100,7 @@ def test_valor32k(shared, warnings):
     """These files were put together by others and lack some captions; the whole test split has 3,500 clips."""
     samples = load_benchmark("valor32k", "test", shared / "annotations/valor32k/desc_test_from_avqa1.json")
     assert len(samples) == 3480 - 162
-    assert warnings == ["VALOR-32K, 'test': 162 of 3480 clips have no text and are left out."]
+    assert warnings == ["VALOR-32K, 'test': 162 of 3480 samples have no text and are left out."]
     assert samples[0] == Sample(
         "CEfOX4fYlsY_20.000_30.000",
         captions=("In one room, a yellow bird leaped over the fence. The sound of his mouth ringing.",),
@@ -148,7 +148,9 @@ def test_lists_of_msrvtt_choose_the_clips(shared, tmp_path):
     assert len(load_benchmark("msrvtt", "train", tmp_path)) == 6513
     assert len(load_benchmark("msrvtt", "test", tmp_path)) == 2990
     write(tmp_path, "MSRVTT_data.json", {"sentences": sentences[:20]})
-    with pytest.raises(ValueError, match=r"train.7k.csv: 6990 of 7010 clips have no annotations, such as 'video1000'"):
+    with pytest.raises(
+        ValueError, match=r"train.7k.csv: 6990 of 7010 samples have no annotations, such as 'video1000'"
+    ):
         load_benchmark("msrvtt", "train_7k", tmp_path)
 
 
@@ -378,7 +380,7 @@ def test_absent_media_are_left_out_with_one_warning(tmp_path, warnings):
         ("b_30", None, str(tmp_path / "Yb.wav")),
         ("d_30", None, str(tmp_path / "wavs/test/d_30000_40000.flac")),
     ]
-    assert len(warnings) == 1 and "1 of 4 clips are left out" in warnings[0] and "'c_30'" in warnings[0]
+    assert len(warnings) == 1 and "1 of 4 samples are left out" in warnings[0] and "'c_30'" in warnings[0]
     with pytest.raises(FileNotFoundError, match="is no folder"):
         load_benchmark("audiocaps", "test", tmp_path, tmp_path / "nowhere")
 

@@ -160,7 +160,7 @@ def test_questions_about_one_clip_decode_it_once(tmp_path):
     assert list(read_folder(tmp_path)) == [
         Sample("a", str(tmp_path / "clips" / "a"), None, questions=sample.questions) for sample in samples
     ]
-    with pytest.raises(ValueError, match="two clips have the id 'a'"):
+    with pytest.raises(ValueError, match="two samples with different media have the id 'a'"):
         extract([*samples, Sample("a", None, CLIP)], tmp_path / "other", workers=1)
 
 
@@ -179,9 +179,9 @@ def test_a_stream_is_extracted_as_well(tmp_path):
 def test_a_folder_holds_clips_of_one_kind(tmp_path):
     samples = read_folder(EXAMPLES)[:1]
     extract(samples, tmp_path / "out", workers=1, origin="one")
-    with pytest.raises(ValueError, match="holds clips of origin one, not two: choose another folder"):
+    with pytest.raises(ValueError, match="has samples of origin one, not two: choose another folder"):
         extract(samples, tmp_path / "out", workers=1, origin="two")
-    with pytest.raises(ValueError, match="holds clips of short_side 256, not 64: choose another folder"):
+    with pytest.raises(ValueError, match="has samples of short_side 256, not 64: choose another folder"):
         extract(samples, tmp_path / "out", ExtractOptions(short_side=64), workers=1, origin="one")
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "metadata.jsonl").write_text("precious")
@@ -381,5 +381,5 @@ def test_a_damaged_note_of_an_extraction_is_named(tmp_path):
 
 def test_other_bytes_with_one_id_are_refused(tmp_path):
     samples = [Sample("a", Path(name).read_bytes()) for name in (CLIP, CLIP.replace("00000", "00001"))]
-    with pytest.raises(ValueError, match="two clips have the id 'a'"):
+    with pytest.raises(ValueError, match="two samples with different media have the id 'a'"):
         extract(samples, tmp_path, workers=1)

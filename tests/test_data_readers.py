@@ -456,7 +456,7 @@ def test_what_is_absent_or_ambiguous_in_the_2023_layout_is_told(layout):
         ValueError, match=r"choose one of 1KAsplit_train_id\.json, standardsplit_train_id\.json as `ids`"
     ):
         read_valor_2023(layout, "train")
-    with pytest.raises(ValueError, match=r"1 of the 1 clips of .* have no text, such as video9"):
+    with pytest.raises(ValueError, match=r"1 of the 1 samples of .* have no text, such as video9"):
         read_valor_2023(layout, "train", ids="1KAsplit_train_id.json")
     missing = pytest.raises(ValueError, match=r"speech, given as `audio`, does not exist")
     with missing:
@@ -475,7 +475,7 @@ def test_what_is_absent_or_ambiguous_in_the_2023_layout_is_told(layout):
         with pytest.raises(ValueError, match=message):
             read_valor_2023(layout, "test", texts="bad.json")
     (layout / "bad_id.json").write_text("[]")
-    with pytest.raises(ValueError, match="must be a list of the clips' names"):
+    with pytest.raises(ValueError, match="must be a list of the samples' names"):
         read_valor_2023(layout, "bad")
 
 
@@ -486,7 +486,7 @@ def test_lists_of_names_are_read_alike_by_all_layouts(read, tmp_path):
         assert read(tmp_path / name) == ["b", "7"]
     for name, content in (("a.json", "[]"), ("a.json", '{"b": 1}'), ("a.json", "[true]"), ("a.txt", "\n")):
         (tmp_path / name).write_text(content)
-        with pytest.raises(ValueError, match="must be a list of the clips' names, and not empty"):
+        with pytest.raises(ValueError, match="must be a list of the samples' names, and not empty"):
             read(tmp_path / name)
 
 

@@ -57,13 +57,13 @@ _SECONDS_AT_ONCE = 600  # of audio; a whole number, at which the samples of any 
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """What is kept of a clip.
+    """What is extracted of a sample.
 
     Args:
-        frames_per_second: how many frames of a video, at its own rate at the most.
-        num_frames: instead, how many frames of every video. Folders of frames, whose rate is not known, are thinned out
-            only by this.
-        short_side: larger frames are made smaller, to this many pixels of their shorter side.
+        frames_per_second: of a video, at most its own frame rate.
+        num_frames: number of frames of every video, instead of a rate. Folders of frames have no known rate: without
+            `num_frames` all their frames are kept.
+        short_side: larger frames are resized so that their shorter side has this many pixels.
     """
 
     frames_per_second: float = 2.0
@@ -75,19 +75,19 @@ class ExtractOptions:
             raise ValueError(f"frames_per_second, num_frames and short_side must be positive, got {self}.")
 
     def count(self, available: int, duration: float) -> int:
-        """How many frames to take of so many in so many seconds."""
+        """Number of frames to extract of a video with `available` frames and this duration in seconds."""
         return round(duration * self.frames_per_second) if self.num_frames is None else self.num_frames
 
 
 @dataclass
 class Extraction:
-    """What became of the clips.
+    """Result of an extraction.
 
     Args:
-        clips: how many are in the folder now, and in its metadata.
-        extracted: how many of them were decoded by this run.
-        failures: ids of those that could not be read, and why.
-        damaged: ids of those that could be read in part, and why.
+        clips: number of samples in the folder and its metadata.
+        extracted: number of samples that this run decoded.
+        failures: id of each sample that could not be read -> why.
+        damaged: id of each sample that could be read only in part -> why.
     """
 
     directory: str
@@ -107,26 +107,26 @@ def extract(
     progress: bool = False,
     origin: str | None = None,
 ) -> Extraction:
-    """Writes frames, sound and texts of clips to a folder that `readers.read_folder` reads.
+    """Writes frames, audio and texts of samples to a folder that `readers.read_folder` reads.
 
-    `directory/clips/NAME/` holds `frame_0001.jpg` and so on and `audio.wav` (mono, 16 bits), what there is of them, and
-    appears when it is complete; `metadata.jsonl` is written at the end. What is there is kept, so a run that was killed
-    goes on where it stopped. A clip that cannot be read is left out, and listed in `failures.jsonl`; the next run tries
-    it again.
+    `directory/clips/NAME/` has the frames of a sample (`frame_0001.jpg`, ...) and its audio (`audio.wav`, mono, 16 bits).
+    It is renamed to this path when it is complete; `metadata.jsonl` is written at the end. Samples that are already in the
+    folder are not decoded again, so an interrupted run resumes where it stopped. A sample that cannot be read is left out
+    and listed in `failures.jsonl`; the next run tries it again.
 
-    Samples with the same id are questions or captions of one clip, which is decoded once.
+    Rows with the same id and the same media are decoded once; the metadata has a line for each of them.
 
     Args:
-        workers: processes, by default one for each core; 1 works in this process, where a file that makes a decoder
-            crash ends it.
-        max_failures: the tolerated share of clips that cannot be read.
-        progress: show a progress bar, where there is a terminal.
-        origin: what the samples are; a folder holds those of one origin.
+        workers: number of processes, by default one for each core. With 1 the work is done in this process, which ends if
+            a file makes a decoder crash.
+        max_failures: the tolerated share of samples that cannot be read.
+        progress: show a progress bar if the output is a terminal.
+        origin: name of the dataset; a folder has samples of one origin only.
 
     Raises:
-        TooManyFailures: more clips than are tolerated cannot be read. What was decoded is kept.
-        ValueError: the folder holds clips of another origin or with other options, another run is writing to it, or two
-            clips have the same id.
+        TooManyFailures: more samples than tolerated cannot be read. What was decoded is kept.
+        ValueError: the folder has samples of another origin or with other options, another run is writing to it, or two
+            samples with different media have the same id.
         WriteError: the disk is full, or the folder cannot be written to. What was decoded is kept.
     """
     workers = os.cpu_count() or 1 if workers is None else workers
@@ -153,17 +153,17 @@ def _extract_missing(
     max_failures: float,
     progress: bool,
 ) -> Extraction:
-    """Writes the clips that are not there yet, and then the metadata, whose rows are gathered in the file `draft`."""
+    """Writes the samples that are missing, and then the metadata, whose rows are collected in the file `draft`."""
     clips = directory / CLIPS
     clips.mkdir(exist_ok=True)
     total = None if isinstance(samples, SampleStream) else len(samples)
     names: dict[str, Any] = {}
     log, result = FailureLog(max_failures, total), Extraction(str(directory))
     result.failures = log.failures
-    work = functools.partial(_extract_clip, options=options)
+    work = functools.partial(_extract_sample, options=options)
     with (
         draft.open("w", encoding="utf-8") as rows,
-        tqdm(total=total, unit="clip", disable=None if progress else True) as bar,
+        tqdm(total=total, unit="sample", disable=None if progress else True) as bar,
     ):
         jobs = _jobs(samples, clips, names, rows, log, bar)
         with closing(_run(jobs, work, workers)) as outcomes:
@@ -189,14 +189,14 @@ def _extract_missing(
 
 
 def _claim(directory: Path, origin: dict[str, Any]) -> None:
-    """Notes what a folder holds, and refuses one that holds anything else."""
+    """Writes the origin of the samples to a file in the folder; refuses a folder with another origin or other files."""
     note = directory / NOTE
     if note.exists():
         try:
             found = json.loads(note.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(
-                f"{note} is damaged: choose another folder, or remove this file if the clips are of {origin}."
+                f"{note} is damaged: choose another folder, or remove this file if the samples are those of {origin}."
             ) from error
         if found != origin:
             before = found if isinstance(found, dict) else {}
@@ -205,7 +205,7 @@ def _claim(directory: Path, origin: dict[str, Any]) -> None:
                 for name in origin | before
                 if before.get(name) != origin.get(name)
             ]
-            raise ValueError(f"{directory} holds clips of {', '.join(differing)}: choose another folder.")
+            raise ValueError(f"{directory} has samples of {', '.join(differing)}: choose another folder.")
     elif any((directory / name).exists() for name in (*METADATA_FILES, CLIPS)):
         raise ValueError(f"{directory} holds a dataset that was not extracted: choose an empty folder.")
     else:
@@ -215,7 +215,7 @@ def _claim(directory: Path, origin: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """One clip and the folder that it goes to."""
+    """A sample and the folder that it is written to."""
 
     id: str
     folder: str
@@ -225,7 +225,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Why a clip could not be read, or what of it could not."""
+    """Result for one sample: why it could not be read, or which part of it could not."""
 
     id: str
     failure: str | None = None
@@ -240,7 +240,7 @@ def _jobs(
     log: FailureLog,
     bar: tqdm,
 ) -> Iterator[_Job]:
-    """The clips that are not there yet. Writes the texts of all samples to `draft`, and notes all clips in `names`."""
+    """The samples that are missing. Writes the texts of all samples to `draft`, and their media to `names`."""
     done = set(os.listdir(clips))
     for sample in each_sample(samples):
         described = attempt(sample.id, functools.partial(_describe, sample))
@@ -252,7 +252,9 @@ def _jobs(
         name, row, files = described
         draft.write(row)
         if names.setdefault(name, files) != files:
-            raise ValueError(f"two clips have the id {sample.id!r}: give each its own.")
+            raise ValueError(
+                f"two samples with different media have the id {sample.id!r}: give each an id of its own."
+            )
         if name in done:
             bar.update()
         else:
@@ -261,7 +263,7 @@ def _jobs(
 
 
 def _describe(sample: Sample) -> tuple[str, str, Any]:
-    """A sample's folder, its line of metadata, in UTF-8, and what two samples of one clip have in common."""
+    """Name of the folder of a sample, its line of metadata, and a fingerprint of its media."""
     name = _folder_name(sample.id)
     qa = [
         {"question": q.text, "answer": q.answers[0] if len(q.answers) == 1 else q.answers or None}
@@ -269,7 +271,7 @@ def _describe(sample: Sample) -> tuple[str, str, Any]:
         | ({} if q.id is None else {"question_id": q.id})
         for q in sample.questions
     ]
-    row = json.dumps({"id": sample.id, "clip": name, "captions": sample.captions, "qa": qa}, ensure_ascii=False)
+    row = json.dumps({"id": sample.id, "name": name, "captions": sample.captions, "qa": qa}, ensure_ascii=False)
     row.encode()
     try:
         files = fingerprint([sample.video, sample.audio])
@@ -279,7 +281,7 @@ def _describe(sample: Sample) -> tuple[str, str, Any]:
 
 
 def _folder_name(identity: str) -> str:
-    """A name that any file system takes, another one for each id.
+    """A name that every file system accepts, different for each id.
 
     Raises:
         ValueError: the id is empty or no text in UTF-8.
@@ -292,17 +294,17 @@ def _folder_name(identity: str) -> str:
 
 
 def _metadata(draft: Path, directory: Path) -> Iterator[str]:
-    """Lines of `metadata.jsonl` for the clips that are there."""
+    """Lines of `metadata.jsonl` for the samples in the folder."""
     with draft.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            clip = f"{CLIPS}/{row.pop('clip')}"
-            frames = (directory / clip / _frame_name(1)).exists()
-            audio = (directory / clip / AUDIO).exists()
+            folder = f"{CLIPS}/{row.pop('name')}"
+            frames = (directory / folder / _frame_name(1)).exists()
+            audio = (directory / folder / AUDIO).exists()
             if frames or audio:
                 media = {
-                    "file_name": clip if frames else None,
-                    "audio_file_name": f"{clip}/{AUDIO}" if audio else None,
+                    "file_name": folder if frames else None,
+                    "audio_file_name": f"{folder}/{AUDIO}" if audio else None,
                 }
                 yield json.dumps({"id": row["id"], **media, **row}, ensure_ascii=False) + "\n"
 
@@ -313,17 +315,17 @@ def _metadata(draft: Path, directory: Path) -> Iterator[str]:
 
 
 def _run(jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int) -> Generator[_Outcome, None, None]:
-    """Outcomes in the order in which they come. A clip that makes its process crash is a clip that cannot be read."""
+    """Outcomes in the order in which they finish. A sample that makes its process crash counts as unreadable."""
     if workers == 1:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # what is done to one frame is too little to share
+        torch.set_num_threads(1)  # one frame is too little work for several threads
         try:
             yield from map(work, jobs)
         finally:
             torch.set_num_threads(threads)
         return
     while crashed := (yield from _run_pool(jobs, work, workers)):
-        # One of these did it: alone, it will show
+        # Run one at a time, to find the one that crashes
         for job in crashed:
             if (yield from _run_pool(iter([job]), work, workers=1)):
                 yield _Outcome(job.id, failure="decoding it made the process crash.")
@@ -332,7 +334,7 @@ def _run(jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int) -
 def _run_pool(
     jobs: Iterator[_Job], work: Callable[[_Job], _Outcome], workers: int
 ) -> Generator[_Outcome, None, list[_Job]]:
-    """Works on a few jobs at a time, as they may carry their media with them; gives those that a crash left behind."""
+    """Submits a few jobs at a time, because they may contain their media; returns the unfinished jobs of a pool that crashed."""
     running: dict[Any, _Job] = {}
     pool = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
@@ -357,15 +359,15 @@ def _start_worker() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# One clip
+# One sample
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
-    """Writes the folder of a clip, all of it or nothing.
+def _extract_sample(job: _Job, options: ExtractOptions) -> _Outcome:
+    """Writes the folder of a sample, completely or not at all.
 
     Raises:
-        WriteError: the folder cannot be written to. Whatever else happens is this clip's failure.
+        WriteError: the folder cannot be written to. All other errors are failures of this sample.
     """
     folder, failure = Path(job.folder), None
     if folder.exists():
@@ -376,7 +378,7 @@ def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
             with writing_to(folder.parent), atomic_write(folder) as partial:
                 remove(partial)
                 partial.mkdir()
-                _write_clip(job, partial, options)
+                _write_sample(job, partial, options)
         except WriteError:
             raise
         except Exception as error:
@@ -385,7 +387,7 @@ def _extract_clip(job: _Job, options: ExtractOptions) -> _Outcome:
     return _Outcome(job.id, failure, damage)
 
 
-def _write_clip(job: _Job, folder: Path, options: ExtractOptions) -> None:
+def _write_sample(job: _Job, folder: Path, options: ExtractOptions) -> None:
     # A remote file with frames and audio is downloaded once
     shared = job.audio is not None and job.audio is job.video
     with open_source(job.video) if shared else nullcontext(job.video) as video:

@@ -48,7 +48,7 @@ class LoadingOptions:
         modalities: what of each sample is read.
         num_frames, num_audio_clips: of each sample; None: the processor's own numbers.
         max_length, max_question_length: tokens of a caption or answer, and of a question, at the most.
-        captions_per_sample, questions_per_sample: texts for one reading of a clip, drawn with as little repetition as
+        captions_per_sample, questions_per_sample: texts that are drawn each time a sample is read, with as little repetition as
             possible. Encoders run once for all of them. Alignment takes one caption.
         references: also return all captions of each sample, as references for generated captions.
         clean_text: clean texts as the 2023 code does (lower case, no punctuation).
@@ -77,7 +77,7 @@ class LoadingOptions:
             if (value := getattr(self, name)) not in accepted:
                 raise ValueError(f"`{name}` must be one of {', '.join(accepted)}, got {value!r}.")
         if self.captions_per_sample > 1 and self.task != "captioning":
-            raise ValueError(f"Only captioning takes several captions of a clip at once, not {self.task}.")
+            raise ValueError(f"Only captioning takes several captions of a sample at once, not {self.task}.")
 
     @property
     def media_options(self) -> dict[str, Any]:
@@ -138,10 +138,10 @@ def load_media(
 
     Args:
         cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It
-            serves one set of `options`, without anything random in them, and all modalities. Clips are known by their ids
-            and where their files lie or what their arrays hold, and are read anew if files have changed; what is there
-            serves files that are gone. Damaged files of the cache are read anew, and a folder that cannot be written to
-            is used without writing; both are said once.
+            serves one set of `options`, without anything random in them, and all modalities. Samples are identified by
+            their ids and the paths of their files or the content of their arrays. A sample whose files have changed is read
+            again; if its files no longer exist, the cache is used. Damaged files of the cache are written again, and a folder
+            that cannot be written is only read; each of these is reported once.
 
     Raises:
         MediaError: a file cannot be read, or nothing of `modalities` is there.
@@ -164,7 +164,7 @@ def load_media(
         except MediaError:
             if modalities == "av":
                 raise
-            # What is not wanted now may be what is broken; the clip is then read each time
+            # Perhaps only the other modality is damaged; then nothing is cached and the sample is read each time
             return _read_media(sample, processor, modalities, options)
         halves = {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
         _write_cached(path, state, halves)
@@ -276,7 +276,7 @@ def load_or_replace(
 
 
 def _draw(rng: random.Random, options: Sequence[Any], count: int, sample: Sample, what: str) -> list[Any]:
-    """So many of the options in random order, all of them once before any of them twice."""
+    """`count` of the options in random order; none is repeated before all have been drawn."""
     if not options:
         raise MediaError(f"{sample.id} has no {what}.")
     drawn: list[Any] = []

@@ -43,7 +43,7 @@ class Source:
     Args:
         name: for logs; unique in the mixture.
         samples: all samples, or a stream of them.
-        options: its task, frames, clips and text lengths.
+        options: its task, numbers of frames and audio clips, and text lengths.
         batch_size: samples of each rank in a step.
         epochs: how often each of its samples is used in the whole training. This sets how often the source is drawn.
         steps: the same in steps; needed for streams, whose length is not known. Overrides `epochs`.

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What every reader gives and every loader takes: one clip with its captions and questions, not yet decoded."""
+"""Samples: the media, captions and questions that readers return and loaders decode."""
 
 import json
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from ..media import MediaError
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a clip.
+    """A question about a sample.
 
     Args:
         text: the question.
@@ -30,16 +30,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip as it is annotated. Nothing is read from its files before a data loader's worker asks for it.
+    """An item of a dataset. Its files are not read before a data loader loads it.
 
     Args:
-        id: the name by which annotations and submissions know the clip.
+        id: its name in annotations and submissions.
         video: whatever [`ValorVideoProcessor`] takes as one video: a file, a folder of frames, an image, bytes, an array;
             `None`: there are no frames.
         audio: whatever [`ValorFeatureExtractor`] takes as one sample. For the audio track of a video it is the same file
             as `video`; if that file has no audio track, the sample has no audio. `None`: there is no audio.
-        captions: descriptions of the clip, of which training takes one at a time.
-        questions: questions about the clip.
+        captions: descriptions; training uses one at a time.
+        questions: questions about the sample.
     """
 
     id: str

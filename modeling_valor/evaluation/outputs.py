@@ -64,8 +64,8 @@ def headline(report: Report) -> str:
     looked_at = ["modalities " + " and ".join(filter(None, (", ".join(first), last)))]
     for letter, number, what in (("v", recipe.num_frames, "frame"), ("a", recipe.num_audio_clips, "audio clip")):
         if any(letter in modalities for modalities in (recipe.modalities, *recipe.other_modalities)):
-            known = f"{number} {what}{'s' * (number != 1)}" if number else f"the checkpoint's number of {what}s"
-            looked_at.append(known)
+            amount = f"{number} {what}{'s' * (number != 1)}" if number else f"the checkpoint's number of {what}s"
+            looked_at.append(amount)
     if recipe.task != "retrieval":
         looked_at.append(f"{recipe.num_beams} beams" if recipe.num_beams > 1 else "greedy search")
     name = recipe.task.replace("_", " ")

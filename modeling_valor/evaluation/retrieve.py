@@ -122,9 +122,9 @@ def _embed_samples(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> 
             continue
         embeds = getattr(valor, f"get_{name}_embeds")(inputs[values], inputs.get(mask)).to("cpu", dtype)
         present = batch.inputs.get(mask, torch.ones(inputs[values].shape[:2], dtype=torch.bool))
-        for index, embed, there in zip(batch.indices, embeds, present, strict=True):
-            if there.any():
-                results[index].update({name: embed.clone(), mask: there.clone()})
+        for index, embed, is_present in zip(batch.indices, embeds, present, strict=True):
+            if is_present.any():
+                results[index].update({name: embed.clone(), mask: is_present.clone()})
     return {**batch.failures, **results}
 
 

@@ -35,12 +35,12 @@ def read_folder(
 
     Each row names its media relative to the folder in `file_name`: a video, whose audio track is the audio of the sample,
     an image, an audio file, a folder of frames, or a part of a file (`clip.mp4#t=30,40`). `audio_file_name` names another
-    audio file; `null`: no audio. `captions`,
-    `caption` or `text` are descriptions, `qa` questions (`records.questions_of`); `id` is the clip's name (default:
+    audio file; `null`: no audio. `captions`, `caption` or `text` are descriptions, `qa` questions
+    (`records.questions_of`); `id` is the name of the sample (default:
     `file_name` without its suffix). Folders of `valor world` and `valor extract` are of this kind.
 
-    A row takes about 50 microseconds to check. Media files are not looked at: one that is absent is a broken clip when
-    it is loaded. Files outside of the folder, by `..` or an absolute path, are read, and one warning says so.
+    A row takes about 50 microseconds to check. Media files are not opened: an absent file is a failure when the sample
+    is loaded. Files outside of the folder (`..` or an absolute path) are read, with one warning.
 
     Args:
         split: which part of the folder, where it has several: a subfolder of this name with metadata of its own, or the
@@ -61,7 +61,7 @@ def read_folder(
         if parts := folders_with_metadata(directory):
             raise ValueError(f"{directory} has the splits {', '.join(parts)}: choose one of them, not {split!r}.")
         raise ValueError(
-            f"{directory} has no {annotations or ' or '.join(METADATA_FILES)}: write one with a row for each clip, such as "
+            f"{directory} has no {annotations or ' or '.join(METADATA_FILES)}: write one with a row for each sample, such as "
             '{"file_name": "clip.mp4", "captions": ["a dog barks"]}.'
         )
     splits: set[str] = set()
@@ -72,7 +72,7 @@ def read_folder(
             other = origin.get("split") if isinstance(origin, dict) else None
             if other not in split_names(split):
                 raise ValueError(
-                    f"{directory} holds clips of the split {other!r}, not of {split!r}: ask for {other!r}, or render others into "
+                    f"{directory} has samples of the split {other!r}, not of {split!r}: ask for {other!r}, or render others into "
                     f"another folder with `valor world FOLDER --split {split}`."
                 )
     else:

@@ -43,16 +43,16 @@ def read_valor_2023(
         ids: the list of names, where that does not find it. This and all further names are relative to `directory`.
         texts: one or more text files (default: `txt_mapper.json`, or the only file called `txt_mapper*.json`).
         annotations: a file of reference captions, which then replace those of `texts`.
-        media: the folder with the clips: folders of frames, raw videos or images, called by their ids (default: the only
+        media: the folder of the media: folders of frames, raw videos or images, named by their ids (default: the only
             subfolder called `frames*`, or else `raw_video*`, `video*` or `image*`).
         audio: the folder of audio files (default: the only subfolder called `audio*`). Without one, the audio tracks of
             raw videos are used.
         sound: the old name of `audio`.
 
-    A name of a clip that leads out of the media's folder is followed, and one warning says so.
+    Names that lead out of the folder of the media are read, with one warning.
 
     Raises:
-        ValueError: a file or folder is absent or ambiguous, a clip has no text, or a text is of another form.
+        ValueError: a file or folder is absent or ambiguous, a sample has no text, or a text has another form.
     """
     if sound is not None:
         warnings.warn("`sound` is now called `audio`.", FutureWarning, stacklevel=2)
@@ -65,7 +65,7 @@ def read_valor_2023(
     silent = [name for name in names if name not in entries]
     if silent:
         raise ValueError(
-            f"{len(silent)} of the {len(names)} clips of {listing} have no text, such as {', '.join(silent[:3])}: give the file "
+            f"{len(silent)} of the {len(names)} samples of {listing} have no text, such as {', '.join(silent[:3])}: give the file "
             "that has it as `texts` or `annotations`."
         )
     kinds = ("frames*", "raw_video*", "video*", "image*")
@@ -126,7 +126,7 @@ def _read_texts(
     for path in filter(None, found):
         content = read_json(path)
         if not isinstance(content, dict):
-            raise ValueError(f"{path} must be an object of the clips' names and their texts.")
+            raise ValueError(f"{path} must be an object that maps the samples' names to their texts.")
         for name, value in content.items():
             entry = entries.setdefault(name, {"captions": [], "qa": []})
             for item in value if isinstance(value, list) else [value]:

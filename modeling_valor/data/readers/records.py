@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Annotations of one clip as they are found (a line of metadata, a row, a JSON file) to captions and questions."""
+"""Captions and questions from a record: a line of metadata, a row of a dataset, a JSON file of a tar shard."""
 
 import json
 import math

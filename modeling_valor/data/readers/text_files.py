@@ -40,14 +40,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The clips' names of a split: a JSON list, or a text file with one in each line.
+    """The names of the samples of a split: a JSON list, or a text file with a name in each line.
 
     Raises:
         ValueError: the file is not of this kind, or empty.
     """
     names = read_json(path) if path.suffix == ".json" else [line.strip() for _, line in read_lines(path)]
     if not isinstance(names, list) or not names or not all(type(name) in (str, int) for name in names):
-        raise ValueError(f"{path} must be a list of the clips' names, and not empty.")
+        raise ValueError(f"{path} must be a list of the samples' names, and not empty.")
     return [str(name) for name in names]
 
 
@@ -100,9 +100,9 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
                 separator := next((name for sign, name in _SEPARATORS if sign in columns[0]), None)
             ):
                 raise ValueError(f"{place}: the columns are separated by {separator}; save the file with commas.")
-            twice = [name for name, count in Counter(filter(None, columns)).items() if count > 1]
-            if twice:
-                raise ValueError(f"{place}: {len(columns)} columns are named, of which several are {twice[0]!r}.")
+            duplicates = [name for name, count in Counter(filter(None, columns)).items() if count > 1]
+            if duplicates:
+                raise ValueError(f"{place}: {len(columns)} columns are named, of which several are {duplicates[0]!r}.")
         elif cells:
             if any(cells[len(columns) :]):
                 raise ValueError(

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""The paper's public benchmarks by name, from their authors' annotation files and whatever media are at hand.
+"""The paper's public benchmarks by name, from the annotation files of their authors and the available media.
 
-Reads from `table` (what there is) over `formats` (one function for each kind of annotations) to `rows` and `places`.
+In the order of reading: `table` (the benchmarks), `formats` (a function for each annotation format), `rows` and `places`.
 """
 
 import os
@@ -27,10 +27,11 @@ def load_benchmark(
     media: str | os.PathLike[str] | None = None,
     paragraph: bool | None = None,
 ) -> list[Sample]:
-    """One split of a benchmark: a sample for each clip, in the order of the annotations.
+    """The samples of one split of a benchmark, in the order of the annotations.
 
-    Clips whose media are not there are left out with one warning, as public videos vanish; so are clips without any text.
-    Texts are as annotated, not cleaned (`modeling_valor.text_cleaning`).
+    Samples whose media are absent are left out with one warning, because public videos disappear over time; so are samples
+    without any text.
+    Texts are not cleaned (`modeling_valor.text_cleaning`).
 
     Args:
         name: one of `BENCHMARKS`.
@@ -39,14 +40,14 @@ def load_benchmark(
             the file itself where the split has one only. Default: `media`.
         media: the folder that has the media, named as the samples: videos, or folders of extracted frames and audio files,
             in the folder itself or in subfolders with usual names (`places.CONTAINERS`), such as `frames_fps4/video0/` and
-            `audio_22050hz/video0.wav` of the 2023 layout. What was extracted goes before the video that it comes from.
-            Files are looked up in these folders by name, so no annotation leads out of them.
+            `audio_22050hz/video0.wav` of the 2023 layout. Extracted files are preferred to the video that they come from.
+            Files are looked up by name in these folders only.
             `None`: annotations only; samples have neither video nor audio.
-        paragraph: whether the captions of a clip are joined into one. Default: as the benchmark is used.
+        paragraph: whether to join the captions of a sample into one. Default: as usual for the benchmark.
 
     Raises:
         ValueError: there is no such benchmark or split, or a line cannot be read; the error names the file and the line.
-        FileNotFoundError: an annotation file is not there, or no media file at all.
+        FileNotFoundError: an annotation file is missing, or all media files are.
     """
     benchmark = _look_up("benchmark", name, BENCHMARKS)
     part = _look_up(f"split of {benchmark.title}", split, benchmark.splits)
@@ -54,19 +55,21 @@ def load_benchmark(
     if annotations is None:
         raise ValueError(f"{benchmark.title} needs its annotations, which come from {benchmark.source}.")
     found = find_annotations(part.files, annotations, f"The split {split!r} of {benchmark.title}", benchmark.source)
-    clips: dict[str, list[Entry]] = {}
+    entries: dict[str, list[Entry]] = {}
     for entry in part.read(found):
-        clips.setdefault(entry.id, []).append(entry)
+        entries.setdefault(entry.id, []).append(entry)
     paragraph = benchmark.paragraph if paragraph is None else paragraph
     files = None if media is None else MediaFolder(media)
-    samples = [_sample(entries, benchmark, files, paragraph) for entries in clips.values()]
-    told = [sample for sample in samples if sample.captions or sample.questions]
-    if not told:
+    samples = [_sample(own, benchmark, files, paragraph) for own in entries.values()]
+    with_text = [sample for sample in samples if sample.captions or sample.questions]
+    if not with_text:
         raise ValueError(f"{found['annotations'][0]} has no texts of the split {split!r} of {benchmark.title}.")
-    if len(told) < len(samples):
-        blank = len(samples) - len(told)
-        logger.warning(f"{benchmark.title}, {split!r}: {blank} of {len(samples)} clips have no text and are left out.")
-    return told if files is None else _present(told, benchmark, split, files, clips)
+    if len(with_text) < len(samples):
+        without_text = len(samples) - len(with_text)
+        logger.warning(
+            f"{benchmark.title}, {split!r}: {without_text} of {len(samples)} samples have no text and are left out."
+        )
+    return with_text if files is None else _present(with_text, benchmark, split, files, entries)
 
 
 def _sample(entries: list[Entry], benchmark: Benchmark, files: MediaFolder | None, paragraph: bool) -> Sample:
@@ -96,23 +99,23 @@ def _media(
 
 
 def _present(
-    samples: list[Sample], benchmark: Benchmark, split: str, files: MediaFolder, clips: dict[str, list[Entry]]
+    samples: list[Sample], benchmark: Benchmark, split: str, files: MediaFolder, entries: dict[str, list[Entry]]
 ) -> list[Sample]:
-    """Those that have what the benchmark is about."""
+    """The samples that have the medium of the benchmark."""
     wanted = "audio" if benchmark.media == "audio" else "video"
     present = [sample for sample in samples if getattr(sample, wanted) is not None]
     if not present:
-        names = clips[samples[0].id][0].names
+        names = entries[samples[0].id][0].names
         raise FileNotFoundError(
-            f"{files.root} has no {benchmark.media} of the {len(samples)} clips in {benchmark.title}, {split!r}. Files must "
-            f"be named as the clips, such as {names[0]!r} with a usual suffix, in the folder itself or in one of its "
+            f"{files.root} has no {benchmark.media} of the {len(samples)} samples of {benchmark.title}, {split!r}. Files must "
+            f"have the names of the samples, such as {names[0]!r} with a usual suffix, in the folder itself or in one of its "
             "subfolders with a usual name, such as videos, frames or audio."
         )
     if len(present) < len(samples):
         absent = next(sample.id for sample in samples if getattr(sample, wanted) is None)
         logger.warning(
-            f"{benchmark.title}, {split!r}: {len(samples) - len(present)} of {len(samples)} clips are left out, as "
-            f"{files.root} has no {benchmark.media} of theirs, such as {absent!r}."
+            f"{benchmark.title}, {split!r}: {len(samples) - len(present)} of {len(samples)} samples are left out, because "
+            f"{files.root} does not have their {benchmark.media}, such as {absent!r}."
         )
     return present
 

@@ -17,13 +17,13 @@ from .rows import Row, read_ids, read_rows, without_suffix
 
 @dataclass(frozen=True)
 class Entry:
-    """What one place in the annotations says about a clip; a clip may have many.
+    """One annotation of a sample; a sample may have many.
 
     Args:
-        id: the clip's name.
-        names: what its media files may be called, without suffix, the likeliest first.
+        id: of the sample.
+        names: possible names of its media files, without suffix, the most likely first.
         captions, questions: as in a sample.
-        subfolders: where its media files may be, relative to any folder of media.
+        subfolders: folders that may have its media files, relative to any folder of media.
     """
 
     id: str
@@ -56,13 +56,13 @@ def rows_of(entry: Callable[[Row], Entry | None], *keys: str, delimiter: str = "
 
 
 def valor32k(row: Row) -> Entry:
-    """`{"video_id": "x-2Abohj8VY_30.000_40.000", "desc": "..."}`: a YouTube video and where the clip starts and ends."""
-    clip = row.text("video_id")
-    cut = re.fullmatch(r"(.+)_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)", clip)
+    """`{"video_id": "x-2Abohj8VY_30.000_40.000", "desc": "..."}`: a YouTube video, and the start and end of the part."""
+    sample_id = row.text("video_id")
+    cut = re.fullmatch(r"(.+)_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)", sample_id)
     if cut is None:
-        raise ValueError(f"{row.place}: 'video_id' must be a video, a start and an end, got {clip!r}.")
+        raise ValueError(f"{row.place}: 'video_id' must be a video, a start and an end, got {sample_id!r}.")
     video, start, end = cut[1], float(cut[2]), float(cut[3])
-    return Entry(clip, _names_of_cut(video, start, end, clip), row.texts("desc"))
+    return Entry(sample_id, _names_of_cut(video, start, end, sample_id), row.texts("desc"))
 
 
 def audiocaps(row: Row) -> Entry:
@@ -71,13 +71,13 @@ def audiocaps(row: Row) -> Entry:
     The sample's id is `youtube_id` and `start_time`, joined by "_".
     """
     video, start = row.text("youtube_id"), row.number("start_time")
-    clip = f"{video}_{start}"
-    names = (*_names_of_cut(video, start, start + 10, clip), f"Y{video}", row.text("audiocap_id"))
-    return Entry(clip, names, (row.text("caption"),))
+    sample_id = f"{video}_{start}"
+    names = (*_names_of_cut(video, start, start + 10, sample_id), f"Y{video}", row.text("audiocap_id"))
+    return Entry(sample_id, names, (row.text("caption"),))
 
 
 def _names_of_cut(video: str, start: float, end: float, *likeliest: str) -> tuple[str, ...]:
-    """Names that programs give to a clip which they cut from a YouTube video."""
+    """File names that programs give to a part that they cut from a YouTube video."""
     times = (
         f"{start:.3f}_{end:.3f}",
         f"{start:g}_{end:g}",
@@ -106,49 +106,49 @@ def msrvtt(numbers: range | None = None) -> Reader:
     """
 
     def entry(row: Row) -> Entry | None:
-        clip = row.text("video_id")
-        if not re.fullmatch(r"video\d+", clip):
-            raise ValueError(f"{row.place}: 'video_id' must be 'video' and a number, got {clip!r}.")
-        if numbers is not None and int(clip[5:]) not in numbers:
+        sample_id = row.text("video_id")
+        if not re.fullmatch(r"video\d+", sample_id):
+            raise ValueError(f"{row.place}: 'video_id' must be 'video' and a number, got {sample_id!r}.")
+        if numbers is not None and int(sample_id[5:]) not in numbers:
             return None
-        return Entry(clip, (clip,), (row.text("caption"),))
+        return Entry(sample_id, (sample_id,), (row.text("caption"),))
 
     return rows_of(entry, "sentences")
 
 
 def msrvtt_1k(row: Row) -> Entry:
-    """`key,vid_key,video_id,sentence`: the 1,000 pairs of JSFusion, one sentence for each clip."""
-    clip = row.text("video_id")
-    return Entry(clip, (clip,), (row.text("sentence"),))
+    """`key,vid_key,video_id,sentence`: the 1,000 pairs of JSFusion, one sentence for each video."""
+    sample_id = row.text("video_id")
+    return Entry(sample_id, (sample_id,), (row.text("sentence"),))
 
 
 MSVD_SPLITS = {"train": (0, 1200), "val": (1200, 1300), "test": (1300, 1970)}
-"""The usual split of MSVD is by place in the order of ids: 1,200, 100 and 670 clips."""
+"""The usual split of MSVD is by place in the order of ids: 1,200, 100 and 670 videos."""
 
 
 def msvd(split: str) -> Reader:
     """`{id: [captions]}`, or the authors' text file of lines with an id and a caption, "#" in front of remarks.
 
-    Where there are no lists of ids, the file must have all 1,970 clips. Media may be named by number ("vid1"), too.
+    Where there are no lists of ids, the file must have all 1,970 videos. Media may be named by number ("vid1"), too.
     """
     first, end = MSVD_SPLITS[split]
 
     def read(files: Files) -> Iterator[Entry]:
         (path,) = files["annotations"]
         captions = _msvd_captions(path)
-        clips = sorted(captions)
+        sample_ids = sorted(captions)
         numbers = _msvd_numbers(files)
-        if not numbers and len(clips) == 1970:  # `youtube_mapping.txt` numbers them in this order
-            numbers = {clip: (f"vid{number}",) for number, clip in enumerate(clips, start=1)}
+        if not numbers and len(sample_ids) == 1970:  # `youtube_mapping.txt` numbers them in this order
+            numbers = {sample_id: (f"vid{number}",) for number, sample_id in enumerate(sample_ids, start=1)}
         if "ids" not in files:
-            if len(clips) != 1970:
+            if len(sample_ids) != 1970:
                 raise ValueError(
-                    f"{path} has captions of {len(clips)} clips instead of 1,970, so that the split cannot be told from "
-                    f"their order: put a list {split}_list.txt in the same folder."
+                    f"{path} has captions of {len(sample_ids)} videos instead of 1,970, so their order does not "
+                    f"determine the split: put a list {split}_list.txt in the same folder."
                 )
-            clips = clips[first:end]
-        for clip in clips:
-            yield Entry(clip, (clip, *numbers.get(clip, ())), tuple(captions[clip]))
+            sample_ids = sample_ids[first:end]
+        for sample_id in sample_ids:
+            yield Entry(sample_id, (sample_id, *numbers.get(sample_id, ())), tuple(captions[sample_id]))
 
     return read
 
@@ -158,21 +158,21 @@ def _msvd_captions(path: Path) -> dict[str, list[str]]:
         content = read_json(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path} must hold an object of ids with their captions.")
-        return {clip: list(Row(content, str(path)).texts(clip)) for clip in content}
+        return {sample_id: list(Row(content, str(path)).texts(sample_id)) for sample_id in content}
     captions: dict[str, list[str]] = {}
     for number, line in read_lines(path):
         if not line.startswith("#"):
-            clip, _, caption = line.partition(" ")
+            sample_id, _, caption = line.partition(" ")
             if not caption.strip():
                 raise ValueError(
                     f"{path}, line {number}: there must be an id, a space and a caption, got {line!r:.80}."
                 )
-            captions.setdefault(clip, []).append(caption.strip())
+            captions.setdefault(sample_id, []).append(caption.strip())
     return captions
 
 
 def _msvd_numbers(files: Files) -> dict[str, tuple[str, ...]]:
-    """Names by number ("vid1") of the clips, where `youtube_mapping.txt` is there."""
+    """Numbers ("vid1") of the videos, if `youtube_mapping.txt` exists."""
     numbers: dict[str, tuple[str, ...]] = {}
     for path in files.get("mapping", ()):
         for line_number, line in read_lines(path):
@@ -187,9 +187,9 @@ def _msvd_numbers(files: Files) -> dict[str, tuple[str, ...]]:
 
 def vatex(row: Row) -> Entry:
     """`{"videoID": "Ptf_2VRj-V0_000122_000132", "enCap": [...], "chCap": [...]}`; Chinese captions are left out."""
-    clip = row.text("videoID")
-    video = re.sub(r"_\d{6}_\d{6}$", "", clip)
-    return Entry(clip, tuple(dict.fromkeys((clip, video))), row.texts("enCap"))
+    sample_id = row.text("videoID")
+    video = re.sub(r"_\d{6}_\d{6}$", "", sample_id)
+    return Entry(sample_id, tuple(dict.fromkeys((sample_id, video))), row.texts("enCap"))
 
 
 def didemo(row: Row) -> Entry:
@@ -198,26 +198,26 @@ def didemo(row: Row) -> Entry:
     The sample's id is the name without its suffix; files from the authors' own download have two of them.
     """
     video = row.text("video")
-    clip = without_suffix(video)
-    return Entry(clip, tuple(dict.fromkeys((clip, video))), (row.text("description"),))
+    sample_id = without_suffix(video)
+    return Entry(sample_id, tuple(dict.fromkeys((sample_id, video))), (row.text("description"),))
 
 
 def activitynet(row: Row) -> Entry:
     """`{"v_QOlSCBRmfWY": {"duration": 82.7, "timestamps": [[0.8, 19.9], ...], "sentences": [...]}}`."""
-    clip = row.text("key")
-    return Entry(clip, (clip, clip.removeprefix("v_")), row.texts("sentences"))
+    sample_id = row.text("key")
+    return Entry(sample_id, (sample_id, sample_id.removeprefix("v_")), row.texts("sentences"))
 
 
 LSMDC_COLUMNS = ("clip_id", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
 
 
 def lsmdc(files: Files) -> Iterator[Entry]:
-    """Six columns with tabs between them and no header. Clips lie in a folder for each movie, or all in one."""
+    """Six columns with tabs between them and no header. Videos are in one folder for each movie, or all in one folder."""
     for path in files["annotations"]:
         for row in read_rows(path, columns=LSMDC_COLUMNS, delimiter="\t"):
-            clip = row.text("clip_id")
-            movie = re.sub(r"_\d\d\.\d\d\.\d\d\.\d{3}-\d\d\.\d\d\.\d\d\.\d{3}$", "", clip)
-            yield Entry(clip, (clip,), (row.text("sentence").strip(),), subfolders=(movie,))
+            sample_id = row.text("clip_id")
+            movie = re.sub(r"_\d\d\.\d\d\.\d\d\.\d{3}-\d\d\.\d\d\.\d\d\.\d{3}$", "", sample_id)
+            yield Entry(sample_id, (sample_id,), (row.text("sentence").strip(),), subfolders=(movie,))
 
 
 def coco(*parts: str) -> Reader:
@@ -247,25 +247,25 @@ VIDEO_QUESTION_TYPES = ("what", "who", "how", "when", "where")
 
 def msrvtt_qa(row: Row) -> Entry:
     """`{"id": 158581, "video_id": 6513, "question": "...", "answer": "...", ...}`; also `"video_id": "video6513"`."""
-    clip = str(row.value("video_id"))
-    clip = f"video{clip}" if clip.isdecimal() else clip
-    return Entry(clip, (clip,), questions=(_video_question(row),))
+    sample_id = str(row.value("video_id"))
+    sample_id = f"video{sample_id}" if sample_id.isdecimal() else sample_id
+    return Entry(sample_id, (sample_id,), questions=(_video_question(row),))
 
 
 def msvd_qa(files: Files) -> Iterator[Entry]:
     """As MSRVTT-QA, but the numbers are those of `youtube_mapping.txt`.
 
-    Where that file is there, samples have the ids of MSVD; otherwise they are called "vid1" and so on.
+    If that file exists, samples have the ids of MSVD; otherwise they are called "vid1" and so on.
     """
-    clips = {number: clip for clip, (number,) in _msvd_numbers(files).items()}
+    sample_ids = {number: sample_id for sample_id, (number,) in _msvd_numbers(files).items()}
     for path in files["annotations"]:
         for row in read_rows(path):
             number = str(row.value("video_id"))
             number = f"vid{number}" if number.isdecimal() else number
-            if clips and number not in clips and number not in clips.values():
+            if sample_ids and number not in sample_ids and number not in sample_ids.values():
                 raise ValueError(f"{row.place}: {number} is not in {files['mapping'][0]}.")
-            clip = clips.get(number, number)
-            yield Entry(clip, tuple(dict.fromkeys((clip, number))), questions=(_video_question(row),))
+            sample_id = sample_ids.get(number, number)
+            yield Entry(sample_id, tuple(dict.fromkeys((sample_id, number))), questions=(_video_question(row),))
 
 
 def _video_question(row: Row) -> Question:
@@ -291,13 +291,13 @@ def activitynet_qa(files: Files) -> Iterator[Entry]:
     answers = {row.text("question_id"): row for path in files["answers"] for row in read_rows(path)}
     for path in files["annotations"]:
         for row in read_rows(path):
-            name, clip = row.text("question_id"), row.text("video_name")
+            name, sample_id = row.text("question_id"), row.text("video_name")
             if name not in answers:
                 raise ValueError(f"{row.place}: the question {name} has no answer in {files['answers'][0]}.")
             answer = answers[name]
             kind = _named(answer, "type", ACTIVITYNET_QA_TYPES)
             question = Question(row.text("question").strip(), (answer.text("answer"),), kind, name)
-            yield Entry(clip, (f"v_{clip}", clip), questions=(question,))
+            yield Entry(sample_id, (f"v_{sample_id}", sample_id), questions=(question,))
 
 
 TGIF_FRAME_TYPES = ("object", "number", "color", "location")
@@ -309,10 +309,12 @@ def tgif_frame(row: Row) -> Entry:
 
     The number of a question stands under `vid_id`.
     """
-    clip = row.text("gif_name")
+    sample_id = row.text("gif_name")
     kind = _named(row, "type", TGIF_FRAME_TYPES)
     return Entry(
-        clip, (clip,), questions=(Question(row.text("question"), (row.text("answer"),), kind, row.text("vid_id")),)
+        sample_id,
+        (sample_id,),
+        questions=(Question(row.text("question"), (row.text("answer"),), kind, row.text("vid_id")),),
     )
 
 
@@ -339,9 +341,9 @@ def music_avqa(row: Row) -> Entry | None:
             f"{row.place}: 'templ_values' has {len(values)} values for {len(pieces)} places in the question."
         )
     text = first + "".join(_words(value) + piece for value, piece in zip(values, pieces, strict=True))
-    clip, kind = row.text("video_id"), "/".join(_packed(row, "type"))
+    sample_id, kind = row.text("video_id"), "/".join(_packed(row, "type"))
     question = Question(text, (_words(row.text("anser", "answer")),), kind or None, row.text("question_id"))
-    return Entry(clip, (clip,), questions=(question,))
+    return Entry(sample_id, (sample_id,), questions=(question,))
 
 
 def _packed(row: Row, column: str) -> list[str]:
@@ -391,7 +393,7 @@ def vqav2(files: Files) -> Iterator[Entry]:
 
 
 def only(ids: list[str], entries: Iterator[Entry], complete: bool, place: str) -> Iterator[Entry]:
-    """The entries of these clips, in the order of the ids.
+    """The entries of these samples, in the order of the ids.
 
     Raises:
         ValueError: `complete`, and there is none for an id.
@@ -400,18 +402,20 @@ def only(ids: list[str], entries: Iterator[Entry], complete: bool, place: str) -
     for entry in entries:
         if entry.id in found:
             found[entry.id].append(entry)
-    lacking = [name for name, of_clip in found.items() if not of_clip]
+    lacking = [name for name, own in found.items() if not own]
     if lacking and complete:
-        raise ValueError(f"{place}: {len(lacking)} of {len(found)} clips have no annotations, such as {lacking[0]!r}.")
-    for of_clip in found.values():
-        yield from of_clip
+        raise ValueError(
+            f"{place}: {len(lacking)} of {len(found)} samples have no annotations, such as {lacking[0]!r}."
+        )
+    for own in found.values():
+        yield from own
 
 
 def selected(read: Reader, complete: bool = True) -> Reader:
-    """A reader that takes only the clips of the part "ids", where the split has one.
+    """A reader that takes only the samples of the part "ids", where the split has one.
 
     Args:
-        complete: a clip of the list without annotations is an error.
+        complete: a sample of the list without annotations is an error.
     """
 
     def read_selected(files: Files) -> Iterator[Entry]:

@@ -32,8 +32,8 @@ class Row:
         for column in columns:
             if self.values.get(column) is not None:
                 return self.values[column]
-        known = ", ".join(repr(column) for column in self.values)
-        raise ValueError(f"{self.place}: there is no {' or '.join(map(repr, columns))}, only {known or 'nothing'}.")
+        available = ", ".join(repr(column) for column in self.values)
+        raise ValueError(f"{self.place}: there is no {' or '.join(map(repr, columns))}, only {available or 'nothing'}.")
 
     def text(self, *columns: str) -> str:
         """The same as text; numbers are written out.

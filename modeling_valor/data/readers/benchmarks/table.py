@@ -20,15 +20,15 @@ class Settings:
     Args:
         train_split, test_split: parts of the benchmark.
         groups: modality groups that are trained and evaluated; the first is the one of the paper's tables.
-        num_frames, num_audio_clips: of each clip in evaluation. None: the modality is not used.
-        train_num_frames, train_num_audio_clips: of each clip in training.
+        num_frames, num_audio_clips: of each sample in evaluation. None: the modality is not used.
+        train_num_frames, train_num_audio_clips: of each sample in training.
         max_length: tokens of a caption or of an answer, [CLS] and [SEP] included.
         max_question_length: the same of a question.
         num_beams: width of the search that writes captions or answers.
         resolution: side of a frame in pixels.
         crop: frames keep their proportions, of which a square is cut out (and mirrored in training); otherwise they
             are squeezed into a square.
-        learning_rate, epochs, batch_size: of fine-tuning; an epoch sees each clip once, with one of its texts.
+        learning_rate, epochs, batch_size: of fine-tuning; an epoch has each sample once, with one of its texts.
     """
 
     train_split: str
@@ -72,7 +72,7 @@ class Benchmark:
         source: where the annotations come from.
         splits: its parts, by name.
         settings: VALOR's, by task: "retrieval", "captioning" or "question_answering".
-        paragraph: all captions of a clip are joined into one (section 5.1.2).
+        paragraph: all captions of a sample are joined into one (section 5.1.2).
     """
 
     title: str
@@ -107,20 +107,20 @@ def _settings(
     test: str,
     groups: str,
     frames: tuple[int, int] | None,
-    clips: tuple[int, int] | None,
+    audio_clips: tuple[int, int] | None,
     learning_rate: float,
     epochs: int,
     **more: Any,
 ) -> Settings:
-    """Frames and clips are pairs: those of training and those of evaluation."""
+    """`frames` and `audio_clips` are pairs: the number in training and the number in evaluation."""
     return Settings(
         train,
         test,
         tuple(groups.split()),
         frames and frames[1],
-        clips and clips[1],
+        audio_clips and audio_clips[1],
         frames and frames[0],
-        clips and clips[0],
+        audio_clips and audio_clips[0],
         learning_rate,
         epochs,
         **more,
@@ -216,7 +216,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "vatex": Benchmark(
         "VATEX",
         "video",
-        "https://eric-xw.github.io/vatex-website/download.html, and the lists of the 1,500 clips each for validation and "
+        "https://eric-xw.github.io/vatex-website/download.html, and the lists of the 1,500 videos each for validation and "
         "test of retrieval from https://github.com/cshizhe/hgr_v2t, as text or JSON",
         {
             "train": _split(rows_of(formats.vatex), "vatex_training_v1.0.json"),
