@@ -448,7 +448,7 @@ def tensors(name):
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 99, lambda whole: whole[:-5], lambda whole: whole[:20]])
-def test_damaged_tensors_are_computed_anew_and_named(damage, tmp_path, caplog):
+def test_damaged_tensors_are_computed_again_and_named(damage, tmp_path, caplog):
     cache = TensorCache(tmp_path)
     for key in "abc":
         cache.add(tensors(key))
@@ -456,7 +456,7 @@ def test_damaged_tensors_are_computed_anew_and_named(damage, tmp_path, caplog):
     path.write_bytes(damage(path.read_bytes()) if callable(damage) else damage)
     assert len(cache.load(set("abc"))) == 2
     (record,) = caplog.records
-    assert path.name in record.message and "anew" in record.message
+    assert path.name in record.message and "again" in record.message
     results = map_resumable(
         list("abc"), 1, lambda batches: ({batch[0]: tensors("x")["x"]} for batch in batches), cache
     )
@@ -465,7 +465,7 @@ def test_damaged_tensors_are_computed_anew_and_named(damage, tmp_path, caplog):
     assert len(cache.load(set("abc"))) == 3 and not caplog.records
 
 
-def test_damaged_lines_are_computed_anew_and_named(tmp_path, caplog):
+def test_damaged_lines_are_computed_again_and_named(tmp_path, caplog):
     cache = TextCache(tmp_path)
     cache.add({"a": {"text": "one"}, "b": {"text": "two"}})
     path = next(tmp_path.glob("*.jsonl"))
@@ -499,7 +499,7 @@ def test_cached_embeddings_of_an_encoder_with_a_temporal_stride_are_used(samples
         evaluate_retrieval(model, processor, samples[:2], caches={"clips": caches["samples"]}, **options)
 
 
-def test_cached_results_of_another_form_are_computed_anew(model, processor, samples, tmp_path, caplog):
+def test_cached_results_of_an_unexpected_form_are_computed_again(model, processor, samples, tmp_path, caplog):
     """A cache whose tensors and texts are whole, but not those of this model and these questions."""
     samples = samples[:2]
     caches = {name: TensorCache(tmp_path / name) for name in ("samples", "texts")}
@@ -513,7 +513,7 @@ def test_cached_results_of_another_form_are_computed_anew(model, processor, samp
     caplog.clear()
     result = evaluate_retrieval(model, processor, samples, caches=caches, **OPTIONS)
     assert torch.equal(result.similarity["t-av"], expected.similarity["t-av"])
-    assert [record.message.count("another form") for record in caplog.records] == [1, 1]
+    assert [record.message.count("unexpected form") for record in caplog.records] == [1, 1]
 
     cache = TextCache(tmp_path / "answers")
     options = {"generate_kwargs": {"max_new_tokens": 3}, "cache": cache, **OPTIONS}

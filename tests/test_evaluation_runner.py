@@ -87,7 +87,7 @@ def test_a_split_of_a_folder_without_splits_is_said_to_be_all_of_it(world, tmp_p
         assert read_samples(recipe_for("captioning", name, split="test"))
     assert read_samples(recipe_for("captioning", str(tmp_path / "whole")))
     (record,) = caplog.records
-    assert record.message == f"{tmp_path / 'whole'} has no splits: all of it is measured, and taken for 'test'."
+    assert record.message == f"{tmp_path / 'whole'} has no splits: all samples are evaluated as 'test'."
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -305,7 +305,7 @@ def test_the_version_of_a_folder_follows_its_weights_and_settings(name, tmp_path
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_media_that_were_rendered_anew_are_measured_anew(task, checkpoint, tmp_path, capsys, monkeypatch):
+def test_media_that_were_rendered_again_are_evaluated_again(task, checkpoint, tmp_path, capsys, monkeypatch):
     decoded = []
 
     def counted(samples, processor, batches, options):
@@ -327,8 +327,8 @@ def test_media_that_were_rendered_anew_are_measured_anew(task, checkpoint, tmp_p
     assert len(every) == 3 and run() == (first, [])
     for file in (tmp_path / "other").glob("*.mp4"):
         file.replace(folder / file.name)
-    second, anew = run()
-    assert anew == every[:2]
+    second, again = run()
+    assert again == every[:2]
     assert run("--no-cache") == (second, every)
     assert task != "retrieval" or second["metrics"] != first["metrics"]
 

@@ -31,7 +31,7 @@ from .statistics import (
 EVALUATE_MODULES = Path(__file__).parent / "evaluate_modules"
 """Folder of the `evaluate` modules: `valor_retrieval`, `valor_captioning`, `valor_answers`, `valor_audio_concepts`."""
 
-# How models are measured; it imports them, so only when used
+# Imported on first use, because they import the models
 _MODULE_OF = {
     "Evaluation": ".results",
     "MediaOptions": ".options",

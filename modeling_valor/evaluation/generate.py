@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Captions and answers that a model writes for a set of samples, and their metrics (section 4.3).
 
-The one way to measure them, in training and in `valor evaluate`. Every function runs in all processes of a distributed
-job, which share the work; metrics are computed by the main process and the same in all of them.
+Training and `valor evaluate` both use these functions. In a distributed job all processes call them and share the work; the
+main process computes the metrics and sends them to the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -117,7 +117,7 @@ def _write(head: ValorGenerationMixin, processor: ValorProcessor, **arguments: A
 
 
 def _without_none(generate_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Arguments of `generate`, of which None is the checkpoint's value."""
+    """Arguments of `generate` without those that are None, for which the checkpoint has a value."""
     return {name: value for name, value in (generate_kwargs or {}).items() if value is not None}
 
 
@@ -148,13 +148,13 @@ def evaluate_captioning(
     cache: TextCache | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Captions for all samples, and their scores against the samples' captions (`caption_metrics`).
+    """Captions for all samples, and their metrics with the samples' captions as references (`caption_metrics`).
 
-    Samples without captions get one too, as test sets with hidden captions need; they are in no metric.
+    Samples without reference captions get a caption, too, as test sets with hidden references need; they are in no metric.
 
     Args:
         media: how the samples are read.
-        generate_kwargs: of `generate`; by default one beam (the paper's are 3, section 5.1.2) and the checkpoint's
+        generate_kwargs: arguments of `generate`; by default one beam (the paper uses 3, section 5.1.2) and the checkpoint's
             `max_new_tokens`.
         metrics: of `CAPTION_METRICS`.
     """
@@ -193,13 +193,13 @@ def evaluate_question_answering(
 ) -> Evaluation:
     """Answers to all questions about all samples, and "accuracy" with "accuracy/TYPE" for each type (`answer_accuracy`).
 
-    Questions without answers get one too, as test sets with hidden answers need; they are in no metric. A type such as
+    Questions without reference answers get an answer, too, as test sets with hidden answers need; they are in no metric. A type such as
     "Audio/Counting" counts for "Audio" as well.
 
     Args:
         media: how the samples are read.
         text: how questions are tokenized.
-        generate_kwargs: of `generate`; by default one beam (as in section 5.1.2) and 10 tokens (`max_new_tokens`).
+        generate_kwargs: arguments of `generate`; by default one beam (as in section 5.1.2) and `max_new_tokens=10`.
     """
     merged = merge_rows(samples)
     options = {"num_beams": 1, "max_new_tokens": 10, **(generate_kwargs or {})}

@@ -35,8 +35,8 @@ def media_batches(
 ) -> Iterator[MediaBatch]:
     """One [`MediaBatch`] for each list of indices in `batches`, in their order.
 
-    Each sample is decoded by itself, in a worker where there are some, and padded to its batch. A file that cannot be
-    read, or that has nothing of the wanted modalities, is left out of its batch and listed in it.
+    Each sample is decoded alone, in a worker process if there are any, and padded to its batch. A sample that cannot be
+    read or has none of the modalities is in `failures` instead of `inputs`.
     """
     if not batches:
         return
@@ -45,7 +45,7 @@ def media_batches(
         batch_sampler=[list(batch) for batch in batches],
         num_workers=min(options.num_workers, len(batches)),
         collate_fn=_Collate(processor),
-        generator=torch.Generator(),  # otherwise the loader draws from the one that training goes on with
+        generator=torch.Generator(),  # otherwise the loader would draw from the generator of the training
     )
     yield from loader
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""The model that is measured, whatever wraps it: its base model, its heads, and a pass without gradients."""
+"""Access to an evaluated model, wrapped for training or not: its base model, its heads, evaluation mode."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def with_head(model: nn.Module, head_class: type[Head]) -> Head:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each module is in the mode that it was in."""
+    """Evaluation mode without gradients; afterwards each module returns to its previous mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

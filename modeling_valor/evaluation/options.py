@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Options that the measured tasks share, in one object for media and one for texts."""
+"""Options that the evaluated tasks share: one object for media and one for texts."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ from ..data.loading import LoadingOptions, Modalities
 
 
 TEXT_LENGTH = 40
-"""Tokens of a caption or question at the most, as in the processor."""
+"""Maximum number of tokens of a caption or question, as in the processor."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class MediaOptions:
     """What is read of each sample, and how.
 
     Args:
-        modalities: what of each sample is read, "av", "v" or "a".
-        num_frames, num_audio_clips: of each sample; None: the processor's own numbers.
-        num_workers: processes that decode; 0: this one.
-        cache: folder in which decoded samples are kept in half precision, for a model that is measured again and again
-            while it is trained (`data.loading.cache_folder`); None: they are decoded every time.
+        modalities: "av" (video and audio), "v" or "a".
+        num_frames, num_audio_clips: of each sample; None: the processor's numbers.
+        num_workers: number of processes that decode; 0: this process does.
+        cache: folder that stores decoded samples in half precision, for repeated evaluations during training
+            (`data.loading.cache_folder`); None: samples are decoded every time.
     """
 
     modalities: Modalities = "av"
@@ -40,7 +40,7 @@ class MediaOptions:
 
     @property
     def loading(self) -> LoadingOptions:
-        """The same for `data.loading`; nothing is left to chance."""
+        """The same options for `data.loading`, without randomness."""
         return LoadingOptions(
             modalities=self.modalities,
             num_frames=self.num_frames,
@@ -51,12 +51,12 @@ class MediaOptions:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How captions and questions are given to the model.
+    """How captions and questions are prepared for the model.
 
     Args:
-        max_length: tokens of a text, more are cut off.
-        clean: clean captions and questions as training does (and the 2023 code did).
-        paragraph: the captions of a sample are one text in retrieval (section 5.1.2: DiDeMo, ActivityNet).
+        max_length: maximum number of tokens; longer texts are truncated.
+        clean: clean captions and questions as training and the 2023 code do.
+        paragraph: join the captions of a sample into one text in retrieval (section 5.1.2: DiDeMo, ActivityNet).
     """
 
     max_length: int = TEXT_LENGTH
@@ -73,7 +73,7 @@ _KEYWORDS = {
         "paragraph": "paragraph",
     },
 }
-"""For each object of options: keywords, as recipes have them, and the fields that they are."""
+"""For each options object: the keyword of each field in recipes -> the name of the field."""
 
 _CLASSES = {"media": MediaOptions, "text": TextOptions}
 
@@ -83,8 +83,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def group_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
     """Arguments for an `evaluate_...` function from a flat mapping, such as `{"num_frames": 8, "num_beams": 3}`.
 
-    Fields of [`MediaOptions`] (its `cache` as `media_cache`) and [`TextOptions`] become one object each. What else is no
-    parameter of `function` is one of `generate`, if the function generates.
+    Fields of [`MediaOptions`] (its `cache` as `media_cache`) and [`TextOptions`] become one object each. Other keywords that
+    are no parameters of `function` become its `generate_kwargs`, if it has that parameter.
 
     Raises:
         TypeError: the function has no such parameter, or both an object and one of its fields are given.
@@ -110,7 +110,7 @@ def group_keywords(keywords: Mapping[str, Any], function: Callable[..., Any]) ->
 
 
 def accepts_flat_keywords(function: Function) -> Function:
-    """Lets a function take each option as a keyword of its own for one more version, with a `FutureWarning`."""
+    """Lets a function accept each option as a separate keyword for one more version, with a `FutureWarning`."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **keywords: Any) -> Any:
@@ -119,7 +119,7 @@ def accepts_flat_keywords(function: Function) -> Function:
             keywords = group_keywords(keywords, function)
             warnings.warn(
                 f"`{function.__name__}` takes {', '.join(flat)} within `media=MediaOptions(...)`, `text=TextOptions(...)` or "
-                "`generate_kwargs={...}`; as keywords of their own they will be refused in the next version.",
+                "`generate_kwargs={...}`; the next version will not accept them as separate keywords.",
                 FutureWarning,
                 stacklevel=2,
             )

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What becomes of a finished evaluation: JSON, a Markdown table, files for submission, entries of a model card."""
+"""Outputs of a finished evaluation: JSON, a Markdown table, submission files, entries of a model card."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ _RETRIEVAL_COLUMNS = ("R@1", "R@5", "R@10", "MedianR", "MeanR")
 
 
 def visible(text: str) -> str:
-    r"""Text with escapes such as \u202e for the characters that would change how the text around them is shown."""
+    r"""Text with escapes such as \u202e for characters that would change how the surrounding text is displayed."""
     return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -122,7 +122,7 @@ def metric_table(report: Report) -> tuple[list[str], list[MetricRow]]:
 
 
 def notes(report: Report) -> list[str]:
-    """Sentences that belong below the table."""
+    """Sentences to print below the table."""
     recipe, failures = report.recipe, report.evaluation.failures
     lines = []
     if "rows" in report.evaluation.counts:
@@ -165,7 +165,7 @@ def markdown(report: Report) -> str:
 
 
 def named_reason(failure: Failure) -> str:
-    """Why a sample could not be read, with its id in front."""
+    """The reason of a failure, with the id of the sample in front."""
     return failure.reason if failure.reason.startswith(f"{failure.id}: ") else f"{failure.id}: {failure.reason}"
 
 
@@ -220,11 +220,11 @@ SUBMISSIONS: dict[tuple[str, str], Callable[[Sequence[dict[str, Any]]], Any]] = 
     ("captioning", "coco"): _captions_of_images,
     ("question_answering", "vqav2"): _answers_by_question,
 }
-"""(task, benchmark) -> content of the JSON file that the benchmark's server takes."""
+"""(task, benchmark) -> function that makes the content of the JSON file for the benchmark's server."""
 
 
 def submission(report: Report) -> Any | None:
-    """What the benchmark's server takes, as JSON has it; `None` for benchmarks without one."""
+    """Content of the JSON file for the benchmark's server; `None` for benchmarks without a server."""
     form = SUBMISSIONS.get((report.recipe.task, report.recipe.dataset))
     return None if form is None else form(report.evaluation.predictions)
 
@@ -272,7 +272,7 @@ def eval_results(report: Report) -> list[EvalResult]:
 
 
 def model_index(report: Report) -> list[dict[str, Any]]:
-    """`model-index` of a model card's metadata with these entries."""
+    """`model-index` of a model card's metadata, with the entries of [`eval_results`]."""
     return eval_results_to_model_index(Path(report.checkpoint.name).name, eval_results(report))
 
 
@@ -301,7 +301,7 @@ def check_model_card(path: Path) -> None:
     """Checks that metrics can be written into this model card.
 
     Raises:
-        ValueError: the file is no text with the metadata of a model card, or its `model-index` is of another form.
+        ValueError: the file has no valid metadata of a model card, or its `model-index` has another form.
         OSError: its folder cannot be written.
     """
     try:
@@ -319,11 +319,11 @@ def check_model_card(path: Path) -> None:
 
 
 def results_folder(report: Report, output: Path) -> Path:
-    """Where the results of an evaluation lie: output/TASK-DATASET-SPLIT-MODEL-DIGEST, with "-firstN" before the digest if
+    """Folder for the results of an evaluation: output/TASK-DATASET-SPLIT-MODEL-DIGEST, with "-firstN" before the digest if
     the samples were limited.
 
-    The digest is of everything that the results depend on, so that no run takes another one's folder: the checkpoint and
-    its version, the data, and all settings. The same run takes its own folder again.
+    The digest is a hash of everything on which the results depend (the checkpoint and its version, the data, and all
+    settings). So different evaluations have different folders, and a repeated evaluation has the same folder.
     """
     recipe, checkpoint = report.recipe, report.checkpoint
     task = next(name for name, value in TASKS.items() if value == recipe.task)
@@ -340,10 +340,10 @@ def _place(name: str | None) -> str | None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder, where it is not there.
+    """Creates the folder if it does not exist, and checks that it can be written.
 
     Raises:
-        OSError: it cannot be made or written to, with a sentence that says so.
+        OSError: it cannot be created or written; the message names it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -353,8 +353,8 @@ def check_writable(folder: Path) -> None:
 
 
 def save(report: Report, folder: Path) -> list[Path]:
-    """Writes results.json, results.md, model-index.json and, where there are any, ranks.jsonl, predictions.jsonl and
-    submission.json; each appears when it is complete.
+    """Writes results.json, results.md, model-index.json and, as far as the task has them, ranks.jsonl, predictions.jsonl and
+    submission.json, each atomically. Returns their paths.
 
     Predictions with other modalities (`Recipe.other_modalities`) are in files of their own, such as predictions-v.jsonl.
     """
@@ -378,7 +378,7 @@ def save(report: Report, folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a file that appears when it is complete; halves of characters are written as escapes.
+    """Writes a file atomically; lone surrogates are written as escapes.
 
     Raises:
         WriteError: the disk is full or read-only.

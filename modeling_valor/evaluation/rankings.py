@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Retrieval query by query: the rank of each query's right item, and the items that come first."""
+"""Retrieval query by query: the rank of each query's right item, and the top items."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Ranking:
     Args:
         direction: modality group, or its reverse.
         query: row of the query: a text of [`Embeddings.texts`] if the direction begins with "t", else a sample.
-        rank: of the right item, 1 for the first; a wrong one with the same score comes before it.
+        rank: of the right item, 1 for the first; wrong items with the same score are ranked before it.
         item, score: the right item, or the best of several, and its score.
-        top: the items that come first, with their scores.
+        top: the items with the highest scores, and these scores.
     """
 
     direction: str

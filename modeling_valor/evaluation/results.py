@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What a measurement returns: metrics, counts, failures, and what they were computed from."""
+"""The result of an evaluation: metrics, counts, failures, and the predictions or embeddings behind them."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from .merging import MergedSamples
 
 @dataclass
 class Evaluation:
-    """What was measured.
+    """Result of evaluating one task.
 
     Args:
         metrics: values by name, the same in all processes: "t-av/R@1" (texts to samples), "av-t/R@1" (samples to texts),
@@ -24,7 +24,7 @@ class Evaluation:
         failures: samples that could not be read; they are in no metric.
         predictions: captions and answers, one for each sample or question: {"id", "prediction", ...}. Main process only.
         similarity: score matrix of each group, (texts, samples) on the CPU. Main process only.
-        embeddings: what the scores were made from. Main process only.
+        embeddings: of which the scores were computed. Main process only.
     """
 
     metrics: dict[str, float]

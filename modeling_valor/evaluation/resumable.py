@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""A map over many items that several processes share, and that goes on where it was killed.
+"""A map over many items that is shared by several processes and resumes after an interruption.
 
-Items form batches before anything else happens, and whole batches are handed out. So a batch holds the same items however
-many processes there are and however often the work was interrupted, and results are the same to the last bit.
+Items are grouped into batches first, and processes get whole batches. So the content of each batch does not depend on the
+number of processes or on interruptions, and the results are equal bit by bit.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ Result = TypeVar("Result")
 def rank_and_world_size() -> tuple[int, int]:
     """Rank of this process and number of processes; (0, 1) outside of distributed runs.
 
-    Of torch's process group, whoever started it. Not of accelerate's `PartialState`, which starts a group by itself, and
-    takes a run for a single process where the group was not started by its launcher (no LOCAL_RANK).
+    They are those of torch's process group. Accelerate's `PartialState` is not used: it starts a group itself, and reports
+    a single process if the group was not started by its launcher (no LOCAL_RANK).
     """
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
 def broadcast_from_main(compute: Callable[[], Result]) -> Result:
-    """The result of `compute` in the main process, in all processes; where it raises there, all of them raise."""
+    """Runs `compute` in the main process and returns its result, or raises its error, in all processes."""
     rank, world_size = rank_and_world_size()
     if world_size == 1:
         return compute()
@@ -64,9 +64,9 @@ def stable_hash(*parts: Any) -> str:
 
 
 class ResultCache(ABC, Generic[Result]):
-    """Results on disk, by key. Several processes may add to one folder; each writes files of its own.
+    """Results on disk, by key. Several processes may write to one folder; each has its own files.
 
-    Files and lines that are damaged are passed over, with one warning: what they held is computed anew.
+    Damaged files and lines are skipped with one warning; their results are computed again.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -74,11 +74,11 @@ class ResultCache(ABC, Generic[Result]):
 
     @abstractmethod
     def load(self, keys: Collection[str]) -> dict[str, Result]:
-        """The results of those `keys` that the cache has."""
+        """The cached results of `keys`."""
 
     @abstractmethod
     def add(self, results: Mapping[str, Result]) -> None:
-        """Keeps the results of a batch. A process that is killed meanwhile leaves nothing that `load` would take."""
+        """Stores the results of a batch. If the process is killed meanwhile, `load` ignores what it left."""
 
 
 class TensorCache(ResultCache[dict[str, Tensor]]):
@@ -157,7 +157,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 def _warn_of_damage(folder: Path, damaged: Sequence[str]) -> None:
     if damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        logger.warning(f"The cache {folder} is damaged in {damaged[0]}{more}; what was there is computed anew.")
+        logger.warning(f"The cache {folder} is damaged in {damaged[0]}{more}; these results are computed again.")
 
 
 def map_resumable(
@@ -226,7 +226,7 @@ def _load_valid(
     valid = {key: results[key] for item, key in enumerate(keys) if key in results and is_valid(item, results[key])}
     if invalid := len(results) - len(valid):
         logger.warning(
-            f"The cache {cache.folder} has {invalid} results of another form than is needed; they are computed anew."
+            f"The cache {cache.folder} has {invalid} results of an unexpected form; they are computed again."
         )
     return valid
 
@@ -237,8 +237,8 @@ def _store(cache: ResultCache[Result], results: Mapping[str, Result | Failure]) 
         cache.add({key: result for key, result in results.items() if not isinstance(result, Failure)})
     except OSError as error:
         logger.warning(
-            f"The cache {cache.folder} cannot be written ({error.strerror or error}); the evaluation goes on, but would "
-            "start anew after an interruption."
+            f"The cache {cache.folder} cannot be written ({error.strerror or error}); the evaluation continues, but "
+            "cannot resume after an interruption."
         )
         return None
     return cache

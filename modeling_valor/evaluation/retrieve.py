@@ -1,8 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """All-pairs retrieval over a set of samples (section 4.3): embeddings, scores of a modality group, recall in both directions.
 
-The one way to measure it, in training and in `valor evaluate`. Every function that reads samples runs in all processes of
-a distributed job, which share the work; metrics are computed by the main process and the same in all of them.
+Training and `valor evaluate` both use these functions. In a distributed job all processes call those that read samples and
+share the work; the main process computes the metrics and sends them to the others.
 """
 
 import warnings
@@ -29,7 +29,7 @@ from .resumable import ResultCache, broadcast_from_main, map_resumable, stable_h
 
 
 RETRIEVAL_GROUPS = tuple(group for group, (_, candidates) in ALIGNMENT_GROUPS.items() if "text" not in candidates)
-"""Modality groups that retrieval is measured for; each is measured in both directions."""
+"""Modality groups in which retrieval is evaluated, each in both directions."""
 
 EmbeddingCache: TypeAlias = ResultCache[dict[str, Tensor]]
 
@@ -56,7 +56,7 @@ def embed(
         model: any VALOR model.
         media, batch_size: how the samples are read; `batch_size` samples are encoded together, and four times as many texts.
         text: how captions are tokenized.
-        dtype: type of the result.
+        dtype: of the embeddings.
         caches: any of "samples" and "texts".
 
     Returns:
@@ -208,8 +208,8 @@ def _stack(
         text = pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
         if valor.config.padded_similarity == "zero" and text.shape[1] < max_length:
-            # As in 2023, where texts were padded to `max_length`, every shorter text has padding that takes part in
-            # its maxima; how much of it makes no difference
+            # The 2023 code padded texts to `max_length`, and padding took part in their maxima. One column of padding
+            # has the same effect as many
             text = nn.functional.pad(text, (0, 0, 0, 1))
         text_mask = torch.arange(text.shape[1]) < lengths[:, None]
     return Embeddings(
@@ -223,24 +223,24 @@ def _stack(
 
 
 def check_groups(groups: Sequence[str]) -> None:
-    """Checks that retrieval is measured for these modality groups.
+    """Checks that retrieval is evaluated in these modality groups.
 
     Raises:
-        ValueError: retrieval is not measured for one of these modality groups, or there is none.
+        ValueError: retrieval is not evaluated in one of these modality groups, or the list is empty.
     """
     unknown = [group for group in groups if group not in RETRIEVAL_GROUPS]
     if unknown or not groups:
         accepted = '"' + '", "'.join(RETRIEVAL_GROUPS) + '"'
         raise ValueError(
-            f"Retrieval is measured for the groups {accepted}, not for {(unknown[0] if unknown else groups)!r}."
+            f"Retrieval is evaluated in the groups {accepted}, not in {(unknown[0] if unknown else groups)!r}."
         )
 
 
 def score(model: nn.Module, embeddings: Embeddings, group: str = "t-av") -> Tensor:
     """Eq. 3 for every query and every candidate of a modality group, on the CPU, float32.
 
-    Computed by the model's device for 512 queries at a time. Above the embeddings that needs the matrix (25,000 texts x
-    5,000 samples: 500 MB), and on the device all candidates and one block of queries.
+    Computed on the model's device for 512 queries at a time. Memory, apart from the embeddings: the matrix (25,000 texts x
+    5,000 samples: 500 MB) on the CPU, and all candidates and one block of queries on the device.
 
     Returns:
         (T, N) for groups with the text as query; (N, N) for "v-a". -inf where a sample lacks the modalities.
@@ -287,10 +287,10 @@ def reverse(group: str) -> str:
 def retrieve(
     model: nn.Module, embeddings: Embeddings, groups: Sequence[str] = ("t-av",), dual_softmax: bool = False
 ) -> tuple[dict[str, float], dict[str, int], dict[str, Tensor]]:
-    """Recall and ranks of each group in both directions ("t-av/R@1", "av-t/R@1"), how many were counted, and the scores.
+    """Recall and ranks of each group in both directions ("t-av/R@1", "av-t/R@1"), numbers of queries and candidates, and scores.
 
-    Samples without the group's modalities are neither queries nor candidates, and neither are their texts; the group's N
-    says so. With `dual_softmax` the metrics after that post-processing are added, as "t-av/DSL/R@1".
+    Samples without the group's modalities are neither queries nor candidates, and neither are their texts; the counts
+    are those of the others. With `dual_softmax` the metrics after that post-processing are added, as "t-av/DSL/R@1".
     """
     metrics, counts, similarity = {}, {}, {}
     for group in groups:

@@ -38,11 +38,11 @@ _WEIGHTS_AND_SETTINGS = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt",
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model to be measured.
+    """A model to evaluate.
 
     Args:
         name: folder, or name on the Hub.
-        version: commit on the Hub; of a folder, what tells its present content from any other.
+        version: commit on the Hub; for a folder a hash that changes with its content.
         model, processor: ready to run.
     """
 
@@ -57,9 +57,9 @@ class Report:
     """A finished evaluation.
 
     Args:
-        recipe: the settings in force: where the recipe left a number to the checkpoint, it is that number.
+        recipe: the settings that were used, including the numbers that come from the checkpoint.
         others: the evaluations with the other modalities of the recipe (`Recipe.other_modalities`).
-        source: where the media and the annotations were.
+        source: paths of the media and the annotations.
     """
 
     recipe: Recipe
@@ -96,7 +96,7 @@ class Report:
 
 
 def versions() -> dict[str, str]:
-    """Of this package and those that results depend on."""
+    """Versions of this package and of the packages on which results depend."""
     return {
         "modeling-valor": __version__,
         "transformers": transformers.__version__,
@@ -105,10 +105,10 @@ def versions() -> dict[str, str]:
 
 
 def check_model(name: str) -> None:
-    """Checks that a checkpoint can have this name.
+    """Checks the name of a checkpoint before it is loaded.
 
     Raises:
-        ValueError: there is no checkpoint in a folder of this name, nor can it be a name on the Hub.
+        ValueError: it is neither a folder with a checkpoint nor a valid name on the Hub.
     """
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -127,7 +127,7 @@ def load_checkpoint(
     """The head for a task, and its processor.
 
     Raises:
-        ValueError: there is no such checkpoint, or it has no decoder, and the task is to write text.
+        ValueError: there is no such checkpoint, or it has no decoder and the task needs one.
     """
     options: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
     try:
@@ -146,7 +146,7 @@ def load_checkpoint(
 
 
 def version_of(name: str, model: PreTrainedModel) -> str:
-    """The commit of a model from the Hub; for a folder a digest of its path and its files' names, sizes and times."""
+    """The commit of a model from the Hub; for a folder a hash of its path and of its files' names, sizes and times."""
     folder = Path(name)
     if not folder.is_dir():
         return getattr(model.config, "_commit_hash", None) or name
@@ -157,20 +157,20 @@ def version_of(name: str, model: PreTrainedModel) -> str:
 
 
 def read_samples(recipe: Recipe, media: str | None = None, annotations: str | None = None) -> Sequence[Sample]:
-    """The samples of a recipe, the first `limit` of them, each once (`merging.merge_rows`).
+    """The samples of a recipe, at most `limit`, with rows of the same media merged (`merging.merge_rows`).
 
-    Of a stream all are kept in memory, undecoded, and `limit` counts its rows.
+    The samples of a stream are kept in memory, undecoded, and `limit` is a number of its rows.
     """
     samples = load_samples(recipe.dataset, recipe.split, media, annotations)
-    is_rendered = (Path(recipe.dataset) / ORIGIN).is_file()  # whose split is checked when it is read
+    is_rendered = (Path(recipe.dataset) / ORIGIN).is_file()  # its reader checks the split
     if recipe.split is not None and not is_rendered and not has_splits(recipe.dataset, annotations):
-        logger.warning_once(f"{recipe.dataset} has no splits: all of it is measured, and taken for {recipe.split!r}.")
+        logger.warning_once(f"{recipe.dataset} has no splits: all samples are evaluated as {recipe.split!r}.")
     if isinstance(samples, SampleStream):
         samples = list(itertools.islice(each_sample(samples), recipe.limit))
     samples = merge_rows(samples, recipe.limit)
     if not len(samples):
         raise ValueError(f"{recipe.title} has no samples in the split {recipe.split!r}.")
-    # Captions and answers may be hidden, as in test sets; retrieval needs its texts, and answers need questions
+    # Test sets may hide captions and answers, but retrieval needs texts, and question answering needs questions
     needed = {"retrieval": "captions", "question_answering": "questions"}.get(recipe.task)
     if needed and not any(getattr(sample, needed) for sample in samples):
         check_texts(samples.samples, recipe.task, recipe.title)
@@ -188,16 +188,16 @@ def evaluate(
     source: Sequence[str | None] = (),
     progress: bool = False,
 ) -> Report:
-    """Measures a checkpoint on samples. All processes of a distributed job call it, and get the same metrics.
+    """Evaluates a checkpoint on samples. All processes of a distributed job call it, and get the same metrics.
 
-    With several modalities (`Recipe.other_modalities`) samples are read and encoded once for each.
+    With several modalities (`Recipe.other_modalities`) samples are read and encoded once for each of them.
 
     Args:
-        cache: folder where features (retrieval) and predictions are kept batch by batch, so that the same evaluation
-            goes on where it was killed, and starts from the features where only the groups or the post-processing
-            change. What is found there was made by the same version of the checkpoint with the same settings.
-        source: what else tells the samples' files from others of the same names, such as the folder of the media.
-        batch_size: samples that go through the model together. It changes no metric but for rounding.
+        cache: folder that stores embeddings (of retrieval) and predictions after each batch. The same evaluation resumes
+            after an interruption, and reuses the embeddings if only the groups or the post-processing change. Results of
+            other versions of the checkpoint or other settings are never used.
+        source: identifies the samples' files together with their names, such as the folder of the media.
+        batch_size: number of samples in a batch. It changes the metrics by rounding only.
 
     Raises:
         ValueError: no sample could be read.
@@ -262,7 +262,7 @@ def _measure(
     caches: _Caches | None,
     progress: bool,
 ) -> Evaluation:
-    """Measures one task with one set of modalities."""
+    """Evaluates one task with one set of modalities."""
     model, processor = checkpoint.model, checkpoint.processor
     media = MediaOptions(recipe.modalities, recipe.num_frames, recipe.num_audio_clips, num_workers)
     text = TextOptions(recipe.max_length, paragraph=recipe.paragraph)
@@ -306,7 +306,7 @@ def _measure(
 
 
 def in_force(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
-    """The recipe with the checkpoint's numbers where it leaves them to it."""
+    """The recipe, with the checkpoint's numbers instead of None."""
     processor, generation = checkpoint.processor, getattr(checkpoint.model, "generation_config", None)
     defaults = {
         "num_frames": processor.video_processor.num_frames,
@@ -328,7 +328,7 @@ def run(
     dtype: torch.dtype | str | None = None,
     **options: Any,
 ) -> Report:
-    """Loads, measures and reports; `options` are those of [`evaluate`]. See `outputs` for what may become of the report."""
+    """Loads samples and checkpoint and evaluates them; `options` are those of [`evaluate`]. `outputs` writes the report."""
     samples = read_samples(recipe, media, annotations)
     checkpoint = load_checkpoint(model, recipe.task, device, dtype)
     # Machines may report different times for the same files, so all processes use the version of the main one

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What `valor evaluate` does on a dataset unless it is told otherwise: the paper's settings of each benchmark."""
+"""Settings of an evaluation; by default those of the paper for each benchmark."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -26,18 +26,18 @@ class Recipe:
 
     Args:
         task: a value of `TASKS`.
-        dataset: a benchmark's name, or what else `data.readers.load_samples` takes.
-        split: which part; None: all of a dataset that has no parts.
-        modalities: what of each sample is used.
+        dataset: a benchmark's name, or any other argument of `data.readers.load_samples`.
+        split: name of the split; None: all samples of a dataset without splits.
+        modalities: which modalities of each sample are used.
         other_modalities: modalities with which captions and answers are measured too, one at a time. Retrieval has `groups`.
         num_frames, num_audio_clips: of each sample; None: the checkpoint's numbers.
-        groups: of retrieval, the first one is the main one.
-        paragraph: captions of a sample are one text. Benchmarks that want this are read so already.
+        groups: modality groups of retrieval; the first is the main one.
+        paragraph: join the captions of a sample into one text. The readers of benchmarks do this where it is usual.
         max_length: tokens of a text in retrieval, or of a question.
-        num_beams, max_new_tokens: of captions and answers; `max_new_tokens=None`: the checkpoint's number.
+        num_beams, max_new_tokens: for captions and answers; `max_new_tokens=None`: the checkpoint's number.
         metrics: of captioning.
         dual_softmax: also compute the metrics of retrieval with this post-processing.
-        limit: how many of the samples, the first ones; None: all.
+        limit: evaluate only this number of samples, the first ones; None: all.
     """
 
     task: str
@@ -58,15 +58,15 @@ class Recipe:
 
     @property
     def title(self) -> str:
-        """The dataset's name in the paper, or as it was given."""
+        """The benchmark's name in the paper; other datasets keep their name."""
         return BENCHMARKS[self.dataset].title if self.dataset in BENCHMARKS else self.dataset
 
 
 def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
-    """The paper's settings for a task of a benchmark, or defaults for any other dataset, with `changes` (not `None`) made.
+    """The paper's settings for a task of a benchmark, or defaults for another dataset, changed by all `changes` but `None`.
 
     By default the modalities are those of the benchmark: video and audio for VALOR-32K, audio for AudioCaps. Several, such
-    as "av,v,a", are measured side by side; the first are the main ones.
+    as "av,v,a", are evaluated one after the other; the first is the main one.
 
     Raises:
         ValueError: the task, a modality, a group or a metric is unknown, a number is not positive, or the paper does not
@@ -81,7 +81,7 @@ def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
     if dataset in BENCHMARKS:
         recipe = _of_benchmark(recipe)
     if "modalities" in changes:
-        changes = _side_by_side(task, changes.pop("modalities").split(",")) | changes
+        changes = _fields_of_modalities(task, changes.pop("modalities").split(",")) | changes
     recipe = dataclasses.replace(recipe, **changes)
     check_caption_metrics(recipe.metrics)
     _check_groups_of(recipe)
@@ -101,8 +101,8 @@ def _check_groups_of(recipe: Recipe) -> None:
             )
 
 
-def _side_by_side(task: str, wanted: Sequence[str]) -> dict[str, Any]:
-    """What a recipe says where these modalities are asked for."""
+def _fields_of_modalities(task: str, wanted: Sequence[str]) -> dict[str, Any]:
+    """The fields of a recipe for these modalities."""
     unknown = [name for name in wanted if name not in GROUP_OF_LETTERS]
     if unknown or len(set(wanted)) < len(wanted):
         raise ValueError(
@@ -118,8 +118,8 @@ def _of_benchmark(recipe: Recipe) -> Recipe:
     benchmark = BENCHMARKS[recipe.dataset]
     if recipe.task not in benchmark.settings:
         raise ValueError(
-            f"{benchmark.title} is for {' and '.join(benchmark.tasks)}, not for {recipe.task}; to measure that anyway give "
-            "the folder of the data as the dataset."
+            f"{benchmark.title} is for {' and '.join(benchmark.tasks)}, not for {recipe.task}; to evaluate this task anyway, "
+            "pass the folder of the data as the dataset."
         )
     settings = benchmark.settings[recipe.task]
     max_length = settings.max_question_length if recipe.task == "question_answering" else settings.max_length
@@ -136,10 +136,10 @@ def _of_benchmark(recipe: Recipe) -> Recipe:
 
 
 def scale(task: str) -> int:
-    """What metrics are multiplied by to be those of the paper's tables: captioning metrics are computed as fractions."""
+    """Factor from computed metrics to those of the paper's tables: captioning metrics are computed as fractions."""
     return 100 if task == "captioning" else 1
 
 
 def on_paper_scale(task: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of an [`Evaluation`] as the paper's tables, logs, cards and JSON have them; see [`scale`]."""
+    """Metrics of an [`Evaluation`] as in the paper's tables, logs, model cards and JSON; see [`scale`]."""
     return {name: scale(task) * value for name, value in metrics.items()}

@@ -30,28 +30,25 @@ PAPER_STATISTICS = {
 
 
 def caption_length(captions: Iterable[str]) -> float:
-    """Mean number of words of the captions, punctuation apart ("LenCap" of Table 1)."""
+    """Mean number of words of the captions, without punctuation ("LenCap" of Table 1)."""
     lengths = [len(_words(caption)) for caption in captions]
     if not lengths:
-        raise ValueError("There are no captions to measure; give one at least.")
+        raise ValueError("There are no captions; pass at least one.")
     return sum(lengths) / len(lengths)
 
 
 def audio_concept_density(captions: Iterable[str], concepts: Iterable[str]) -> float:
     """Audio concepts per hundred words: the number found in the captions over the number of their words ("ACD", eq. 1).
 
-    A concept is found in a caption if its words stand there one after another, however often; a concept that
-    `concepts` holds twice counts twice. Upper case and punctuation do not matter. `audio_concepts` makes the paper's
-    concepts.
+    A concept counts once for each caption that has its words in sequence; a concept that is repeated in `concepts` counts
+    as often as it is repeated. Upper case and punctuation are ignored. `audio_concepts` makes the paper's concepts.
 
     Raises:
         ValueError: If the captions have no words, or there are no concepts.
     """
     multiplicity = Counter(tuple(words) for concept in concepts if (words := _words(concept)))
     if not multiplicity:
-        raise ValueError(
-            "There are no audio concepts to look for; `audio_concepts` makes them from AudioSet's ontology."
-        )
+        raise ValueError("There are no audio concepts; `audio_concepts` makes them from AudioSet's ontology.")
     longest = max(map(len, multiplicity))
     found = total = 0
     for caption in captions:
@@ -69,11 +66,11 @@ def audio_concept_density(captions: Iterable[str], concepts: Iterable[str]) -> f
 
 
 def audio_concepts(ontology: str | PathLike[str] | Sequence[Mapping[str, object]]) -> list[str]:
-    """Audio concepts of AudioSet's ontology, given as `ontology.json` or what it holds: a list of classes with a "name".
+    """Audio concepts of AudioSet's ontology: the path of `ontology.json` or its content, a list of classes with a "name".
 
-    As in section 3.4 a class is split at commas into its concepts, in lower case and without punctuation. What stands
-    in parentheses is a concept, too: "Ambulance (siren)" gives "ambulance" and "siren". A concept of several classes
-    is listed for each of them. The 632 classes of the published ontology give 758; the paper counts 759.
+    As in section 3.4 a class is split at commas into its concepts, in lower case and without punctuation. Text in
+    parentheses is a concept, too: "Ambulance (siren)" becomes "ambulance" and "siren". A concept of several classes is
+    listed for each of them. The 632 classes of the published ontology have 758 concepts; the paper counts 759.
     """
     what, entries = "The ontology", ontology
     if isinstance(ontology, (str, PathLike)):
@@ -91,7 +88,7 @@ def caption_statistics(
     concepts: Iterable[str] | None,
     paper: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
-    """Markdown table of Table 1's columns, one row for each named list of captions: their number, LenCap and ACD.
+    """Markdown table with the columns of Table 1 and one row for each named list of captions.
 
     Without `concepts` ACD is empty. Where `paper` (by default `PAPER_STATISTICS`) has a row of the same name, its values
     are added.
@@ -117,8 +114,8 @@ def read_captions(file: str | PathLike[str]) -> list[str]:
 
     `.csv` has a header with a column "caption", "desc", "sentence" or several "caption_1", "caption_2", ...; `.json`
     and `.jsonl` have objects with such a field, whose value is a caption or a list of them, or one object that maps
-    identifiers to lists of captions. Without these, the names that `metadata.jsonl` may have, such as "text", count too;
-    other columns and fields are ignored.
+    identifiers to lists of captions. If a row has none of these, the other names of captions in `metadata.jsonl`, such as
+    "text", are tried. Other columns and fields are ignored.
 
     Raises:
         ValueError: If no captions are found, or the file cannot be read; the error names it and the line.

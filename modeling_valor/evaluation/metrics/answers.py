@@ -29,7 +29,7 @@ def normalize_answer(answer: str) -> str:
     """The answer as VQAv2's evaluation compares it: "The two dogs!" becomes "2 dogs".
 
     Lower case; no articles, full stops or other marks (a mark between two words becomes a space, as does a hyphen);
-    number words up to ten as digits; contractions with their apostrophe.
+    number words up to ten become digits, and contractions get their apostrophe.
     """
     text = answer.replace("\n", " ").replace("\t", " ").strip()
     has_grouped_number = bool(_COMMA_OF_NUMBER.search(text))
@@ -52,8 +52,8 @@ def answer_accuracy(
     VQAv2's soft accuracy, made for ten: min(1, equal answers / 3), averaged over leaving each answer out in turn.
     Both sides are always normalised; VQAv2's program skips that where all answers of a question are the same.
 
-    The form in which training reads an answer (`text_cleaning.clean_answer`) counts as that answer: a model that was trained
-    on "t-shirt" writes "tshirt", which VQAv2's program would not take for it.
+    The cleaned form of an answer, on which models are trained (`text_cleaning.clean_answer`), is accepted, too: a model that
+    was trained on "t-shirt" writes "tshirt", which VQAv2's program would reject.
 
     A type is a string, or a sequence from the general to the particular: ("Audio", "Counting") counts for "Audio" and
     for "Audio/Counting".
@@ -65,7 +65,7 @@ def answer_accuracy(
     if not predictions or not len(predictions) == len(answers) == len(types):
         raise ValueError(
             f"Got {len(predictions)} predictions, {len(answers)} answers and {len(types)} types; "
-            "there must be one of each for every question, and one question at least."
+            "every question needs one of each, and there must be at least one question."
         )
     scores = score_answers(predictions, answers)
     result: dict[str, float | dict[str, float]] = {"accuracy": mean_percent(scores)}
@@ -80,7 +80,7 @@ def score_answers(predictions: Sequence[str], answers: Sequence[str | Sequence[s
     for question, (prediction, given) in enumerate(zip(predictions, answers, strict=True)):
         given = [given] if isinstance(given, str) else given
         if not given:
-            raise ValueError(f"Question {question} has no answer; leave it out, or give one.")
+            raise ValueError(f"Question {question} has no answer; leave it out or add one.")
         scores.append(_soft_accuracy(normalize_answer(prediction), [_accepted_forms(answer) for answer in given]))
     return scores
 
@@ -101,12 +101,12 @@ def mean_percent(scores: Sequence[float]) -> float:
 
 
 def _accepted_forms(answer: str) -> set[str]:
-    """The answer as it is written, and as training reads it."""
+    """The answer as written, and as cleaned for training."""
     return {normalize_answer(answer), normalize_answer(clean_answer(answer))}
 
 
 def _soft_accuracy(prediction: str, answers: list[set[str]]) -> float:
-    """1 or 0 for a single answer; for several, the mean of min(1, equal / 3) over leaving each out."""
+    """1 or 0 for a single answer; for several, the mean of min(1, equal / 3) over all subsets without one answer."""
     equal = sum(prediction in forms for forms in answers)
     if len(answers) == 1:
         return float(equal)

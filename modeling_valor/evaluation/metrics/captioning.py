@@ -47,11 +47,11 @@ def caption_metrics(
     """Scores of a corpus of captions by name, on pycocoevalcap's scale: 0 to 1, CIDEr 0 to 10.
 
     `predictions` holds one caption per sample and `references` one list of captions per sample; both are raw text and
-    become Penn Treebank tokens here. The values are those of pycocoevalcap: BLEU with the closest reference length, ROUGE-L
+    are split into Penn Treebank tokens here. The values are those of pycocoevalcap: BLEU with the closest reference length, ROUGE-L
     with beta 1.2, CIDEr-D with sigma 6 and document frequencies from these references (one sample alone scores 0).
 
-    METEOR and SPICE are Java programs: they run where `java` is installed and the package `pycocoevalcap` holds their
-    files. Elsewhere they are left out, and one warning says what is missing. SPICE takes minutes for 1,000 captions.
+    METEOR and SPICE are Java programs: they need `java` and the package `pycocoevalcap`, which has their files. Without
+    these they are left out, and one warning says what is missing. SPICE takes minutes for 1,000 captions.
 
     Raises:
         ValueError: If the lists do not fit together or a metric is not one of `CAPTION_METRICS`.
@@ -60,7 +60,7 @@ def caption_metrics(
     if not predictions or len(predictions) != len(references):
         raise ValueError(
             f"Got {len(predictions)} predictions and {len(references)} lists of references; "
-            "every prediction needs its list of references, and there must be one at least."
+            "every prediction needs its list of references, and there must be at least one."
         )
     for sample, captions in enumerate(references):
         if isinstance(captions, str) or not captions:
@@ -86,12 +86,12 @@ def caption_metrics(
 
 @cache
 def _warn_once(message: str) -> None:
-    """Not at every evaluation of a model that is being trained, and not for each of several modalities."""
+    """Warns once per process, however many evaluations follow during a training."""
     logger.warning(message)
 
 
 def _ngrams(caption: str) -> Counter[tuple[str, ...]]:
-    """How often each run of one to four words occurs in a tokenized caption."""
+    """Number of occurrences of each sequence of one to four words in a tokenized caption."""
     words = caption.split()
     return Counter(
         tuple(words[start : start + size])
@@ -162,7 +162,7 @@ class CiderScorer:
     """CIDEr-D (Vedantam et al., 2015): clipped tf-idf cosine over n-grams, with a penalty on the length.
 
     Args:
-        references: tokenized captions of each sample of a corpus, from which n-grams get their rarity.
+        references: tokenized captions of each sample of a corpus, from which document frequencies are computed.
     """
 
     sigma = 6.0

@@ -24,15 +24,16 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """ "R@1", "R@5", "R@10" in percent, "MedianR" and "MeanR" of the queries in the rows of `similarity`.
 
-    `similarity` is (queries, items), a tensor or array of any floating type, -inf where an item is out of the
-    question; `positives` holds each query's right items as column indices. The rank of a query is that of its best
-    right item, 1 for the first; a wrong item with the same similarity counts as ranked before it, so a constant matrix
-    retrieves nothing. Queries without a right item are excluded.
+    `similarity` is (queries, items), a tensor or array of any floating type, with -inf for items that are no candidates;
+    `positives` has the column indices of each query's right items. The rank of a query is that of its best right item, 1
+    for the first; wrong items with the same similarity are ranked before it, so a constant matrix has no recall. Queries
+    without a right item are excluded.
 
     `dual_softmax` multiplies each similarity with a softmax of similarity / `temperature` over all queries of its item
-    (Cheng et al., 2021), before ranking. It uses the test set's other queries: report it apart. The default
-    temperature suits similarities in [-1, 1], as `ValorModel.compute_similarity` gives them. A negative similarity would
-    fall where its softmax rises, so if there are any, the lowest is subtracted from all, and one warning says so.
+    (Cheng et al., 2021), before ranking. It uses the other queries of the test set, so report it separately. The default
+    temperature fits similarities in [-1, 1], as `ValorModel.compute_similarity` returns them. The product of a negative
+    similarity decreases when its softmax increases. So if any are negative, the lowest is subtracted from all, with one
+    warning.
 
     Raises:
         ValueError: If a similarity is NaN or inf, or `positives` does not fit the matrix.
@@ -51,16 +52,16 @@ def retrieval_metrics_in_blocks(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """`retrieval_metrics` of both directions, queries to items and items to queries, without the whole matrix.
 
-    `blocks()` gives the similarity matrix as consecutive blocks of rows, (rows, items) each, on any device; it is
-    called twice, and once more for `dual_softmax`, and has to give the same blocks each time. Memory is a few times
-    that of one block. `positives` holds each query's right items; read backwards it gives each item's right queries.
+    `blocks()` returns the similarity matrix as consecutive blocks of rows, (rows, items) each, on any device. It is called
+    two times, and once more for `dual_softmax`, and must return the same blocks each time. Memory is a few times that of
+    one block. `positives` has each query's right items, and thereby each item's right queries.
     """
     pairs = _Pairs(positives)
     normalizers, shift = _dual_softmax_terms(blocks, temperature) if dual_softmax else (None, 0.0)
     if shift:
         logger.warning(
-            f"Some similarities are negative, down to {-shift:.4g}: dual softmax is of similarities + {shift:.4g}, because "
-            "negative ones would be ranked the wrong way round."
+            f"Some similarities are negative, down to {-shift:.4g}: dual softmax uses similarities + {shift:.4g}, because "
+            "products of negative ones would have the wrong order."
         )
 
     def scored() -> Iterable[tuple[Tensor, Tensor, Tensor]]:
@@ -82,7 +83,7 @@ def retrieval_metrics_in_blocks(
         if start != len(positives):
             raise ValueError(f"The similarity matrix has {start} rows, but `positives` has {len(positives)} queries.")
 
-    # Ranks are written into one tensor: small ones kept from each block would keep the allocator from reusing its memory
+    # One tensor for all ranks: many small tensors would keep the allocator from reusing the memory of blocks
     query_ranks, start = torch.empty(len(positives), dtype=torch.long), 0
     best_of_items: Any = None  # until there is a block
     for right, for_queries, for_items in scored():
@@ -101,11 +102,11 @@ def retrieval_metrics_in_blocks(
 
 @dataclass(frozen=True)
 class QueryRanks:
-    """Where each of Q queries has its right items, and which items it has first.
+    """Ranks of the right items of Q queries, and their top items.
 
     Args:
         ranks: (Q,), the rank of the best right item as in [`retrieval_metrics`]; 0 for queries without right items.
-        best, best_scores: (Q,), that item and its similarity; without meaning where the rank is 0.
+        best, best_scores: (Q,), that item and its similarity; undefined if the rank is 0.
         top, top_scores: (Q, K), the first K items and their similarities.
     """
 
@@ -140,7 +141,7 @@ class _Pairs:
         self.rows = torch.repeat_interleave(torch.tensor([len(items) for items in positives], dtype=torch.long))
         self.columns = torch.tensor([item for items in positives for item in items], dtype=torch.long)
         if not len(self.columns):
-            raise ValueError("No query has a right item; `positives` needs one query with one item at least.")
+            raise ValueError("No query has a right item; `positives` needs at least one query with an item.")
         self.queries, self.items = torch.unique(self.rows), torch.unique(self.columns)
 
     def mask(self, start: int, block: Tensor) -> Tensor:
@@ -165,13 +166,13 @@ def _checked(block: Tensor, start: int) -> Tensor:
         row, column = broken.nonzero()[0].tolist()
         raise ValueError(
             f"The similarity of query {start + row} and item {column} is {block[row, column].item()}; "
-            "similarities are numbers, or -inf for an item that is out of the question."
+            "similarities must be numbers, or -inf for items that are no candidates."
         )
     return block
 
 
 def _dual_softmax_terms(blocks: Callable[[], Iterable[Tensor]], temperature: float) -> tuple[Tensor, float]:
-    """log of each item's denominator, (items,), in double precision, and what makes the lowest finite similarity >= 0."""
+    """log of each item's denominator, (items,), in double precision, and the shift that makes all finite similarities >= 0."""
     total: Any = None  # until there is a block
     shift, start = 0.0, 0
     for block in blocks():

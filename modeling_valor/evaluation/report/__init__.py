@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""A finished evaluation as one self-contained HTML page to look at and to listen to (compare the paper's Figure 8)."""
+"""A finished evaluation as one self-contained HTML page with examples to watch (compare the paper's Figure 8)."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ from .media import SampleMedia, without_folders
 
 
 MARKER = '<meta name="generator" content="modeling-valor evaluation report">'
-"""Stands in the head of every page, so that a page is known before it is replaced."""
+"""In the head of every page, so that only such pages are replaced."""
 
 MAX_SAMPLES = 80
 """Number of samples with frames, video and audio; others are shown with their names and texts only."""
@@ -33,7 +33,7 @@ def check_report_path(path: Path) -> None:
     """Checks that a report can be written here.
 
     Raises:
-        ValueError: something that is no report stands at `path`.
+        ValueError: `path` is a folder, or a file that is no report.
         OSError: its folder cannot be written.
     """
     if path.is_dir():
@@ -46,11 +46,11 @@ def check_report_path(path: Path) -> None:
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Writes the page: settings, table, charts, and cases to look at; it appears when it is complete.
+    """Writes the page atomically: settings, table, charts and examples.
 
-    Nothing is loaded from elsewhere, and no path of this machine is in it. A sample with frames, video and audio takes about
-    120 kB, and there are at most `MAX_SAMPLES`, so the page stays below ten megabytes whatever the size of the data. To be
-    called by the main process.
+    The page loads nothing, and has no path of this machine. A sample with frames, video and audio takes about
+    120 kB, and there are at most `MAX_SAMPLES`, so the page is smaller than ten megabytes for any size of the data.
+    Call it in the main process only.
 
     Raises:
         ValueError, OSError: as in [`check_report_path`].
@@ -68,7 +68,7 @@ def html_page(report: Report) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Every value that is text goes through it before it is escaped
+        # Applied to every text before it is escaped
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
@@ -105,13 +105,13 @@ def dataset_name(report: Report) -> str:
 
 
 def _without_folders(name: str) -> str:
-    """A name on the Hub as it is, and the last part of a path."""
+    """The last part of a path; a name on the Hub is unchanged."""
     is_path = Path(name).exists() or Path(name).is_absolute() or "\\" in name or name.startswith(".")
     return Path(name.replace("\\", "/")).resolve().name if is_path or name.count("/") > 1 else name
 
 
 def _settings(report: Report) -> Iterator[tuple[str, str]]:
-    """What the metrics depend on: name and value of each."""
+    """Names and values of the settings on which the metrics depend."""
     recipe, counts = report.recipe, report.evaluation.counts
     yield "dataset", dataset_name(report)
     yield "split", "all" if recipe.split is None else recipe.split
@@ -140,7 +140,7 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _failures(report: Report) -> Iterator[str]:
-    """A line for each sample that could not be read, with any of the modalities; of paths the last part."""
+    """A line for each sample that could not be read with any of the modalities; paths without their folders."""
     samples = {sample.id: sample for sample in report.samples}
     for part in (report, *report.others):
         with_what = f" ({MODALITIES[part.recipe.modalities]})" if report.others else ""
@@ -150,7 +150,7 @@ def _failures(report: Report) -> Iterator[str]:
 
 
 def _media_of(report: Report, sections: list[Section]) -> SampleMedia:
-    """Media of the samples on the cards, those of the first examples of all sections first."""
+    """Media of the samples on the cards; the first examples of all sections come first."""
     modalities = "".join((report.recipe.modalities, *report.recipe.other_modalities))
     media = SampleMedia({sample.id: sample for sample in report.samples}, modalities, MAX_SAMPLES)
     for place in range(EXAMPLES):

@@ -95,7 +95,7 @@ def grouped_bars(title: str, values: Mapping[str, Mapping[str, float]], most: fl
 
     Args:
         values: name -> series -> value.
-        most: end of the axis; None: a round number not below the largest value.
+        most: end of the axis; None: a round number that is at least the largest value.
     """
     series = list(dict.fromkeys(name for bars in values.values() for name in bars))
     largest = max([value for bars in values.values() for value in bars.values()], default=0.0)
@@ -129,7 +129,7 @@ def grouped_bars(title: str, values: Mapping[str, Mapping[str, float]], most: fl
 
 
 def rank_histogram(title: str, ranks: Sequence[int]) -> Markup:
-    """How many queries have their right item at which rank; every bin up to the last rank is shown, empty ones too."""
+    """Number of queries by the rank of their right item; all bins up to the largest rank are shown, also empty ones."""
     bins = {}
     for low, high in _RANK_BINS:
         if low > 1 and low > max(ranks):
@@ -156,7 +156,7 @@ def rank_histogram(title: str, ranks: Sequence[int]) -> Markup:
 
 
 def axis_ticks(largest: float, whole: bool = False) -> list[float]:
-    """Round numbers from 0 to the first that is not below `largest`, at most eight; `whole`: whole numbers."""
+    """At most eight round numbers from 0 to the first that is at least `largest`; `whole`: integers only."""
     largest = max(largest, 1e-6)
     power = 10.0 ** math.floor(math.log10(largest))
     steps = [factor * power for factor in (0.2, 0.25, 0.5, 1.0, 2.0)]
@@ -166,7 +166,7 @@ def axis_ticks(largest: float, whole: bool = False) -> list[float]:
 
 
 def _score_map(report: Report, group: str) -> Iterator[Markup]:
-    """Scores of queries (rows) and samples (columns) that belong together on the diagonal, at most 96 of each."""
+    """Scores of at most 96 queries (rows) and their samples (columns); right pairs are on the diagonal."""
     present, rows, right = report.evaluation.retrieval_embeddings.members(group)
     columns = present.nonzero().squeeze(1)[right]
     query_of_sample = dict(

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Cases to look at: for each way of measuring those that went well and those that did not."""
+"""Examples for the report: good and bad cases of each task."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ _SCORED_CAPTIONS = 2000
 
 @dataclass(frozen=True)
 class Card:
-    """A sample: its id, what is said about it here, its own texts, and whether it is the right one."""
+    """A sample in an example: its id, a label, its texts, and whether it is the right one."""
 
     id: str
     label: str = ""
@@ -36,7 +36,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Example:
-    """A query (a text or a sample) with the samples that were found, or a sample with what was written about it."""
+    """A query (a text or a sample) with the retrieved samples, or a sample with the text that the model wrote."""
 
     cards: list[Card]
     query: str | None = None
@@ -49,7 +49,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Section:
-    """Examples of one kind, and of how many cases."""
+    """Examples of one kind, and the number of cases from which they are taken."""
 
     title: str
     examples: list[Example]
@@ -72,7 +72,7 @@ def build_sections(report: Report) -> list[Section]:
 def _retrieval_sections(report: Report) -> Iterator[Section]:
     texts = {sample.id: sample.captions[:_TEXTS] for sample in report.samples}
     for group in report.recipe.groups:
-        # How far the right item is above the best wrong one, or below it
+        # By rank, then by the difference to the best wrong item
         ordered = sorted(rankings(report.evaluation, group, top=TOP), key=lambda found: (found.rank, -_margin(found)))
         hits = [found for found in ordered if found.rank == 1]
         misses = [found for found in reversed(ordered) if found.rank > 1]
@@ -167,7 +167,7 @@ def _answer_sections(report: Report) -> Iterator[Section]:
 
 
 def _other_predictions(report: Report) -> Callable[[Mapping[str, Any]], list[tuple[str, str]]]:
-    """What was written with the other modalities of the recipe, as rows of an example."""
+    """Predictions with the other modalities of the recipe, as rows of an example."""
 
     def key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
         return entry["id"], entry.get("question_id"), entry.get("question")
@@ -182,7 +182,7 @@ def _other_predictions(report: Report) -> Callable[[Mapping[str, Any]], list[tup
 
 
 def _one_of_each(cases: Sequence[Any], sample_of: Callable[[Any], Any]) -> list[Any]:
-    """The first cases, one of each sample before any second one of a sample."""
+    """The first `EXAMPLES` cases; a sample has a second one only after every sample has one."""
     seen: dict[Any, int] = {}
     turns = []
     for case in cases:
@@ -193,5 +193,5 @@ def _one_of_each(cases: Sequence[Any], sample_of: Callable[[Any], Any]) -> list[
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most `most` of the items, evenly."""
+    """At most `most` of the items, evenly spaced."""
     return [items[index] for index in np.linspace(0, len(items) - 1, min(len(items), most)).astype(int)]

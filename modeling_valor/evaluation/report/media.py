@@ -33,7 +33,7 @@ class SampleMedia:
     Args:
         samples: by id.
         modalities: what is shown of a sample.
-        most: samples to read; further ones are counted in `left_out`.
+        most: maximum number of samples to read; others are counted in `left_out`.
     """
 
     def __init__(self, samples: Mapping[str, Sample], modalities: str, most: int):
@@ -90,7 +90,7 @@ def without_folders(text: str, sample: Sample) -> str:
 
 
 def _player_frames(source: MediaSource) -> tuple[list[np.ndarray], float]:
-    """Frames of the first seconds, (H, W, 3), and how many there are in a second; none of files that are frames."""
+    """Frames of the first seconds, (H, W, 3), and their rate; none for folders of frames."""
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
         return [], 0.0
     rate = float(FRAME_RATE)
@@ -110,14 +110,14 @@ def _player_frames(source: MediaSource) -> tuple[list[np.ndarray], float]:
 
 
 def _resize(frame: Tensor) -> np.ndarray:
-    """(H, W, 3) of the player's height and an even width, as video has it."""
+    """(H, W, 3) with the player's height and an even width, which the codec needs."""
     image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
     width = 2 * max(8, round(_width(image, PLAYER_HEIGHT) / 2))
     return np.asarray(image.resize((width, PLAYER_HEIGHT)))
 
 
 def _width(image: Image.Image, height: int) -> int:
-    """The width that keeps the image's proportions at this height, within bounds."""
+    """The width that keeps the aspect ratio at this height, within limits."""
     return min(max(1, round(image.width * height / image.height)), 4 * height)
 
 

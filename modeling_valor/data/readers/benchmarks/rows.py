@@ -33,7 +33,9 @@ class Row:
             if self.values.get(column) is not None:
                 return self.values[column]
         available = ", ".join(repr(column) for column in self.values)
-        raise ValueError(f"{self.place}: there is no {' or '.join(map(repr, columns))}, only {available or 'nothing'}.")
+        raise ValueError(
+            f"{self.place}: there is no {' or '.join(map(repr, columns))}, only {available or 'nothing'}."
+        )
 
     def text(self, *columns: str) -> str:
         """The same as text; numbers are written out.
