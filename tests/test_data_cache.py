@@ -85,7 +85,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_read_anew_and_said_once(load, messages, tmp_path, damage):
+def test_a_damaged_file_is_decoded_again_and_reported_once(load, messages, tmp_path, damage):
     first, second = small_samples(2)
     expected = [load(first), load(second)]
     for path in files_in(tmp_path):
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_read_anew_and_said_once(load, messages, tmp_path, dam
         again = load(sample)
         assert again.keys() == media.keys() and all(torch.equal(again[name], media[name]) for name in media)
     (message,) = messages()
-    assert "is damaged (" in message and message.endswith("are read anew.") and str(tmp_path / "cache") in message
+    assert "is damaged (" in message and message.endswith("are decoded again.") and str(tmp_path / "cache") in message
     for sample in (first, second):
         load(sample)
     assert len(messages()) == 1
@@ -138,7 +138,7 @@ def test_a_file_in_the_place_of_a_cache_is_one_sentence(processor, messages, tmp
     assert message.startswith(f"The cache {folder} cannot be written to (")
 
 
-def test_frames_in_a_folder_or_list_that_were_written_anew_are_read_anew(load, tmp_path):
+def test_frames_in_a_folder_or_list_that_were_rewritten_are_decoded_again(load, tmp_path):
     (tmp_path / "frames").mkdir()
     image = write_image(tmp_path / "frames" / "0.png", "red")
     for source in (str(tmp_path / "frames"), [image, image], f"file://{image}"):

@@ -236,7 +236,7 @@ def test_cached_tensors_are_those_of_the_media_to_half_precision(processor, tmp_
         torch.testing.assert_close(written[name], read[name], rtol=0, atol=0)
         torch.testing.assert_close(plain[name], read[name], rtol=1e-3, atol=1e-3)
     assert cache_folder(tmp_path, processor, LoadingOptions(sampling="center", num_frames=4)) != folder
-    with pytest.raises(ValueError, match="what is always the same"):
+    with pytest.raises(ValueError, match="cannot store random results"):
         cache_folder(tmp_path, processor, LoadingOptions(sampling="random"))
     with pytest.raises(ValueError, match="no random transforms"):
         cache_folder(tmp_path, processor, LoadingOptions(sampling="center", transforms={"crop_scale": (0.8, 1.0)}))
@@ -281,7 +281,7 @@ def test_a_cache_does_not_need_the_modality_that_is_not_wanted(processor, tmp_pa
         (lambda p, c: Mixture([], p, c), "at least one source"),
         (lambda p, c: Mixture([Source("a", small_samples(2))] * 2, p, c), "different names"),
         (lambda p, c: RequestSampler([Source("a", small_samples(3), batch_size=2)], world_size=2), "fewer than one step"),
-        (lambda p, c: RequestSampler([Source("s", CountingStream([]))]), "give its `steps`"),
+        (lambda p, c: RequestSampler([Source("s", CountingStream([]))]), "set its `steps`"),
         (lambda p, c: LoadingOptions("translation"), "must be one of pretraining"),
         (lambda p, c: LoadingOptions("retrieval", captions_per_sample=2), "Only captioning"),
     ],

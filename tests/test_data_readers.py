@@ -538,9 +538,9 @@ def test_other_strings_are_told_what_is_accepted(layout, tmp_path):
             load_samples(name, "train")
     with pytest.raises(ValueError, match="is a folder without any of these"):
         load_samples(tmp_path / "empty", "train")
-    with pytest.raises(ValueError, match="say which split"):
+    with pytest.raises(ValueError, match="choose a split"):
         load_samples(layout)
-    with pytest.raises(ValueError, match="say which, such as 'train'"):
+    with pytest.raises(ValueError, match="choose a split, such as 'train'"):
         load_samples("owner/name")
 
 
@@ -620,7 +620,7 @@ def test_files_outside_of_the_folder_are_said_once(tmp_path, caplog, monkeypatch
         samples = read_folder(folder)
     assert samples[0].video == os.path.join(folder, name)
     (message,) = [record.getMessage() for record in caplog.records]
-    assert f"names 1 files outside of {folder}, such as {name}; they are read from there" in message
+    assert f"names 1 files outside of {folder}, such as {name}; they are read, too" in message
 
 
 def test_clips_outside_of_the_2023_layout_are_said_once(tmp_path, caplog, monkeypatch):

@@ -82,13 +82,13 @@ def test_names_that_are_no_shards_are_refused(tmp_path):
         with pytest.raises(ValueError, match="there is no shard"):
             expand_shards(str(tmp_path / name))
     for name in ("pipe://cat x.tar", "ftp://x/y.tar", "file:///etc/x.tar"):
-        with pytest.raises(ValueError, match=r"local files or have http\(s\) or hf addresses"):
+        with pytest.raises(ValueError, match=r"local files or http\(s\) or hf URLs"):
             expand_shards(name)
     with pytest.raises(ValueError, match="there is no shard"):
         expand_shards("pipe:cat x.tar")
     with pytest.raises(ValueError, match="must be a mistake"):
         expand_shards("http://x/{0..9999999}.tar")
-    with pytest.raises(ValueError, match="no shards are given"):
+    with pytest.raises(ValueError, match="there are no shards"):
         expand_shards([])
 
 

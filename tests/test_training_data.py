@@ -141,7 +141,7 @@ def test_a_stream_is_divided_too(tmp_path, data, warnings):
     assert "no splits" in warnings[0]
     with pytest.raises(ValueError, match="no samples to measure: give a larger `validation_share`"):
         data(dataset=str(tmp_path / "a.tar"), validation_share=1e-9)
-    with pytest.raises(ValueError, match="give fewer shards"):
+    with pytest.raises(ValueError, match="use fewer shards"):
         data(dataset=str(tmp_path / "a.tar"), max_train_samples=3)
 
 
@@ -210,7 +210,7 @@ def test_max_steps_is_enough_for_a_stream(tmp_path):
     with pytest.raises(ValueError, match="the only source `max_steps`"):
         RequestSampler([source])
     # Among others its weight has to be known
-    with pytest.raises(ValueError, match="give its `steps`"):
+    with pytest.raises(ValueError, match="set its `steps`"):
         RequestSampler([source, Source("clips", [Sample("a")] * 4, batch_size=2)], num_steps=7)
 
 

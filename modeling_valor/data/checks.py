@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What can be known of a dataset before anything is decoded: whether it has the texts that a task needs."""
+"""Checks of a dataset before its media are decoded: whether it has the texts that a task needs."""
 
 import copy
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from .readers.records import KEYS
 from .samples import Sample, SampleStream, SampleTable, each_sample
 
 
-MOST_LOOKED_AT = 100
-"""Samples that are looked at where each has to be read for it; annotations in memory are all looked at."""
+MAX_CHECKED = 100
+"""Number of samples to check if each has to be read; annotations in memory are all checked."""
 
 
 def check_texts(samples: Sequence[Sample] | SampleStream, task: str, name: str) -> None:
-    """Refuses a dataset, called `name`, in which no sample has what a task trains or measures.
+    """Checks that some sample of a dataset, called `name` in the error, has the texts of a task.
 
     Raises:
-        ValueError: none has a caption, or for question answering none a question with an answer; the message has the
-            dataset's columns and those that are accepted.
+        ValueError: no sample has a caption, or for question answering a question with an answer. The message lists the
+            columns of the dataset and the accepted ones.
     """
     if isinstance(samples, SampleStream):
         stream: Any = copy.copy(samples)
-        stream.shuffle_buffer = 0  # otherwise as many samples are read before the first one comes
+        stream.shuffle_buffer = 0  # otherwise the buffer is filled before the first sample is returned
         samples = stream
-    limit = None if isinstance(samples, (SampleTable, list)) else MOST_LOOKED_AT
+    limit = None if isinstance(samples, (SampleTable, list)) else MAX_CHECKED
     count = 0
     for sample in islice(each_sample(samples), limit):
         count += 1
@@ -38,7 +38,7 @@ def check_texts(samples: Sequence[Sample] | SampleStream, task: str, name: str) 
     else:
         what, fields = "caption", ["captions"]
     accepted = " and ".join(f"{field} ({', '.join(KEYS[field])})" for field in fields)
-    columns = ", ".join(getattr(samples, "column_names", None) or ["none that are known"])
+    columns = ", ".join(getattr(samples, "column_names", None) or ["unknown"])
     raise ValueError(
         f"none of {'the' if limit is None else 'the first'} {count} samples of {name} has a {what}. Its columns are {columns}; "
         f'accepted are {accepted}: rename a column, or name it in a training, such as --columns \'{{"{fields[0]}": "COLUMN"}}\'.'

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Loaded samples to the batches that the models train on: tokens, masks and labels of each task."""
+"""Training batches from loaded samples: tokens, masks and labels of each task."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ class ValorCollator:
     def __call__(
         self, samples: Sequence[LoadedSample], options: LoadingOptions, seed: int, complete: bool = False
     ) -> dict[str, Any]:
-        """The model's inputs. Masks are drawn anew for every `seed`.
+        """The model's inputs. `seed` determines the random masks.
 
         Args:
             complete: return frames and audio, masked, even if no sample of the batch has them, because samples of other
@@ -69,7 +69,7 @@ class ValorCollator:
         return batch
 
     def missing_media(self, batch: dict[str, Any], options: LoadingOptions, size: int) -> dict[str, torch.Tensor]:
-        """Zeros and masks for the modalities that a batch should have and has not."""
+        """Zeros and masks for modalities of the options that the batch does not have."""
         parts = {"v": self.processor.video_processor, "a": self.processor.feature_extractor}
         sizes = {"v": {"num_frames": options.num_frames}, "a": {"num_audio_clips": options.num_audio_clips}}
         missing = {}
@@ -85,7 +85,7 @@ class ValorCollator:
     def caption_targets(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        """Captions with masked words (section 4.2), or for the "causal" objective as they are, and their labels."""
+        """Captions with masked words (section 4.2), unmasked for the "causal" objective, and their labels."""
         if self.config.captioning_objective == "causal":
             labels = next_word_labels(input_ids, attention_mask)
         else:
@@ -101,7 +101,7 @@ class ValorCollator:
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
     def answer_targets(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Answers of which every token but [CLS] is masked, as the 2023 code does, and their labels."""
+        """Answers with all tokens but [CLS] masked, as in the 2023 code, and their labels."""
         if self.config.captioning_objective == "causal":
             labels = next_word_labels(input_ids, attention_mask)
         else:

@@ -1,6 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Samples that could not be read: counted, named, and too many of them an error. Training, extraction and evaluation share
-this one rule.
+"""Samples that could not be read are counted and named; too many of them are an error. Training, extraction and evaluation
+use the same rule.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from .samples import RecordError, printable
 
 
 MAX_FAILURES = 0.05
-"""The share of samples that may be unreadable where nobody says otherwise."""
+"""Default of the tolerated share of unreadable samples."""
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Failure:
 
 
 def attempt(name: str, read: Callable[[], T]) -> T | Failure:
-    """The result of `read()`, or the failure of the sample `name`, whatever exception it is that `read` raises."""
+    """The result of `read()`, or the failure of the sample `name` if `read` raises any exception."""
     try:
         return read()
     except Exception as error:
@@ -40,7 +40,7 @@ def attempt(name: str, read: Callable[[], T]) -> T | Failure:
 
 
 def describe(error: Exception) -> str:
-    """An exception in one sentence; of another kind than those made for readers, with the name of its kind."""
+    """An exception in one sentence, with the name of its class unless it is one of this package."""
     if isinstance(error, (MediaError, RecordError)):
         return printable(str(error))
     return printable(f"it cannot be read ({type(error).__name__}: {reason(error)}).")
@@ -48,13 +48,13 @@ def describe(error: Exception) -> str:
 
 @dataclass
 class FailureLog:
-    """Counts samples that could not be read, and gives up when they are too many.
+    """Counts samples that could not be read, and raises an error if they are too many.
 
     Args:
         max_share: tolerated share of failures among all samples.
-        total: number of all samples; None: not known, so that the share is one of those read so far.
-        patience: where `total` is not known, number of samples to read before the share is looked at.
-        consequence: what becomes of the failures, in `report`.
+        total: number of all samples; None: unknown, so the share is that of the samples read so far.
+        patience: if `total` is unknown, number of samples to read before the share is checked.
+        consequence: what happens to the failures, a phrase for `report`.
     """
 
     max_share: float = MAX_FAILURES
@@ -69,7 +69,7 @@ class FailureLog:
             raise ValueError(f"`max_failures` is a share from 0 to 1, got {self.max_share}.")
 
     def update(self, num_read: int, failures: Iterable[Failure] = ()) -> None:
-        """Takes note of samples that were read, the failures among them included.
+        """Counts samples that were tried (`num_read` includes the failures).
 
         Raises:
             TooManyFailures: more than `max_share` of the samples could not be read.
@@ -79,7 +79,7 @@ class FailureLog:
         self.check()
 
     def check(self) -> None:
-        """Raises `TooManyFailures` where more than `max_share` of the samples could not be read."""
+        """Raises `TooManyFailures` if more than `max_share` of the samples could not be read."""
         total = max(self.read, self.patience) if self.total is None else self.total
         if len(self.failures) > self.max_share * total:
             raise TooManyFailures(
@@ -88,7 +88,7 @@ class FailureLog:
             )
 
     def report(self) -> str:
-        """The failures in one line: how many of how many, and for which reasons."""
+        """Number of failures and their reasons, in one line."""
         if not self.failures:
             return "All samples could be read."
         return f"{self._counts()} {self.consequence}: {summary(self.failures)}."
@@ -99,7 +99,7 @@ class FailureLog:
 
 
 def summary(failures: Mapping[str, str], most: int = 10) -> str:
-    """Names and reasons of the first failures; a reason that many share is given once."""
+    """Names and reasons of the first failures; a reason that several share is listed once."""
     reasons = Counter(failures.values())
     names: dict[str, str] = {}
     for name, why in failures.items():

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What writing many files with many processes takes, so that a run may be killed at any moment and go on later."""
+"""Writing files safely: atomically, by one run at a time, in processes that end with the program."""
 
 import errno
 import multiprocessing
@@ -28,19 +28,19 @@ _topics_of_warnings: set[str] = set()
 
 
 def warn_once(topic: str, message: str) -> None:
-    """Logs a warning, the first one about a topic in this process."""
+    """Logs a warning, unless this process has already logged one about the topic."""
     if topic not in _topics_of_warnings:
         _topics_of_warnings.add(topic)
         logger.warning(message)
 
 
 class WriteError(OSError):
-    """A folder cannot be written to, as its disk is full, read-only or not this user's."""
+    """A folder cannot be written: its disk is full or read-only, or the user has no permission."""
 
 
 @contextmanager
 def writing_to(directory: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns what a full or read-only disk raises into one sentence that names the folder.
+    """Turns the errors of a full or read-only disk into one sentence that names the folder.
 
     Raises:
         WriteError: a file or folder cannot be written.
@@ -62,10 +62,10 @@ def writing_to(directory: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def make_folder(directory: Path) -> None:
-    """Makes a folder, and those above it, where it is not there yet.
+    """Creates a folder and its parents if they do not exist.
 
     Raises:
-        WriteError: it cannot be made.
+        WriteError: it cannot be created.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -75,10 +75,10 @@ def make_folder(directory: Path) -> None:
 
 @contextmanager
 def sole_writer(directory: Path, name: str) -> Iterator[None]:
-    """Makes this run the only one that writes to `directory`, by a lock on its file `name`, which ends with the process.
+    """Makes this run the only one that writes to `directory`, with a lock on its file `name`. The lock ends with the process.
 
     Raises:
-        ValueError: another run is writing there.
+        ValueError: another run has the lock.
     """
     lock = FileLock(directory / name, timeout=0)
     try:
@@ -97,7 +97,7 @@ def sole_writer(directory: Path, name: str) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which replaces `path` when the block ends without an error.
 
-    For a file or a folder. After an error it is removed; what killed runs leave is named `.*.partial`.
+    For a file or a folder. After an error it is removed; killed runs leave files named `.*.partial`.
     """
     partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -109,7 +109,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or folder, if it is there and as far as that is possible."""
+    """Removes a file or folder if it exists; errors are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -119,7 +119,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def process_map(workers: int, chunksize: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """A `map` over `workers` processes, which end with this one; with one worker it is Python's own `map`."""
+    """A `map` over `workers` processes, which end with this one; with one worker it is the built-in `map`."""
     if workers == 1:
         yield map
         return
@@ -128,7 +128,7 @@ def process_map(workers: int, chunksize: int) -> Iterator[Callable[..., Iterator
 
 
 def end_with_parent() -> None:
-    """Lets a worker process end when the program is killed; by itself it would wait for work forever."""
+    """Makes a worker process end when the program is killed; otherwise it would wait for work forever."""
 
     def watch() -> None:
         cast(BaseProcess, multiprocessing.parent_process()).join()

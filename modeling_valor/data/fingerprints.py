@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What tells media from one another without decoding them: where they are, what they hold, and whether they changed."""
+"""Fingerprints of media without decoding them: path or content, and whether files have changed."""
 
 import hashlib
 import os
@@ -17,18 +17,18 @@ from ..media_sources import media_source
 
 
 class IncomparableError(ValueError):
-    """Media of a kind that cannot be told from others of its kind, such as a generator."""
+    """Media without a fingerprint, such as a generator."""
 
 
 def fingerprint(source: Any, with_state: bool = False) -> Any:
-    """What tells a medium from others, as JSON has it: a file's path or address, with a part (`#t=30,40`) that is named,
-    or a digest of bytes and arrays.
+    """A JSON-serialisable value that identifies a medium: the path or URL of a file (with a part such as `#t=30,40`), or a
+    hash of bytes and arrays.
 
     Args:
-        with_state: size and time of files belong to it, so that a file that was written anew is another medium.
+        with_state: include size and time of files, so that the fingerprint changes when a file is rewritten.
 
     Raises:
-        IncomparableError: nothing does.
+        IncomparableError: the medium cannot be identified.
     """
     file = media_source(source)
     if isinstance(file, (str, os.PathLike)):
@@ -51,11 +51,11 @@ def fingerprint(source: Any, with_state: bool = False) -> Any:
     name = getattr(source, "name", None)  # a file object
     if isinstance(name, str):
         return name
-    raise IncomparableError(f"a {type(source).__name__} cannot be told from another")
+    raise IncomparableError(f"a {type(source).__name__} has no fingerprint")
 
 
 def file_state(source: Any) -> list[Any] | None:
-    """Size and time of change of a file, or those of a folder's files, or of each file of a list; None where there is none."""
+    """Size and time of change of a file, of the files of a folder, or of each file of a list; None without a file."""
     if isinstance(source, (list, tuple)):
         return [file_state(item) for item in source]
     file = media_source(source)
@@ -72,7 +72,7 @@ def file_state(source: Any) -> list[Any] | None:
 
 
 def is_unchanged(now: Any, then: Any) -> bool:
-    """Whether files are as they were, by their [`file_state`]; those that are gone now are taken to be."""
+    """Whether files are unchanged by their [`file_state`]; files that no longer exist count as unchanged."""
     if now is None or now == then:
         return True
     nested = isinstance(now, list) and isinstance(then, list) and len(now) == len(then)
@@ -80,7 +80,7 @@ def is_unchanged(now: Any, then: Any) -> bool:
 
 
 def _place(file: str | os.PathLike[str]) -> str:
-    """The absolute path of a local file, with the part of it, or an address as it is."""
+    """The absolute path of a local file, with the part of it (`#t=30,40`), or a URL unchanged."""
     name = os.fsdecode(file)
     is_address = "://" in name or name.startswith("data:")
     if is_address and not name.startswith("file://"):
@@ -91,7 +91,7 @@ def _place(file: str | os.PathLike[str]) -> str:
 
 
 def _local_path(file: str | os.PathLike[str]) -> str:
-    """The absolute path of a file by its path or `file://` address, or of the archive that it is in."""
+    """The absolute path of a file by its path or `file://` URL, or of its archive."""
     name = os.fsdecode(file)
     name = name.rpartition("::")[2] if "://" in name else name
     if name.startswith("file://"):

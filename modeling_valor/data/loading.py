@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Samples to tensors, one by one, in the workers of a data loader; and what becomes of those that cannot be read."""
+"""Loads single samples as tensors, in the workers of a data loader, and replaces those that cannot be read."""
 
 import hashlib
 import json
@@ -29,25 +29,25 @@ from .samples import Sample, UnreadableFile
 
 
 TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
-"""What a model can be trained for: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
+"""Tasks of training: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
 
 
 Modalities: TypeAlias = Literal["av", "v", "a"]
 """What of a sample is read: video and audio, video only, audio only."""
 
 _CACHE_FORMAT = 2
-"""Changes when the files of a cache of media do, so that older ones are not taken for damaged."""
+"""Version of the files of a media cache, so that files of another version are not reported as damaged."""
 
 
 @dataclass(frozen=True)
 class LoadingOptions:
-    """How the samples of one source are made into tensors.
+    """How the samples of one source are loaded.
 
     Args:
         task: one of `TASKS`.
-        modalities: what of each sample is read.
+        modalities: which modalities of each sample are read.
         num_frames, num_audio_clips: of each sample; None: the processor's own numbers.
-        max_length, max_question_length: tokens of a caption or answer, and of a question, at the most.
+        max_length, max_question_length: maximum number of tokens of a caption or answer, and of a question.
         captions_per_sample, questions_per_sample: texts that are drawn each time a sample is read, with as little repetition as
             possible. Encoders run once for all of them. Alignment takes one caption.
         references: also return all captions of each sample, as references for generated captions.
@@ -91,7 +91,7 @@ class LoadingOptions:
 
 @dataclass
 class LoadedSample:
-    """A sample as tensors (`media`, of batch size 1) and the texts drawn for this reading."""
+    """A sample as tensors (`media`, with batch size 1), and the texts that were drawn."""
 
     id: str
     media: dict[str, torch.Tensor]
@@ -104,12 +104,12 @@ class LoadedSample:
 def load_sample(
     sample: Sample, processor: ValorProcessor, options: LoadingOptions, seed: int, cache: Path | None = None
 ) -> LoadedSample:
-    """Reads one sample. All chance (frames, flips, texts) follows from `seed`; `cache` is that of `load_media`.
+    """Reads one sample. `seed` determines all random choices (frames, flips, texts); `cache` is that of `load_media`.
 
     Raises:
-        MediaError: a file cannot be read, nothing of the wanted modalities is there, or the texts are missing.
+        MediaError: a file cannot be read, the sample has none of the modalities, or it has no texts.
     """
-    if isinstance(sample.video, UnreadableFile):  # its texts are missing, too, but that is not why
+    if isinstance(sample.video, UnreadableFile):  # raises the reason; its texts are missing, too
         sample.video.read()
     rng = random.Random(seed)
     loaded = LoadedSample(sample.id, media={})
@@ -137,14 +137,14 @@ def load_media(
     """Frames and audio of one sample as tensors of batch size 1; an absent modality is left out.
 
     Args:
-        cache: folder in which the tensors are kept in half precision, to be read the next time instead of the media. It
-            serves one set of `options`, without anything random in them, and all modalities. Samples are identified by
+        cache: folder that stores the tensors in half precision; the next time they are read from it. It is for one set of
+            `options` without randomness, and for all modalities. Samples are identified by
             their ids and the paths of their files or the content of their arrays. A sample whose files have changed is read
             again; if its files no longer exist, the cache is used. Damaged files of the cache are written again, and a folder
             that cannot be written is only read; each of these is reported once.
 
     Raises:
-        MediaError: a file cannot be read, or nothing of `modalities` is there.
+        MediaError: a file cannot be read, or the sample has none of `modalities`.
     """
     if cache is None:
         return _read_media(sample, processor, modalities, options)
@@ -170,7 +170,7 @@ def load_media(
         _write_cached(path, state, halves)
         media = {name: value for name, value in halves.items() if name in wanted}
     if not media:
-        raise MediaError(f'{sample.id} has nothing of `modalities="{modalities}"`.')
+        raise MediaError(f'{sample.id} has none of the modalities "{modalities}".')
     return {name: value.float() if value.is_floating_point() else value for name, value in media.items()}
 
 
@@ -186,14 +186,14 @@ def _write_cached(path: Path, state: list[Any], media: dict[str, torch.Tensor]) 
         folder = path.parents[1]
         warn_once(
             f"{folder} cannot be written to",
-            f"The cache {folder} cannot be written to ({reason(error)}); what it lacks is decoded each time.",
+            f"The cache {folder} cannot be written to ({reason(error)}); samples that it does not have are decoded each time.",
         )
 
 
 def _read_cached(path: Path, state: list[Any], wanted: set[str]) -> dict[str, torch.Tensor] | None:
-    """What is wanted of a cached file; None where there is none, it is damaged, or it was made from other media than now.
+    """The wanted tensors of a cached file; None if it does not exist, is damaged, or the media have changed.
 
-    Media that are gone (their state is None) are taken to be as they were.
+    Media that no longer exist (their state is None) count as unchanged.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -209,11 +209,11 @@ def _read_cached(path: Path, state: list[Any], wanted: set[str]) -> dict[str, to
         return media
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except Exception as error:  # a damaged file leads its readers to any of them
+    except Exception as error:  # a damaged file may raise any exception
         folder = path.parents[1]
         warn_once(
             f"{folder} is damaged",
-            f"{path} is damaged ({reason(error)}); this file, and others of the cache {folder} that are, are read anew.",
+            f"{path} is damaged ({reason(error)}); this and other damaged files of the cache {folder} are decoded again.",
         )
         return None
 
@@ -223,15 +223,13 @@ def _checksum(tensor: torch.Tensor) -> int:
 
 
 def cache_folder(root: str | os.PathLike[str], processor: ValorProcessor, options: LoadingOptions) -> Path:
-    """The folder below `root` for tensors made by this processor with these options; another one for any others.
+    """The folder in `root` for tensors of this processor and these options; it differs for others.
 
     Raises:
-        ValueError: the options leave something to chance, so that there is nothing to keep.
+        ValueError: the options have randomness, so results cannot be cached.
     """
     if options.sampling != "center" or options.transforms.get("do_flip") or options.transforms.get("crop_scale"):
-        raise ValueError(
-            'A cache keeps what is always the same: use `sampling="center"` and no random transforms with it.'
-        )
+        raise ValueError('A cache cannot store random results: use `sampling="center"` and no random transforms.')
     parts = [part.to_json_string() for part in (processor.video_processor, processor.feature_extractor)]
     media_options = {name: value for name, value in options.media_options.items() if name != "modalities"}
     settings = json.dumps([*parts, media_options, _CACHE_FORMAT], sort_keys=True)
@@ -254,7 +252,7 @@ def _read_media(
         )
     except MediaError:
         raise
-    except Exception as error:  # a malformed sample is one sample less, not the end of a long run
+    except Exception as error:  # one malformed sample must not end a long run
         raise MediaError(f"{sample.id}: {describe(error)}") from error
     return dict(media)
 
@@ -262,9 +260,9 @@ def _read_media(
 def load_or_replace(
     candidates: Iterable[Sample], load: Callable[[Sample], LoadedSample], most: int = 20
 ) -> tuple[LoadedSample | None, list[Failure]]:
-    """The first of `candidates` that can be read, and those before it that could not.
+    """The first of `candidates` that can be read, and the failures before it.
 
-    A broken file is replaced by the next one, so that batches keep their size and ranks stay in step.
+    An unreadable sample is replaced by the next one, so that batches keep their size and ranks take the same steps.
     """
     failures: list[Failure] = []
     for sample in islice(candidates, most):

@@ -33,7 +33,7 @@ TASK_GROUPS = {
     "captioning": ("captioning_groups",),
     "question_answering": ("captioning_groups",),
 }
-"""Which of a source's modality groups the model of each task takes."""
+"""The modality groups of a source that the model of each task needs."""
 
 
 @dataclass
@@ -46,11 +46,11 @@ class Source:
         options: its task, numbers of frames and audio clips, and text lengths.
         batch_size: samples of each rank in a step.
         epochs: how often each of its samples is used in the whole training. This sets how often the source is drawn.
-        steps: the same in steps; needed for streams, whose length is not known. Overrides `epochs`.
+        steps: number of its steps, instead of `epochs`; required for streams, whose length is unknown.
         alignment_groups, captioning_groups: modality groups to train; None: the model's.
         cache_dir: folder that stores decoded frames and audio for the next epoch (`loading.load_media`).
-        neighbours: samples that stay together in a batch, such as 2 for datasets whose samples come in similar pairs,
-            which makes contrastive learning harder. 1: all are shuffled.
+        neighbours: number of consecutive samples that stay in the same batch, such as 2 for datasets of similar pairs,
+            which makes contrastive learning harder. 1: all samples are shuffled.
     """
 
     name: str
@@ -70,14 +70,14 @@ class Source:
             return self.steps
         if isinstance(self.samples, SampleStream):
             raise ValueError(
-                f"The source {self.name!r} is a stream, whose length is not known: give its `steps`, or where it is the only "
-                "source `max_steps`."
+                f"The source {self.name!r} is a stream, whose length is unknown: set its `steps`, or `max_steps` if it is "
+                "the only source."
             )
         return max(1, round(self.epochs * (len(self.table) // (self.batch_size * world_size))))
 
     @property
     def table(self) -> Sequence[Sample]:
-        """The samples, where they are no stream."""
+        """The samples of a source that is no stream."""
         return cast(Sequence[Sample], self.samples)
 
     def order(self, epoch: int, seed: int) -> np.ndarray:
@@ -92,15 +92,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Request:
-    """One batch of one rank, by numbers: what a worker needs to know to make it.
+    """Numbers from which a worker makes one batch of one rank.
 
     Args:
         source: number of the source.
-        visit: how many batches of this source came before.
-        seed: of everything random in the batch.
-        rank, world_size: whose part of the step's samples.
-        partition, partitions, position: for streams, which part of the stream is read, and how many of its batches came
-            before.
+        visit: number of earlier batches of this source.
+        seed: of all random choices in the batch.
+        rank, world_size: select this rank's part of the step's samples.
+        partition, partitions, position: for streams, the part of the stream, the number of parts, and the number of earlier
+            batches of this part.
     """
 
     source: int
@@ -114,13 +114,13 @@ class Request:
 
 
 def steps_of_sources(sources: Sequence[Source], world_size: int, num_steps: int | None = None) -> list[int]:
-    """How often each source is drawn in an epoch of the training, as its `epochs` or `steps` say.
+    """Number of steps of each source in the training, from its `epochs` or `steps`.
 
     Args:
-        num_steps: of the whole training, where they are given; then a stream that is the only source needs no `steps`.
+        num_steps: of the whole training, if given; then a stream that is the only source needs no `steps`.
 
     Raises:
-        ValueError: a stream whose `steps` are not known.
+        ValueError: a stream has no `steps`.
     """
     only = sources[0] if len(sources) == 1 else None
     if num_steps is not None and only is not None and only.steps is None and isinstance(only.samples, SampleStream):
@@ -129,14 +129,14 @@ def steps_of_sources(sources: Sequence[Source], world_size: int, num_steps: int 
 
 
 class RequestSampler:
-    """Draws a source for each step and numbers its batches. The batch sampler of the mixture's data loader.
+    """Batch sampler of the mixture's data loader: draws a source for each step and numbers its batches.
 
-    Sources are drawn at random, without replacement from a pool that holds each as often as its `num_steps`; so all
-    epochs are completed exactly. With another number of steps than that, the pool is scaled to it.
+    Sources are drawn without replacement from a pool in which each is repeated `num_steps` times, so all epochs are
+    complete. If the training has another number of steps, the pool is scaled to it.
 
     Args:
-        epoch_steps: steps of one epoch of the training; None: the training is one epoch. An iterator begins at the epoch of
-            `set_epoch`, and goes on to the end of the training.
+        epoch_steps: steps of one epoch of the training; None: the training is one epoch. An iterator starts at the epoch of
+            `set_epoch` and ends with the training.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class RequestSampler:
                     "(`per_device_train_batch_size`)."
                 )
         if num_steps is not None:
-            # The largest remainders get the steps that rounding down left over
+            # The sources with the largest remainders get the steps that are left after rounding down
             shares = steps / steps.sum() * num_steps
             steps = np.floor(shares).astype(int)
             steps[np.argsort(steps - shares, kind="stable")[: num_steps - steps.sum()]] += 1
@@ -197,10 +197,10 @@ class RequestSampler:
 
 
 class MixtureLoader(DataLoader[dict[str, Any]]):
-    """Gives the batches of one epoch at a time, made by workers that go on with the next epoch meanwhile.
+    """Data loader of one epoch at a time, whose workers already prepare the next epoch.
 
-    Its length is that of an epoch. `set_epoch` chooses the epoch; one after the other they share an iterator, so that workers
-    neither wait at the end of an epoch nor read a stream from its beginning.
+    Its length is that of an epoch. `set_epoch` chooses the epoch. Consecutive epochs share an iterator, so that workers
+    neither wait at the end of an epoch nor read a stream again from its start.
     """
 
     batch_sampler: "RequestSampler"
@@ -250,7 +250,7 @@ class Mixture(Dataset[dict[str, Any]]):
 
     @property
     def num_samples(self) -> int | None:
-        """Number of all samples; None where a source is a stream, whose length is not known."""
+        """Number of all samples; None if a source is a stream, whose length is unknown."""
         streams = any(isinstance(source.samples, SampleStream) for source in self.sources)
         return None if streams else len(self)
 
@@ -271,10 +271,10 @@ class Mixture(Dataset[dict[str, Any]]):
         prefetch_factor: int | None = None,
         epoch_steps: int | None = None,
     ) -> MixtureLoader:
-        """A data loader that gives one batch a step, made in `num_workers` processes.
+        """A data loader with one batch for each step, made in `num_workers` processes.
 
         Args:
-            num_steps: of the whole training; None: those of the sources.
+            num_steps: of the whole training; None: the sum over the sources.
             epoch_steps: of an epoch; None: the training is one epoch.
         """
         sampler = RequestSampler(self.sources, num_steps, self.seed, rank, world_size, num_workers, epoch_steps)
@@ -290,10 +290,10 @@ class Mixture(Dataset[dict[str, Any]]):
         )
 
     def __getitem__(self, request: Request) -> dict[str, Any]:
-        """One batch: the model's inputs; besides, `task`, `source`, `ids`, `num_read` and the `failures`.
+        """One batch: the model's inputs, and `task`, `source`, `ids`, `num_read` and `failures`.
 
         Raises:
-            TooManyFailures: not one of many samples in a row could be read.
+            TooManyFailures: many consecutive samples could not be read.
         """
         source = self.sources[request.source]
         rng = random.Random(request.seed)
@@ -326,7 +326,7 @@ class Mixture(Dataset[dict[str, Any]]):
         }
 
     def _candidates(self, request: Request) -> Iterator[Sample]:
-        """The samples of a batch, then what may stand in for those that cannot be read."""
+        """The samples of a batch, then replacements for those that cannot be read."""
         source = self.sources[request.source]
         if isinstance(source.samples, SampleStream):
             return self._read_stream(request)
@@ -342,7 +342,7 @@ class Mixture(Dataset[dict[str, Any]]):
         return self.sources[source].order(epoch, self.seed + source)
 
     def _read_stream(self, request: Request) -> Iterator[Sample]:
-        """The stream's samples from the request's batch on; earlier ones are passed over without decoding."""
+        """The stream's samples from the request's batch on; earlier ones are skipped without decoding."""
         source, key = self.sources[request.source], (request.source, request.partition)
         stream, position = self._streams.get(key, (None, 0))
         if stream is None or position > request.position:
@@ -351,7 +351,7 @@ class Mixture(Dataset[dict[str, Any]]):
             pass
         self._streams[key] = (stream, request.position + 1)
         batch = list(islice(stream, source.batch_size))
-        # Stand-ins are samples of the same batch once more, so that broken files do not shift what comes later
+        # Replacements are samples of the same batch, so that unreadable files do not shift later batches
         return chain(batch, batch)
 
     def _endless(self, stream: SampleStream, request: Request) -> Iterator[Sample]:
@@ -362,7 +362,7 @@ class Mixture(Dataset[dict[str, Any]]):
                 count += 1
                 yield sample
             if count == 0:
-                raise RuntimeError(f"The source {self.sources[request.source].name!r} gives no samples.")
+                raise RuntimeError(f"The source {self.sources[request.source].name!r} has no samples.")
             epoch += 1
 
 
@@ -372,6 +372,4 @@ def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _init_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes; the training decides when workers stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all processes get Ctrl-C; the training stops the workers

@@ -17,9 +17,9 @@ class Question:
 
     Args:
         text: the question.
-        answers: the accepted answer, or those of several annotators in their order, repetitions included.
-        type: what kind of question, where the annotations say so; accuracies are then also reported by type.
-        id: the question's own id, where the annotations have one.
+        answers: the accepted answer, or the answers of several annotators in their order, including repetitions.
+        type: kind of question, if annotated; accuracy is also reported for each type.
+        id: of the question, if annotated.
     """
 
     text: str
@@ -67,18 +67,18 @@ class LazySamples(Sequence[Sample]):
 
 
 class SampleTable(LazySamples):
-    """Samples that are made of their records when they are asked for.
+    """Samples that are made from JSON records when they are asked for.
 
-    The records are kept as one block of JSON, which takes a tenth of the memory of as many objects and which the forked
-    workers of a data loader share, as nothing in it is ever written to, not even a reference count. An item takes
-    about 20 microseconds.
+    The records are one block of bytes, which needs a tenth of the memory of as many objects. The forked workers of a data
+    loader share it, because nothing in it is ever written, not even a reference count. An item takes about 20
+    microseconds.
 
-    A `datasets.Dataset` takes twice as long for an item, and its columns have one type each: it refuses answers that are
-    a text in one row and a list or a number in another, and file names that are not in UTF-8.
+    A `datasets.Dataset` needs two times as long for an item, and each of its columns has one type: it rejects answers that
+    are a text in one row and a list or a number in another, and file names that are not in UTF-8.
 
     Args:
-        records: what `make` needs for each sample, as JSON has it.
-        make: a sample from its record; a function that can be pickled.
+        records: a JSON-serialisable value for each sample.
+        make: makes a sample from its record; a function that can be pickled.
     """
 
     def __init__(self, records: Iterable[Any], make: Callable[[Any], Sample]):
@@ -86,7 +86,7 @@ class SampleTable(LazySamples):
         self.ends = array("Q")
         block = bytearray()
         for record in records:
-            # Names of files that are not in UTF-8 have lone surrogates, which `json.loads` lets pass as well
+            # File names that are not in UTF-8 have lone surrogates, which `json.loads` accepts, too
             block += json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
             self.ends.append(len(block))
         self.block = bytes(block)
@@ -112,19 +112,19 @@ class SampleStream(ABC):
 
     @abstractmethod
     def samples(self, partition: int, partitions: int, epoch: int, seed: int) -> Iterator[Sample]:
-        """One of `partitions` disjoint parts of all samples, once.
+        """One of `partitions` disjoint parts of all samples, each sample once.
 
-        Parts belong to ranks and workers. Their order depends on `epoch` and `seed` and on nothing else, so that a resumed
-        run can skip to where it was; samples that are skipped are not decoded.
+        Each rank and worker reads one part. The order depends on `epoch` and `seed` only, so that a resumed run can skip to
+        its position; skipped samples are not decoded.
         """
 
 
 class RecordError(ValueError):
-    """Annotations of another form than is accepted: one sentence that names the record and says what is wrong."""
+    """A record has an invalid form; the message names the record and says what is wrong."""
 
 
 class UnreadableFile:
-    """In place of media that cannot be had: whoever reads it gets a `MediaError` with the reason."""
+    """Placeholder for media that are not available: reading it raises a `MediaError` with the reason."""
 
     def __init__(self, name: str):
         self.name = name
@@ -134,18 +134,18 @@ class UnreadableFile:
 
 
 def printable(text: str) -> str:
-    """The same text with escapes for what UTF-8 does not have, such as names of files in other encodings."""
+    """The text with escapes for characters that UTF-8 cannot encode, such as file names in other encodings."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def unreadable_sample(message: str) -> Sample:
-    """In place of a sample that cannot be had; `message` names it and says why. Reading it is a failure like any other."""
+    """Placeholder for a sample that is not available; `message` names it and the reason. Loading it is a failure."""
     message = printable(message)
     return Sample(message, UnreadableFile(message))
 
 
 def sample_at(samples: Sequence[Sample], index: int) -> Sample:
-    """`samples[index]`, or an unreadable sample where that raises, so that one bad row ends no run.
+    """`samples[index]`, or an unreadable sample if that raises an error, so that one bad row does not end a run.
 
     Raises:
         IndexError: there is no such sample.

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Parts of a dataset: names that mean the same split, samples held out for evaluation, the first N samples."""
+"""Parts of a dataset: synonyms of split names, samples held out for evaluation, the first N samples."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ SPLIT_NAMES = tuple(name for names in _SPLITS for name in names)
 
 
 def split_names(split: str) -> tuple[str, ...]:
-    """The names under which a split is looked for: its own first, then the others that `datasets` has for it."""
+    """The names of a split: the given one first, then its synonyms in `datasets`."""
     same = next((names for names in _SPLITS if split in names), ())
     return split, *(name for name in same if name != split)
 
@@ -27,12 +27,12 @@ def hold_out(
 ) -> tuple[Sequence[Sample] | SampleStream, Sequence[Sample] | SampleStream]:
     """The samples to train on, and a share of them held out for evaluation, the same ones in every run.
 
-    Which ones follows from the samples' ids alone, so neither the folder's place nor the order of its rows matters. All
-    samples of one file (rows with a caption each, parts of a film) are on the same side; of a stream, all of one id.
+    They are chosen by a hash of their ids, so the path of the folder and the order of its rows do not matter. All samples
+    of one file (rows with a caption each, parts of a film), and all samples of a stream with the same id, stay together.
 
     Args:
-        share: of the files, between 0 and 1. At least one file is held out and one is left; of a stream, whose length is
-            not known, each sample by chance.
+        share: of the files, between 0 and 1. At least one file is held out and at least one is not. In a stream, whose
+            length is unknown, it is the probability of each sample.
 
     Raises:
         ValueError: all samples are of one file.
@@ -58,15 +58,15 @@ def first_samples(samples: Sequence[Sample] | SampleStream, count: int) -> Seque
     """The first `count` samples, or all if there are fewer.
 
     Raises:
-        ValueError: they are a stream, in whose every epoch others come first.
+        ValueError: they are a stream, whose order changes in every epoch.
     """
     if isinstance(samples, SampleStream):
-        raise ValueError("a stream cannot be limited to its first samples: give fewer shards.")
+        raise ValueError("a stream cannot be limited to its first samples: use fewer shards.")
     return Subset(samples, range(min(count, len(samples))))
 
 
 def file_of(sample: Sample) -> str:
-    """What two samples of one file have in common: its path, a digest of its bytes, or else the sample's id."""
+    """Identifies the file of a sample: its path, a hash of its bytes, or the sample's id."""
     source = sample.audio if sample.video is None else sample.video
     if isinstance(source, (list, tuple)) and source:
         source = source[0]
@@ -76,7 +76,7 @@ def file_of(sample: Sample) -> str:
 
 
 def files_of(samples: Sequence[Sample] | SampleStream) -> set[str]:
-    """[`file_of`] of samples whose annotations are in memory; nothing where their media would have to be read for it."""
+    """[`file_of`] of samples whose annotations are in memory; empty if their media would have to be read."""
     whole = samples.samples if isinstance(samples, Subset) else samples
     if isinstance(samples, SampleStream) or not isinstance(whole, (SampleTable, list)):
         return set()
@@ -84,7 +84,7 @@ def files_of(samples: Sequence[Sample] | SampleStream) -> set[str]:
 
 
 def _fraction(name: str) -> float:
-    """A number in [0, 1) that follows from a name."""
+    """A pseudo-random number in [0, 1) that depends on a name only."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 

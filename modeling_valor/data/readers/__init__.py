@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Datasets of any kind, by one string, to samples: benchmarks, tar shards, folders, the 2023 layout, the Hub."""
+"""Samples of any kind of dataset by one string: benchmarks, tar shards, folders, the 2023 layout, the Hub."""
 
 import os
 import re
@@ -25,26 +25,26 @@ def load_samples(
     annotations: str | None = None,
     **options: Any,
 ) -> Sequence[Sample] | SampleStream:
-    """Samples by one string, as scripts, recipes and `valor` commands take it.
+    """The samples of a dataset, given by one string as in scripts, recipes and `valor` commands.
 
     Args:
         dataset: one of
             - the name of a benchmark (`benchmarks.BENCHMARKS`), with its `media` and `annotations`;
             - tar shards: a file, a glob or a brace pattern such as "shards/{000..123}.tar", several of them with "::"
-              between, local or at http(s) or hf addresses (`webdataset.ShardStream`); or a folder of them, in which splits
+              between, local or with http(s) or hf URLs (`webdataset.ShardStream`); or a folder of them, in which splits
               are subfolders or names of files (`webdataset.shards_in_folder`);
             - a folder with metadata.jsonl or metadata.csv, or such a file (`read_folder`);
             - a folder of the 2023 layout, with txt_mapper.json (`read_valor_2023`);
             - a folder that `datasets.Dataset.save_to_disk` wrote;
             - the name of a dataset on the Hub, "owner/name" (`datasets.load_dataset`).
-        split: which part; for folders and shards that have no parts it may be left out.
-        media, annotations: where these are, for benchmarks and the 2023 layout.
+        split: name of the split; optional for folders and shards without splits.
+        media, annotations: paths of these, for benchmarks and the 2023 layout.
         options: more arguments of the reader. For a dataset on the Hub, those of `load_dataset`, of which
             `streaming=True` gives a stream, and `columns` and `shuffle_buffer` (`hub_datasets.samples_from_dataset`).
             Folders and shards take `columns`, too.
 
     Raises:
-        ValueError: the string is none of these, or the reader's own errors.
+        ValueError: the string is none of these, or the reader raises it.
     """
     name = os.fspath(dataset)
     options = {key: value for key, value in options.items() if key != "columns" or value is not None}
@@ -65,7 +65,7 @@ def load_samples(
         return read_folder(path, split, **options)
     if any(path.glob("txt_mapper*.json")) or any(path.glob("*_id.json")) or any(path.glob("*_id.txt")):
         if split is None:
-            raise ValueError(f"{name} has the 2023 layout: say which split, the name of a list {{split}}_id.json.")
+            raise ValueError(f"{name} has the 2023 layout: choose a split, the name of a list {{split}}_id.json.")
         if "columns" in options:
             raise ValueError(f"{name} has the 2023 layout, which has no columns to choose from: leave out `columns`.")
         return read_valor_2023(path, split, **options)
@@ -89,9 +89,9 @@ def load_samples(
 
 
 def has_splits(dataset: str | os.PathLike[str], annotations: str | None = None) -> bool:
-    """Whether `load_samples` gives other samples for another split, or all of them for each.
+    """Whether `load_samples` returns different samples for different splits.
 
-    A world that `valor world` rendered is of one split: it has no parts.
+    A world that `valor world` rendered has one split only, so the result is False.
     """
     path = Path(dataset)
     if os.fspath(dataset) in BENCHMARKS:

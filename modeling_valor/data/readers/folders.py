@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Folders with a metadata.jsonl or metadata.csv to samples. Nothing is decoded here."""
+"""Samples of folders with a metadata.jsonl or metadata.csv. Media are not decoded here."""
 
 import functools
 import os
@@ -36,22 +36,22 @@ def read_folder(
     Each row names its media relative to the folder in `file_name`: a video, whose audio track is the audio of the sample,
     an image, an audio file, a folder of frames, or a part of a file (`clip.mp4#t=30,40`). `audio_file_name` names another
     audio file; `null`: no audio. `captions`, `caption` or `text` are descriptions, `qa` questions
-    (`records.questions_of`); `id` is the name of the sample (default:
-    `file_name` without its suffix). Folders of `valor world` and `valor extract` are of this kind.
+    (`records.questions_of`); `id` is the name of the sample (default: `file_name` without its suffix). `valor world` and
+    `valor extract` write such folders.
 
     A row takes about 50 microseconds to check. Media files are not opened: an absent file is a failure when the sample
     is loaded. Files outside of the folder (`..` or an absolute path) are read, with one warning.
 
     Args:
-        split: which part of the folder, where it has several: a subfolder of this name with metadata of its own, or the
-            rows whose `split` is this name or absent. "val" is also called "validation", as by `datasets`
+        split: for folders with several splits: the name of a subfolder with its own metadata, or the rows whose `split` has
+            this value or none. "val" is also called "validation", as by `datasets`
             (`splits.split_names`). `None`: all rows of the folder's own metadata.
-        annotations: the metadata, where it has another name.
-        media: the folder that the files are in, where that is another one.
-        columns: where the names of texts are others: what a column is (`records.KEYS`) to its name, or names.
+        annotations: the metadata file, if it has another name.
+        media: the folder of the media files, if it is another one.
+        columns: for other names of text columns: field (`records.KEYS`) -> name or names of its columns.
 
     Raises:
-        ValueError: there is no metadata, a row cannot be used, or the folder says that it holds another split.
+        ValueError: there is no metadata, a row is invalid, or the folder was rendered for another split.
     """
     directory = Path(directory)
     folders = split_folders(directory, split)
@@ -100,9 +100,9 @@ def _rows(
     folder: str,
     outside: list[str],
 ) -> Iterator[dict[str, Any]]:
-    """Checked rows of a metadata file: all, or those of a split and those that name none.
+    """Checked rows of a metadata file: all, or those of a split and those without one.
 
-    Notes all splits that it sees in `splits`, and in `outside` the files that do not lie in `folder`.
+    Adds all splits to `splits`, and files outside of `folder` to `outside`.
     """
     for number, row in numbered_rows(path):
         row = rename_columns(row, columns) if columns else row
@@ -120,7 +120,7 @@ def _rows(
 
 
 def is_outside(name: str, folder: str | os.PathLike[str]) -> bool:
-    """Whether a file that annotations name, relative to `folder` or absolute, lies outside of it."""
+    """Whether a file, relative to `folder` or absolute, is outside of it."""
     if not os.path.isabs(name) and ".." not in PurePath(name).parts:
         return False
     root = os.path.abspath(folder)
@@ -130,13 +130,13 @@ def is_outside(name: str, folder: str | os.PathLike[str]) -> bool:
 def warn_about_outside(annotations: Path, folder: str | os.PathLike[str], outside: Sequence[str]) -> None:
     if outside:
         logger.warning(
-            f"{annotations} names {len(outside)} files outside of {os.fspath(folder)}, such as {outside[0]}; they are read "
-            "from there."
+            f"{annotations} names {len(outside)} files outside of {os.fspath(folder)}, such as {outside[0]}; they are read, "
+            "too."
         )
 
 
 def split_folders(directory: Path, split: str | None) -> list[Path]:
-    """The folders that a split may be in, the one of its own name first."""
+    """The folders that may have a split, the one with its own name first."""
     return [*(directory / name for name in split_names(split)), directory] if split else [directory]
 
 

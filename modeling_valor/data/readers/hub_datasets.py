@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Datasets of the `datasets` library to samples: which column is what, and media that stay encoded."""
+"""Samples of datasets of the `datasets` library: the meaning of columns, and media that stay encoded."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ MEDIA_COLUMNS = {
     "video": ("video", "videos", "clip", "mp4", "frames", "images", "image", "jpg", "img", "video_path", "image_path"),
     "audio": ("audio", "sound", "wav", "flac", "mp3", "audio_path"),
 }
-"""Usual names of media columns; of several the first counts."""
+"""Usual names of media columns; the first that exists is used."""
 
 
 def samples_from_dataset(
@@ -39,16 +39,16 @@ def samples_from_dataset(
     """The rows of a `datasets.Dataset` as samples.
 
     Media are columns of the types `Video`, `Image`, `List(Image)` (frames) and `Audio`, or else columns of paths or bytes
-    with a usual name (`MEDIA_COLUMNS`). Nothing is decoded, whatever the columns say: a sample carries the path or the
+    with a usual name (`MEDIA_COLUMNS`). Nothing is decoded, whatever the type of the column: a sample has the path or the
     bytes. Without a column of audio, the audio tracks of the videos are used. Texts are columns with the names of `records.KEYS`. The
-    samples' ids are those of an `id` column, or else the numbers of the rows.
+    samples' ids are those of an `id` column, otherwise the numbers of the rows.
 
     Args:
-        columns: where the names are others: what a column is ("video", "audio", "captions", "questions", "answers",
-            "id", "type") to its name. Several columns of captions are a list; `None` leaves out what would be found.
+        columns: for other names of columns: field ("video", "audio", "captions", "questions", "answers", "id", "type") ->
+            name of its column, or a list of names for captions; `None` to ignore a column that would be used.
 
     Raises:
-        ValueError: a column of this name does not exist, nothing is a column of media, or several might be.
+        ValueError: a column does not exist, there is no column of media, or there are several candidates.
     """
     return _Rows(dataset.with_format("arrow"), Columns.find(dataset.features, dataset.column_names, columns))
 
@@ -64,7 +64,7 @@ def stream_from_dataset(
     partition reads all rows. Shards and rows are shuffled by seed and epoch, the rows through a buffer.
 
     Args:
-        shuffle_buffer: rows to draw from, which costs the memory of as many rows with their media. 0: no shuffling.
+        shuffle_buffer: number of rows that are shuffled at a time and held in memory with their media. 0: no shuffling.
     """
     names = dataset.column_names
     if names is None:
@@ -77,12 +77,12 @@ def stream_from_dataset(
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a dataset hold what.
+    """The columns of media and texts in a dataset.
 
     Args:
         video, audio: columns of media, or None.
         audio_from_video: whether the audio is that of the video files.
-        texts: fields of `records.KEYS` to the columns that were named for them.
+        texts: field of `records.KEYS` -> its columns, for fields with other names.
     """
 
     video: str | None
@@ -97,7 +97,7 @@ class Columns:
         names: Sequence[str],
         columns: Mapping[str, str | Sequence[str] | None] | None,
     ) -> "Columns":
-        """By what `columns` says, then by type, then by usual names.
+        """Finds the columns: by `columns`, then by type, then by usual names.
 
         Raises:
             ValueError: as in `samples_from_dataset`.
@@ -113,13 +113,13 @@ class Columns:
         if media["video"] is None and media["audio"] is None:
             raise ValueError(
                 f"none of the columns {', '.join(names)} is of the type Video, Image, List(Image) or Audio, or has a usual "
-                'name: say which one is, with columns={"video": ...} or columns={"audio": ...}.'
+                'name: choose one with columns={"video": ...} or columns={"audio": ...}.'
             )
         audio_from_video = media["audio"] is None and "audio" not in chosen and _has_audio(media["video"], features)
         return cls(media["video"], media["audio"], audio_from_video, texts)
 
     def sample(self, row: dict[str, Any], number: str) -> Sample:
-        """A sample from a row of undecoded values, unreadable where its texts are of another form than is accepted.
+        """A sample from a row of undecoded values; it is unreadable if the texts have an invalid form.
 
         Args:
             number: its id where the row has none.
@@ -185,7 +185,7 @@ def _media_column(field: str, names: Sequence[str], features: Features | None) -
 
 
 def _items(feature: Any) -> Any:
-    """The type of a list's items; None for what is no list."""
+    """The type of a list's items; None if the feature is no list."""
     if isinstance(feature, (list, tuple)):
         return feature[0]
     return getattr(feature, "feature", None)
@@ -197,7 +197,7 @@ def _innermost(feature: Any) -> Any:
 
 
 def _source(value: Any) -> Any:
-    """What the processor takes, of a value as it is stored: a path or address, bytes, or a list of these."""
+    """The processor's input for a stored value: a path or URL, bytes, or a list of these."""
     if isinstance(value, list):
         return [_source(item) for item in value]
     source = media_source(value)
@@ -242,7 +242,7 @@ class _Stream(SampleStream):
             for number, table in itertools.islice(rows, partition if step > 1 else 0, None, step):
                 name = f"{partition}-{number}" if step == 1 and partitions > 1 else str(number)
                 yield self.columns.sample(table.to_pylist()[0], name)
-        except Exception as error:  # of a file or a server; what comes after it is read in the next epoch
+        except Exception as error:  # of a file or a server; the remaining rows are read in the next epoch
             yield unreadable_sample(f"the dataset's rows after {name} ({type(error).__name__}: {reason(error)})")
 
 
@@ -260,12 +260,12 @@ def read_saved_dataset(path: Path, split: str | None, **options: Any) -> Sequenc
 def read_hub_dataset(name: str, split: str | None, **options: Any) -> Sequence[Sample] | SampleStream:
     """The samples of a dataset on the Hub; `options` are those of `load_dataset`, `columns` and `shuffle_buffer`."""
     if split is None:
-        raise ValueError(f"{name} is read from the Hub by splits: say which, such as 'train'.")
+        raise ValueError(f"{name} is on the Hub: choose a split, such as 'train'.")
     ours = {key: options.pop(key) for key in ("columns", "shuffle_buffer") if key in options}
     first, *others = split_names(split)
     try:
         dataset = datasets.load_dataset(name, split=first, **options)
-    except ValueError as error:  # whose sentence names the splits that there are
+    except ValueError as error:  # its message lists the splits
         other = next((other for other in others if f"'{other}'" in str(error)), None)
         if other is None:
             raise

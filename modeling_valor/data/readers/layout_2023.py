@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Datasets in the layout of the 2023 training code to samples. Nothing is decoded here."""
+"""Samples of datasets in the layout of the 2023 training code. Media are not decoded here."""
 
 import os
 import warnings
@@ -39,8 +39,8 @@ def read_valor_2023(
           audio_22050hz/video0.wav      if a file is absent, the sample has no audio
 
     Args:
-        split: of several lists of names, the one called `{split}_id.json`, or else the only one that ends so.
-        ids: the list of names, where that does not find it. This and all further names are relative to `directory`.
+        split: selects the list of names `{split}_id.json`, or the only list whose name ends like this.
+        ids: the list of names, if it has another name. This and all following paths are relative to `directory`.
         texts: one or more text files (default: `txt_mapper.json`, or the only file called `txt_mapper*.json`).
         annotations: a file of reference captions, which then replace those of `texts`.
         media: the folder of the media: folders of frames, raw videos or images, named by their ids (default: the only
@@ -95,7 +95,7 @@ _REFERENCE_IDS = ("video_id", "image_id", "audio_id", "clip_id", "id")  # COCO's
 def _one(
     directory: Path, given: str | None, patterns: Sequence[str], what: str, optional: bool = False
 ) -> Path | None:
-    """The file or folder that is given, or the only one that the first fitting pattern finds."""
+    """The given file or folder, or the only match of the first pattern that has matches."""
     if given is not None:
         path = directory / given
         if not path.exists():
@@ -110,13 +110,13 @@ def _one(
             return found[0]
     if optional:
         return None
-    raise ValueError(f"{directory} has no {' or '.join(patterns)}: say where it is with `{what}`.")
+    raise ValueError(f"{directory} has no {' or '.join(patterns)}: set its path with `{what}`.")
 
 
 def _read_texts(
     directory: Path, texts: str | Sequence[str] | None, annotations: str | None
 ) -> dict[str, dict[str, list[Any]]]:
-    """Captions and questions by id, out of all text files together."""
+    """Captions and questions by id, from all text files."""
     if texts is None:
         patterns = ("txt_mapper.json", "txt_mapper*.json")
         found = [_one(directory, None, patterns, "texts", optional=annotations is not None)]
@@ -154,7 +154,7 @@ def _read_texts(
 
 
 def _files_by_id(folder: Path | None) -> dict[str, str]:
-    """The names in a folder of media by their ids: themselves, and without their suffix."""
+    """File name for each id in a folder of media; the id is the name with or without its suffix."""
     if folder is None:
         return {}
     names = os.listdir(folder)

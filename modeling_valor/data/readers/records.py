@@ -19,7 +19,7 @@ KEYS = {
     "type": ("about", "type", "question_type", "answer_type"),
     "question_id": ("question_id", "id"),
 }
-"""Names under which annotations are looked for, the first of which that has a value counts."""
+"""Accepted names of each field; the first that has a value is used."""
 
 
 MAX_ANSWER_WEIGHTS = 1000
@@ -32,10 +32,10 @@ def look_up(record: Mapping[str, Any], field: str) -> Any:
 
 
 def name_columns(columns: Mapping[str, str | Sequence[str] | None] | None) -> dict[str, tuple[str, ...]]:
-    """For each field of `KEYS` that `columns` has, by any of its names, the columns that hold it; none: it is left out.
+    """Field of `KEYS` -> its columns, for each field in `columns` (by any of its names); no columns: the field is ignored.
 
     Raises:
-        ValueError: a field that there is not.
+        ValueError: a field does not exist.
     """
     named = {}
     for field, given in (columns or {}).items():
@@ -47,7 +47,7 @@ def name_columns(columns: Mapping[str, str | Sequence[str] | None] | None) -> di
 
 
 def rename_columns(record: Mapping[str, Any], named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The record with fields under their first usual name; `named` is that of `name_columns`."""
+    """The record with fields renamed to their first usual name; `named` is the result of `name_columns`."""
     values = {field: [record.get(name) for name in names] for field, names in named.items()}
     renamed = {key: value for key, value in record.items() if not any(key in KEYS[field] for field in named)}
     for field, found in values.items():
@@ -58,10 +58,10 @@ def rename_columns(record: Mapping[str, Any], named: Mapping[str, Sequence[str]]
 def captions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The captions of a record: one text or a list of them under `captions`, `caption`, `texts` or `text`.
 
-    A list may also stand there as JSON, as in a CSV file. Blank texts are left out.
+    A list may also be written as JSON, as in a CSV file. Blank texts are left out.
 
     Raises:
-        RecordError: a caption that is no text.
+        RecordError: a caption is no text.
     """
     found = _unpacked(look_up(record, "captions"))
     if found is None:
@@ -75,16 +75,16 @@ def captions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
 def questions_of(record: Mapping[str, Any]) -> tuple[Question, ...]:
     """The questions of a record.
 
-    They are a list of objects under `qa` or `questions`, each with `question`, `answer` or `answers`, and if it is known
+    They are a list of objects under `qa` or `questions`, each with `question`, `answer` or `answers`, and optionally
     `about` or `type` and `question_id`; or `question` and `answer` (`answers`) of the record itself, one each or two
     lists of one length. Answers of several annotators are a list of texts or of objects with `answer`.
 
     With `answer_weights`, as the 2023 files of VQAv2 have them, answers are repeated in proportion to their weights, to
-    the precision of one tenth. A weight of 0 leaves an answer out; the sum is at most `MAX_ANSWER_WEIGHTS`. A number with
-    `choice` is the answer of that place.
+    the precision of one tenth. An answer with the weight 0 is left out; the sum is at most `MAX_ANSWER_WEIGHTS`. With
+    `choice`, a number is the index of the answer in that list.
 
     Raises:
-        RecordError: questions and answers of another form.
+        RecordError: questions or answers have an invalid form.
     """
     found = _unpacked(look_up(record, "questions"))
     if found is None:
@@ -146,7 +146,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _plain(text: str) -> str:
-    """A text without byte order marks, which files that were joined or saved by some programs have in their midst."""
+    """A text without byte order marks, which may be inside of a text if files were joined."""
     return text.replace(BYTE_ORDER_MARK, "")
 
 
@@ -162,7 +162,7 @@ def _unpacked(value: Any) -> Any:
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it: of bounded length, however large or deep it is."""
+    """A value as text of limited length, for messages."""
     text = _REPR.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

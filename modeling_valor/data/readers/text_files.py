@@ -13,7 +13,7 @@ from typing import Any
 
 
 MAX_DEPTH = 64
-"""Lists and objects within one another that annotations may have; Python's own functions fail at some hundreds."""
+"""Maximum depth of nested lists and objects in annotations; Python's own functions fail at some hundreds."""
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbers and texts of the lines that are not blank, without their ends.
+    """Numbers and texts of the lines that are not blank, without line breaks.
 
     Raises:
         ValueError: the file is not text in UTF-8.
@@ -52,7 +52,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The value of a JSON file.
 
     Raises:
         ValueError: it is not JSON.
@@ -78,10 +78,11 @@ _SEPARATORS = ((";", "semicolons"), ("\t", "tabs"))
 
 
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """The line numbers and rows of a CSV file whose first line names the columns; `None` where a row has no more cells.
+    """The line numbers and rows of a CSV file whose first line names the columns; missing cells are `None`.
 
     Raises:
-        ValueError: it is no CSV file, its columns are separated by something else than commas, a row has more cells than there are columns, or two columns have one name.
+        ValueError: it is no CSV file, its columns are not separated by commas, a row has more cells than columns, or two
+            columns have the same name.
     """
     reader = csv.reader(_lines(path, newline=""))
     columns: list[str] | None = None
@@ -113,15 +114,15 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
 
 
 def parse_json(text: str | bytes, place: str, whole_file: bool = False) -> Any:
-    """The value of a JSON text in UTF-8 that everything else can work with.
+    """The value of a JSON text in UTF-8.
 
     Args:
         place: the text's name in errors.
         whole_file: errors name the line within the text; otherwise it is one line of a file, which `place` names.
 
     Raises:
-        ValueError: it is not JSON, is nested more than `MAX_DEPTH` deep, or holds half of a surrogate pair, which is
-            no character and cannot be written to any file.
+        ValueError: it is not JSON, its depth is more than `MAX_DEPTH`, or it has half of a surrogate pair, which is no
+            character and cannot be written to a file.
     """
     try:
         if isinstance(text, bytes):

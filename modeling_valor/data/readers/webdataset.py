@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Tar shards in the convention of WebDataset to samples, read as a stream from disks, http(s) addresses and the Hub."""
+"""Samples of tar shards in the convention of WebDataset, streamed from disks, http(s) URLs and the Hub."""
 
 import contextlib
 import functools
@@ -40,13 +40,13 @@ def is_shard_pattern(name: str) -> bool:
 
 
 def expand_shards(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Every shard that a pattern, or a list of patterns, stands for, in order.
+    """The shards that match a pattern or a list of patterns, in order.
 
     `{000..123}` counts, with leading zeros where the bounds have them; `{a,b}` lists; several patterns are separated by
     "::". On local paths `*`, `?` and `[...]` match existing files.
 
     Raises:
-        ValueError: a local file is absent, nothing matches, or an address is of another kind than http(s) and hf.
+        ValueError: a local file is absent, nothing matches, or a URL is neither http(s) nor hf.
     """
     if isinstance(shards, (str, os.PathLike)):
         shards = os.fspath(shards).split("::")
@@ -54,7 +54,7 @@ def expand_shards(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     for name in itertools.chain.from_iterable(_braces(os.fspath(pattern)) for pattern in shards):
         if scheme := _ADDRESS.match(name):
             if scheme[1].lower() not in ("http", "https", "hf"):
-                raise ValueError(f"{name} cannot be read: shards are local files or have http(s) or hf addresses.")
+                raise ValueError(f"{name} cannot be read: shards must be local files or http(s) or hf URLs.")
             found.append(name)
         elif os.path.isfile(name):
             found.append(name)
@@ -64,19 +64,19 @@ def expand_shards(shards: str | os.PathLike[str] | Iterable[str | os.PathLike[st
                 raise ValueError(f"there is no shard {name}.")
             found += matches
         if len(found) > _MOST_SHARDS:
-            raise ValueError(f"more than {_MOST_SHARDS:,} shards are given, which must be a mistake.")
+            raise ValueError(f"there are more than {_MOST_SHARDS:,} shards, which must be a mistake.")
     if not found:
-        raise ValueError("no shards are given.")
+        raise ValueError("there are no shards.")
     return found
 
 
 def shards_in_folder(folder: str | os.PathLike[str], split: str | None = None) -> list[str]:
-    """The tar shards in a folder, of which a split's are those that have its name in theirs, as "train-000.tar".
+    """The tar shards of a split in a folder: those with its name in theirs, such as "train-000.tar".
 
-    Where no file has the name of any split, all are the split's.
+    If no file name has the name of any split, all shards belong to it.
 
     Raises:
-        ValueError: the files have other splits in their names.
+        ValueError: the file names have other splits only.
     """
     shards = sorted(os.path.join(folder, name) for name in os.listdir(folder) if _TAR.search(name))
     words = {shard: splits_in_name(shard) for shard in shards}
@@ -90,7 +90,7 @@ def shards_in_folder(folder: str | os.PathLike[str], split: str | None = None) -
 
 
 def splits_in_name(path: str) -> set[str]:
-    """The usual names of splits among the words of a file's name."""
+    """The usual names of splits that are words of a file name."""
     return set(re.split(r"[^a-z]+", os.path.basename(path).lower())) & set(SPLIT_NAMES)
 
 
@@ -111,29 +111,29 @@ def _braces(pattern: str) -> Iterator[str]:
 class ShardStream(SampleStream):
     """The samples of tar shards.
 
-    The members of a sample follow one another and have one name up to the first dot, which is its id unless its JSON
-    has another; dots within numbers belong to the name, as in `clip_1.0_2.0.mp4` (`sample_name`). What comes after the
-    last dot says what they are: a video (mp4, webm, mkv, ...), one or several images (jpg, png, webp, ...: the frames, by
+    The members of a sample are consecutive and have the same name up to the first dot. This name is the id of the sample,
+    unless its JSON has one. Dots within numbers belong to the name, as in `clip_1.0_2.0.mp4` (`sample_name`). The suffix
+    determines the kind of a member: a video (mp4, webm, mkv, ...), one or several images (jpg, png, webp, ...: the frames, by
     the numbers in their names), audio (wav, flac, mp3, ...), captions (txt, one per line), or `json` with `captions`,
     `qa` and so on as in a row of metadata (`records`). Without an audio file, the audio track of the video is used; images
     of a sample that has a video are ignored. A second video, audio or JSON file makes a sample unreadable, and the error
     names it. All other members are ignored; nothing is written to disk, no link is followed, and nothing is ever unpickled.
 
-    Where there are as many shards as partitions, each partition reads shards of its own; otherwise all read all shards
-    and take every n-th sample. Shards and samples are shuffled by seed and epoch.
+    If there are at least as many shards as partitions, each partition reads its own shards; otherwise each reads all
+    shards and takes every n-th sample. Shards and samples are shuffled by seed and epoch.
 
-    What cannot be read - a shard that is absent or ends early, JSON that is none, a sample that is too large - becomes
-    a sample whose id says so and whose media raise `MediaError`, so that it is counted among the broken files. Reading
-    goes on with the next sample, or where the tar file itself is damaged with the next shard. What stood before it has
-    been given; the sample in which a shard ends is left out.
+    A shard that is absent or ends early, invalid JSON and a sample that is too large become a sample whose id has the
+    reason and whose media raise `MediaError`, so that it counts as a failure. Reading continues with the next sample, or
+    with the next shard if the tar file itself is damaged. Samples before the damage are returned; the incomplete sample
+    at the end of a damaged shard is left out.
 
     Args:
         shards: patterns, see `expand_shards`.
-        shuffle_buffer: samples to draw from; 0: shards and samples stay in order.
-        max_buffer_bytes: media that this buffer holds at the most, whatever their number.
+        shuffle_buffer: number of samples that are shuffled at a time; 0: shards and samples stay in order.
+        max_buffer_bytes: maximum size of the media in this buffer.
         max_sample_bytes: the largest sample that is accepted.
-        timeout: seconds to wait for a connection and for each piece of a download.
-        columns: where names in the JSON of samples are others: what a field is (`records.KEYS`) to its name.
+        timeout: seconds to wait for a connection and for each block of a download.
+        columns: for other names in the JSON of samples: field (`records.KEYS`) -> name.
     """
 
     def __init__(
@@ -155,12 +155,12 @@ class ShardStream(SampleStream):
 
     @property
     def column_names(self) -> list[str]:
-        """What the first sample has: the endings of its files, and the names in its JSON."""
+        """Suffixes of the files of the first sample, and the names in its JSON."""
         try:
             with _open(self.shards[0], self.timeout) as file:
                 _, members = next(itertools.groupby(_members(file, self.shards[0]), key=lambda member: member.key))
                 return [name for member in members for name in _names_in(member)]
-        except Exception:  # of a damaged file they are not known; reading it says what is wrong
+        except Exception:  # unknown for a damaged file; reading it reports the error
             return []
 
     def samples(self, partition: int, partitions: int, epoch: int, seed: int) -> Iterator[Sample]:
@@ -195,13 +195,13 @@ class ShardStream(SampleStream):
         yield from (sample for sample, _ in buffer)
 
     def _read(self, shard: str, is_mine: Callable[[], bool]) -> Iterator[tuple[Sample, int]]:
-        """The samples of a shard and their sizes, those for which `is_mine` holds; others are passed over."""
+        """The samples of a shard for which `is_mine` is true, and their sizes; others are skipped."""
         try:
             with _open(shard, self.timeout) as file:
                 for key, members in itertools.groupby(_members(file, shard), key=lambda member: member.key):
                     if is_mine():
                         yield self._sample(key, members)
-        except Exception as error:  # a damaged tar file leads its readers to any of them
+        except Exception as error:  # a damaged tar file may raise any exception
             if is_mine():
                 yield unreadable_sample(f"{shard} (cannot be read to its end: {reason(error)})"), 0
 
@@ -223,11 +223,11 @@ class ShardStream(SampleStream):
 def _sample_of_members(
     key: str, members: list[tuple["_Member", bytes]], columns: Mapping[str, Sequence[str]]
 ) -> Sample:
-    """A sample of the contents of its files.
+    """A sample from the contents of its files.
 
     Raises:
-        ValueError: two files of a kind of which a sample has one, a text that is not UTF-8, JSON that is none, or
-            annotations of another form.
+        ValueError: two files of a kind that must be unique, a text that is not UTF-8, invalid JSON, or annotations of an
+            invalid form.
     """
     record: dict[str, Any] = {}
     captions: list[str] = []
@@ -262,13 +262,13 @@ def _sample_of_members(
 
 
 def _names_in(member: "_Member") -> list[str]:
-    """The names in the JSON of a member, or how the name of any other one ends."""
+    """The names in the JSON of a member, or the suffix of another member."""
     content = parse_json(member.read(), member.name) if member.kind == "json" else None
     return list(content) if isinstance(content, dict) else [member.name.rpartition(".")[2]]
 
 
 def _check_kinds(members: list[tuple["_Member", bytes]]) -> None:
-    """Refuses files of which one would replace another, or that look like several samples under one name."""
+    """Rejects files that would replace each other, or that look like several samples with the same name."""
     first: dict[str, str] = {}
     for member, _ in members:
         if member.sparse:
@@ -285,15 +285,15 @@ def _check_kinds(members: list[tuple["_Member", bytes]]) -> None:
 
 
 def sample_name(stem: str, kind: str, current: str | None = None) -> str:
-    """The name of the sample to which a file belongs.
+    """The name of the sample of a file.
 
     It ends at the first dot that is not within a number: `clip_1.0_2.0` for `clip_1.0_2.0.mp4` and `7` for `7.left.mp4`.
-    Of images and texts, of which a sample may have several, a last number counts them, as in `7.1.jpg` and `7.2.jpg`,
-    unless it ends a span of time: `clip_1.0_2.0.jpg`, `film_00.01.51.926-00.01.54.129.jpg`.
+    A sample may have several images and texts. A number at the end of their names counts them, as in `7.1.jpg` and
+    `7.2.jpg`, unless it is the end of a time span: `clip_1.0_2.0.jpg`, `film_00.01.51.926-00.01.54.129.jpg`.
 
     Args:
         stem: the file's name up to its last dot.
-        current: the sample of the file before; a text that may belong to it does.
+        current: the sample of the previous file; a text that may belong to it does.
     """
     name = cast(re.Match[str], _WITHIN_NUMBERS.match(stem))[0]  # it may be empty
     before, dot, _ = name.rpartition(".")
@@ -306,7 +306,7 @@ def sample_name(stem: str, kind: str, current: str | None = None) -> str:
 
 
 def _kind(name: str) -> str | None:
-    """What a file is, by what comes after the last dot; None for what is passed over."""
+    """Kind of a file by its suffix; None for files that are ignored."""
     suffix = PurePath(name).suffix.lower()
     if suffix == ".json":
         return "json"
@@ -320,7 +320,7 @@ def _kind(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Member:
-    """A file in a tar shard, which can be read until the next one is asked for.
+    """A file in a tar shard. It can be read only before the next one is requested.
 
     `key` is its sample's name, `field` what follows that in its own name.
     """
@@ -356,7 +356,7 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"it is cut off or damaged ({error})") from error
 
     def _proc_gnusparse_00(self, next: "_Header", *map_of_holes: Any) -> None:
-        """A sparse file is refused, so its map, of whatever form, is not read."""
+        """Sparse files are rejected later, so their map is not read."""
         next.sparse = []  # type: ignore[assignment]  # typeshed says bytes; it is a list of pairs
 
     _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
@@ -369,7 +369,7 @@ def _members(file: BinaryIO, shard: str) -> Iterator[_Member]:
     archive: Any
     with tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as archive:
         for header in archive:
-            archive.members = []  # which would grow with every file
+            archive.members = []  # otherwise the list would grow with every file
             path = printable(header.name.removeprefix("./"))
             folder, _, name = path.rpartition("/")
             stem, _, _ = name.rpartition(".")
@@ -383,7 +383,7 @@ def _members(file: BinaryIO, shard: str) -> Iterator[_Member]:
 
 
 class _EndingFile:
-    """A stream of bytes that notices when it is read on and on after its end.
+    """A stream of bytes that raises an error if it is read repeatedly after its end.
 
     `tarfile` skips what a header states, however many bytes that are, and looks for the end of some headers without
     noticing that there is no more data. It reads once or twice after the end of an undamaged archive.
@@ -426,7 +426,7 @@ def _open(shard: str, timeout: float) -> Iterator[BinaryIO]:
 
 
 class _Chunks:
-    """Pieces of a download as the file that `tarfile` reads, which takes pieces of any size."""
+    """Blocks of a download as a file object for `tarfile`, which accepts blocks of any size."""
 
     def __init__(self, chunks: Iterator[bytes]):
         self.chunks = chunks

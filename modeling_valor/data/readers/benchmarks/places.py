@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Where a benchmark's files are: annotations by their authors' names, and media in the layouts that people keep them in."""
+"""Finds a benchmark's files: annotations by their authors' file names, and media in usual layouts."""
 
 import os
 import unicodedata
