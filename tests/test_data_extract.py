@@ -243,14 +243,14 @@ def test_a_damaged_file_is_used_as_far_as_it_goes_and_listed(tmp_path):
 
 
 def test_a_file_that_makes_the_decoder_crash_is_a_broken_file(tmp_path, monkeypatch):
-    write_clip = extract_module._write_clip
+    write_sample = extract_module._write_sample
 
     def crash(job, folder, options):
         if job.id == "clip-00001":
             os.kill(os.getpid(), signal.SIGKILL)
-        write_clip(job, folder, options)
+        write_sample(job, folder, options)
 
-    monkeypatch.setattr(extract_module, "_write_clip", crash)
+    monkeypatch.setattr(extract_module, "_write_sample", crash)
     samples = read_folder(EXAMPLES)
     result = extract([*samples, Sample("third", CLIP)], tmp_path, workers=2, max_failures=0.5)
     assert (result.clips, result.extracted) == (2, 2)
@@ -264,15 +264,15 @@ import os, signal
 from modeling_valor.data import extract as module
 from modeling_valor.data.samples import Sample
 
-write_sound, done = module._write_sound, []
+write_audio, done = module._write_audio, []
 
 def die_at_the_fourth(*arguments):
-    done.append(write_sound(*arguments))
+    done.append(write_audio(*arguments))
     if len(done) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return done[-1]
 
-module._write_sound = die_at_the_fourth
+module._write_audio = die_at_the_fourth
 samples = [Sample(f"{{n}}", {CLIP!r}, {CLIP!r}, (f"caption {{n}}",)) for n in range(6)]
 module.extract(samples, {str(tmp_path / "killed")!r}, workers=1)
 """
