@@ -6,6 +6,7 @@ main process computes the metrics and sends them to the others.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -29,110 +30,6 @@ from .resumable import TextCache, broadcast_from_main, map_resumable, stable_has
 
 Written: TypeAlias = dict[str, Any]
 """What a model wrote about a sample: "text", a caption, or "answers", one for each question."""
-
-
-def caption(
-    model: nn.Module,
-    processor: ValorProcessor,
-    samples: Sequence[Sample],
-    media: MediaOptions | None = None,
-    generate_kwargs: Mapping[str, Any] | None = None,
-    batch_size: int = 16,
-    cache: TextCache | None = None,
-    progress: bool = False,
-) -> list[Written | Failure]:
-    """{"text": caption} of each sample, or why it could not be read; in the main process only."""
-    head, options = with_head(model, ValorForCaptioning), _without_none(generate_kwargs)
-
-    def write(batch: MediaBatch) -> dict[int, Written | Failure]:
-        results: dict[int, Written | Failure] = {**batch.failures}
-        if batch.indices:
-            texts = _write(head, processor, **on_device(batch.inputs, head.valor), **options)
-            results.update((index, {"text": text}) for index, text in zip(batch.indices, texts, strict=True))
-        return results
-
-    with evaluating(head):
-        return map_resumable(
-            broadcast_from_main(lambda: sample_keys(samples)),
-            batch_size,
-            lambda batches: map(write, media_batches(samples, processor, batches, media or MediaOptions())),
-            cache,
-            "captions" if progress else None,
-            lambda _, result: isinstance(result.get("text"), str),
-        )
-
-
-def answer(
-    model: nn.Module,
-    processor: ValorProcessor,
-    samples: Sequence[Sample],
-    media: MediaOptions | None = None,
-    text: TextOptions | None = None,
-    generate_kwargs: Mapping[str, Any] | None = None,
-    batch_size: int = 16,
-    cache: TextCache | None = None,
-    progress: bool = False,
-) -> list[Written | Failure]:
-    """{"answers": one for each question} of each sample, or why it could not be read; in the main process only.
-
-    A sample is encoded once for all its questions, of which `batch_size` are answered together.
-    """
-    head, options = with_head(model, ValorForQuestionAnswering), _without_none(generate_kwargs)
-    text = text or TextOptions()
-
-    def write(batch: MediaBatch) -> dict[int, Written | Failure]:
-        answers: dict[int, list[str]] = {index: [] for index in batch.indices}
-        asked = [
-            (row, clean_question(question.text) if text.clean else question.text)
-            for row, index in enumerate(batch.indices)
-            for question in samples[index].questions
-        ]
-        if asked:
-            conditions = head.valor.encode_conditions(**on_device(batch.inputs, head.valor))
-        for start in range(0, len(asked), batch_size):
-            rows = [row for row, _ in asked[start : start + batch_size]]
-            questions = [question for _, question in asked[start : start + batch_size]]
-            encoded = processor(question=questions, max_length=text.max_length, return_tensors="pt")
-            inputs = on_device(encoded, head.valor)
-            texts = _write(head, processor, conditions=_rows(conditions, rows), **inputs, **options)
-            for row, written in zip(rows, texts, strict=True):
-                answers[batch.indices[row]].append(written)
-        return {**batch.failures, **{index: {"answers": texts} for index, texts in answers.items()}}
-
-    with evaluating(head):
-        return map_resumable(
-            broadcast_from_main(lambda: _keys_of_questions(samples)),
-            batch_size,
-            lambda batches: map(write, media_batches(samples, processor, batches, media or MediaOptions())),
-            cache,
-            "answers" if progress else None,
-            lambda index, result: _are_texts(result.get("answers"), len(samples[index].questions)),
-        )
-
-
-def _write(head: ValorGenerationMixin, processor: ValorProcessor, **arguments: Any) -> list[str]:
-    """The texts that a head generates; `arguments` are those of `generate`."""
-    output = head.generate(**arguments)
-    return processor.post_process_generation(output if isinstance(output, Tensor) else output["sequences"])
-
-
-def _without_none(generate_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Arguments of `generate` without those that are None, for which the checkpoint has a value."""
-    return {name: value for name, value in (generate_kwargs or {}).items() if value is not None}
-
-
-def _keys_of_questions(samples: Sequence[Sample]) -> list[str]:
-    questions = ([question.text for question in sample.questions] for sample in samples)
-    return list(map(stable_hash, sample_keys(samples), questions))
-
-
-def _are_texts(value: Any, number: int) -> bool:
-    return isinstance(value, list) and len(value) == number and all(isinstance(text, str) for text in value)
-
-
-def _rows(conditions: ValorConditions, rows: list[int]) -> ValorConditions:
-    """Conditions of some samples, with repetitions."""
-    return ValorConditions(**{name: value[rows] for name, value in conditions.items() if value is not None})
 
 
 @accepts_flat_keywords
@@ -159,9 +56,25 @@ def evaluate_captioning(
         metrics: of `CAPTION_METRICS`.
     """
     check_caption_metrics(metrics)
-    merged = merge_rows(samples)
-    options = {"num_beams": 1, **(generate_kwargs or {})}
-    results = caption(model, processor, merged, media, options, batch_size, cache, progress)
+    head, merged = with_head(model, ValorForCaptioning), merge_rows(samples)
+    options = _without_none({"num_beams": 1, **(generate_kwargs or {})})
+
+    def write(batch: MediaBatch) -> dict[int, Written | Failure]:
+        results: dict[int, Written | Failure] = {**batch.failures}
+        if batch.indices:
+            texts = _write(head, processor, **on_device(batch.inputs, head.valor), **options)
+            results.update((index, {"text": text}) for index, text in zip(batch.indices, texts, strict=True))
+        return results
+
+    with evaluating(head):
+        results = map_resumable(
+            broadcast_from_main(lambda: sample_keys(merged)),
+            batch_size,
+            lambda batches: map(write, media_batches(merged, processor, batches, media or MediaOptions())),
+            cache,
+            "captions" if progress else None,
+            lambda _, result: isinstance(result.get("text"), str),
+        )
     predictions: list[dict[str, Any]] = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:
@@ -201,9 +114,18 @@ def evaluate_question_answering(
         text: how questions are tokenized.
         generate_kwargs: arguments of `generate`; by default one beam (as in section 5.1.2) and `max_new_tokens=10`.
     """
-    merged = merge_rows(samples)
-    options = {"num_beams": 1, "max_new_tokens": 10, **(generate_kwargs or {})}
-    results = answer(model, processor, merged, media, text, options, batch_size, cache, progress)
+    head, merged = with_head(model, ValorForQuestionAnswering), merge_rows(samples)
+    options = _without_none({"num_beams": 1, "max_new_tokens": 10, **(generate_kwargs or {})})
+    write = partial(_answer_batch, head, processor, merged, text or TextOptions(), options, batch_size)
+    with evaluating(head):
+        results = map_resumable(
+            broadcast_from_main(lambda: _keys_of_questions(merged)),
+            batch_size,
+            lambda batches: map(write, media_batches(merged, processor, batches, media or MediaOptions())),
+            cache,
+            "answers" if progress else None,
+            lambda index, result: _are_texts(result.get("answers"), len(merged[index].questions)),
+        )
     predictions: list[dict[str, Any]] = []
 
     def measure() -> tuple[dict[str, float], dict[str, int], list[Failure]]:
@@ -238,3 +160,63 @@ def _answered(sample: Sample, question: Question, text: str) -> dict[str, Any]:
         "answers": list(question.answers),
         "type": question.type,
     }
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------
+
+
+def _answer_batch(
+    head: ValorForQuestionAnswering,
+    processor: ValorProcessor,
+    samples: Sequence[Sample],
+    text: TextOptions,
+    options: Mapping[str, Any],
+    batch_size: int,
+    batch: MediaBatch,
+) -> dict[int, Written | Failure]:
+    """Answers to all questions about the samples of a batch, `batch_size` questions at a time.
+
+    A sample is encoded once for all its questions.
+    """
+    answers: dict[int, list[str]] = {index: [] for index in batch.indices}
+    asked = [
+        (row, clean_question(question.text) if text.clean else question.text)
+        for row, index in enumerate(batch.indices)
+        for question in samples[index].questions
+    ]
+    if asked:
+        conditions = head.valor.encode_conditions(**on_device(batch.inputs, head.valor))
+    for start in range(0, len(asked), batch_size):
+        rows = [row for row, _ in asked[start : start + batch_size]]
+        questions = [question for _, question in asked[start : start + batch_size]]
+        encoded = processor(question=questions, max_length=text.max_length, return_tensors="pt")
+        inputs = on_device(encoded, head.valor)
+        texts = _write(head, processor, conditions=_rows(conditions, rows), **inputs, **options)
+        for row, written in zip(rows, texts, strict=True):
+            answers[batch.indices[row]].append(written)
+    return {**batch.failures, **{index: {"answers": texts} for index, texts in answers.items()}}
+
+
+def _write(head: ValorGenerationMixin, processor: ValorProcessor, **arguments: Any) -> list[str]:
+    """The texts that a head generates; `arguments` are those of `generate`."""
+    output = head.generate(**arguments)
+    return processor.post_process_generation(output if isinstance(output, Tensor) else output["sequences"])
+
+
+def _without_none(generate_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `generate` without those that are None, for which the checkpoint has a value."""
+    return {name: value for name, value in generate_kwargs.items() if value is not None}
+
+
+def _keys_of_questions(samples: Sequence[Sample]) -> list[str]:
+    questions = ([question.text for question in sample.questions] for sample in samples)
+    return list(map(stable_hash, sample_keys(samples), questions))
+
+
+def _are_texts(value: Any, number: int) -> bool:
+    return isinstance(value, list) and len(value) == number and all(isinstance(text, str) for text in value)
+
+
+def _rows(conditions: ValorConditions, rows: list[int]) -> ValorConditions:
+    """Conditions of some samples, with repetitions."""
+    return ValorConditions(**{name: value[rows] for name, value in conditions.items() if value is not None})

@@ -1,22 +1,18 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`evaluate` module of `modeling_valor.evaluation.audio_concept_density` and `caption_length`."""
 
-import datasets
 import evaluate
 
 from modeling_valor.evaluation import audio_concept_density, caption_length
+from modeling_valor.evaluation.module_info import TEXT, measurement_info
 
 
 class ValorAudioConcepts(evaluate.Measurement):
     """Length of captions and density of audio concepts in them."""
 
     def _info(self) -> evaluate.MeasurementInfo:
-        return evaluate.MeasurementInfo(
-            description=audio_concept_density.__doc__,
-            citation="",
-            inputs_description="data: captions; concepts: what to look for.",
-            module_type="measurement",
-            features=datasets.Features({"data": datasets.Value("string")}),
+        return measurement_info(
+            audio_concept_density, "data: captions; concepts: a list of audio concepts.", data=TEXT
         )
 
     def _compute(self, data: list[str], concepts: list[str]) -> dict[str, float]:

@@ -7,22 +7,18 @@ import numpy as np
 import torch
 
 from modeling_valor.evaluation import retrieval_metrics
+from modeling_valor.evaluation.module_info import metric_info
 
 
 class ValorRetrieval(evaluate.Metric):
     """R@1, R@5, R@10, MedianR and MeanR."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=retrieval_metrics.__doc__,
-            citation="",
-            inputs_description="predictions: rows of the similarity matrix; references: right columns of each row.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float64")),
-                    "references": datasets.Sequence(datasets.Value("int64")),
-                }
-            ),
+        return metric_info(
+            retrieval_metrics,
+            "predictions: rows of the similarity matrix; references: right columns of each row.",
+            predictions=datasets.Sequence(datasets.Value("float64")),
+            references=datasets.Sequence(datasets.Value("int64")),
         )
 
     def _compute(
