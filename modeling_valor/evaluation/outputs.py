@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from .rankings import ranking_records
 from .resumable import stable_hash
 from .retrieve import reverse
 from .runner import Report
-from .settings import TASKS, scale
+from .settings import TASKS, on_paper_scale, scale
 
 
 CARD_TASKS = {
@@ -92,33 +92,37 @@ class MetricRow:
 
 def metric_table(report: Report) -> tuple[list[str], list[MetricRow]]:
     """Columns and rows of the metrics, on the scale of the paper, whose rows are the last; none if there are no metrics."""
-    recipe, metrics, counts = report.recipe, report.evaluation.metrics, report.evaluation.counts
-    if not metrics:
+    recipe = report.recipe
+    if not report.evaluation.metrics:
         return [], []
-    if recipe.task == "retrieval":
-        columns, rows = list(_RETRIEVAL_COLUMNS), []
-        for group in recipe.groups:
-            for direction in (group, reverse(group)):
-                size = counts[f"{group}/{'queries' if direction == group else 'candidates'}"]
-                for prefix, what in (("", ""), ("DSL/", ", dual softmax")):
-                    names = [f"{direction}/{prefix}{column}" for column in columns]
-                    if names[0] in metrics:
-                        name = f"{direction_name(direction)}{what}"
-                        rows.append(MetricRow(name, size, [metrics[name] for name in names]))
-    else:
-        columns, rows = list(metrics), []
-        for part in (report, *report.others):
-            found = part.evaluation
-            name = f"this checkpoint, {part.recipe.modalities}" if report.others else "this checkpoint"
-            size = found.counts["samples" if recipe.task == "captioning" else "questions"]
-            values = (found.metrics.get(column) for column in columns)
-            rows.append(
-                MetricRow(name, size, [None if value is None else scale(recipe.task) * value for value in values])
-            )
+    columns = list(_RETRIEVAL_COLUMNS if recipe.task == "retrieval" else report.evaluation.metrics)
+    rows = list((_retrieval_rows if recipe.task == "retrieval" else _rows_of_modalities)(report, columns))
     for row in PAPER_METRICS.get((recipe.task, recipe.dataset), ()):
-        theirs = [row.metrics.get(column) for column in columns]
-        rows.append(MetricRow(f"{row.model}, paper, {row.table}", None, theirs))
+        values = [row.metrics.get(column) for column in columns]
+        rows.append(MetricRow(f"{row.model}, paper, {row.table}", None, values))
     return columns, rows
+
+
+def _retrieval_rows(report: Report, columns: Sequence[str]) -> Iterator[MetricRow]:
+    """A row for each direction of each group, without and with dual softmax."""
+    metrics, counts = report.evaluation.metrics, report.evaluation.counts
+    for group in report.recipe.groups:
+        sizes = {group: counts[f"{group}/queries"], reverse(group): counts[f"{group}/candidates"]}
+        for direction, size in sizes.items():
+            for prefix, what in (("", ""), ("DSL/", ", dual softmax")):
+                names = [f"{direction}/{prefix}{column}" for column in columns]
+                if names[0] in metrics:
+                    yield MetricRow(f"{direction_name(direction)}{what}", size, [metrics[name] for name in names])
+
+
+def _rows_of_modalities(report: Report, columns: Sequence[str]) -> Iterator[MetricRow]:
+    """A row of captioning or question answering for each of the modalities."""
+    task = report.recipe.task
+    for part in (report, *report.others):
+        name = f"this checkpoint, {part.recipe.modalities}" if report.others else "this checkpoint"
+        size = part.evaluation.counts["samples" if task == "captioning" else "questions"]
+        metrics = on_paper_scale(task, part.evaluation.metrics)
+        yield MetricRow(name, size, [metrics.get(column) for column in columns])
 
 
 def notes(report: Report) -> list[str]:

@@ -67,13 +67,7 @@ def embed(
         warnings.warn('The cache "clips" is now called "samples".', FutureWarning, stacklevel=2)
         caches.setdefault("samples", caches.pop("clips"))
     media, options = media or MediaOptions(), text or TextOptions()
-    texts: list[str] = []
-    sample_of_text: list[int] = []
-    for index, sample in enumerate(samples):
-        captions = [clean_caption(caption) if options.clean else caption for caption in sample.captions]
-        captions = [" ".join(captions)] if options.paragraph and captions else captions
-        texts += captions
-        sample_of_text += [index] * len(captions)
+    texts, sample_of_text = _texts_of(samples, options)
     # Texts of similar length are encoded together
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
 
@@ -111,6 +105,18 @@ def embed(
 
     failures = broadcast_from_main(stack)
     return (embeddings[0] if embeddings else None), failures
+
+
+def _texts_of(samples: Sequence[Sample], options: TextOptions) -> tuple[list[str], list[int]]:
+    """All texts of the samples, and for each text the index of its sample."""
+    texts: list[str] = []
+    sample_of_text: list[int] = []
+    for index, sample in enumerate(samples):
+        captions = [clean_caption(caption) if options.clean else caption for caption in sample.captions]
+        captions = [" ".join(captions)] if options.paragraph and captions else captions
+        texts += captions
+        sample_of_text += [index] * len(captions)
+    return texts, sample_of_text
 
 
 def _embed_samples(valor: ValorModel, batch: MediaBatch, dtype: torch.dtype) -> dict[int, dict[str, Tensor] | Failure]:
@@ -189,37 +195,43 @@ def _stack(
             f"{sum(bool(sample.captions) for sample in samples)} have captions."
             + ("" if first is None else f" The first that could not be read is {first.id}: {first.reason}")
         )
-    tensors: dict[str, Tensor] = {}
-    found = list(read.values())
-    for _, name, _, mask in MEDIA:
-        template = next((sample for sample in found if name in sample), None)
-        if template is None:
-            continue
-        blank = {key: torch.zeros_like(template[key]) for key in (name, mask)}
-        parts = {key: [sample[key] if name in sample else blank[key] for sample in found] for key in blank}
-        tensors[mask] = pad_sequence(parts[mask], batch_first=True)
-        fine = template[name].ndim == 2
-        tensors[name] = pad_sequence(parts[name], batch_first=True) if fine else torch.stack(parts[name])
-
-    rows = [by_text[texts[index]] for index in kept]
-    if rows[0].ndim == 1:
-        text, text_mask = torch.stack(rows), torch.ones(len(rows), 1, dtype=torch.bool)
-    else:
-        text = pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows])
-        if valor.config.padded_similarity == "zero" and text.shape[1] < max_length:
-            # The 2023 code padded texts to `max_length`, and padding took part in their maxima. One column of padding
-            # has the same effect as many
-            text = nn.functional.pad(text, (0, 0, 0, 1))
-        text_mask = torch.arange(text.shape[1]) < lengths[:, None]
+    text, text_mask = _stack_texts([by_text[texts[index]] for index in kept], valor, max_length)
     return Embeddings(
         ids=[samples[index].id for index in row_of_sample],
         sample_of_text=torch.tensor([row_of_sample[sample_of_text[index]] for index in kept]),
         texts=[texts[index] for index in kept],
         text=text,
         text_mask=text_mask,
-        **tensors,
+        **_stack_media(list(read.values())),
     )
+
+
+def _stack_media(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """ "video" with "frame_mask" and "audio" with "audio_mask" of all samples, as far as any sample has them."""
+    tensors: dict[str, Tensor] = {}
+    for _, name, _, mask in MEDIA:
+        template = next((result for result in results if name in result), None)
+        if template is None:
+            continue
+        blank = {key: torch.zeros_like(template[key]) for key in (name, mask)}
+        parts = {key: [result[key] if name in result else blank[key] for result in results] for key in blank}
+        tensors[mask] = pad_sequence(parts[mask], batch_first=True)
+        fine = template[name].ndim == 2
+        tensors[name] = pad_sequence(parts[name], batch_first=True) if fine else torch.stack(parts[name])
+    return tensors
+
+
+def _stack_texts(rows: Sequence[Tensor], valor: ValorModel, max_length: int) -> tuple[Tensor, Tensor]:
+    """(T, L, C) and the mask (T, L) of texts that are (L, C); (T, C) and (T, 1) with coarse alignment."""
+    if rows[0].ndim == 1:
+        return torch.stack(list(rows)), torch.ones(len(rows), 1, dtype=torch.bool)
+    text = pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    if valor.config.padded_similarity == "zero" and text.shape[1] < max_length:
+        # The 2023 code padded texts to `max_length`, and padding took part in their maxima. One column of padding has
+        # the same effect as many
+        text = nn.functional.pad(text, (0, 0, 0, 1))
+    return text, torch.arange(text.shape[1]) < lengths[:, None]
 
 
 def check_groups(groups: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,9 @@ from .webdataset import ShardStream, is_shard_pattern, shards_in_folder, splits_
 
 
 __all__ = ["METADATA_FILES", "has_splits", "load_samples", "read_folder", "read_valor_2023"]
+
+_FILES_OF_2023 = ("txt_mapper*.json", "*_id.json", "*_id.txt")
+_FILES_OF_SAVED_DATASETS = ("dataset_info.json", "dataset_dict.json")
 
 
 def load_samples(
@@ -49,33 +52,14 @@ def load_samples(
     name = os.fspath(dataset)
     options = {key: value for key, value in options.items() if key != "columns" or value is not None}
     if name in BENCHMARKS:
-        if "columns" in options:
-            raise ValueError(
-                f"{name} is a benchmark, whose files have no columns to choose from: leave out `columns`."
-            )
+        _check_no_columns(options, f"{name} is a benchmark, whose files have")
         return load_benchmark(name, cast(str, split), annotations=annotations, media=media, **options)
     options |= {key: value for key, value in (("media", media), ("annotations", annotations)) if value is not None}
     if is_shard_pattern(name):
         return ShardStream(name, **options)
     path = Path(name)
-    folders = split_folders(path, split)
-    if path.is_file() and path.suffix in (".jsonl", ".csv"):
-        return read_folder(path.parent, split, annotations=path, **options)
-    if any((folder / file).is_file() for folder in folders for file in METADATA_FILES) or folders_with_metadata(path):
-        return read_folder(path, split, **options)
-    if any(path.glob("txt_mapper*.json")) or any(path.glob("*_id.json")) or any(path.glob("*_id.txt")):
-        if split is None:
-            raise ValueError(f"{name} has the 2023 layout: choose a split, the name of a list {{split}}_id.json.")
-        if "columns" in options:
-            raise ValueError(f"{name} has the 2023 layout, which has no columns to choose from: leave out `columns`.")
-        return read_valor_2023(path, split, **options)
-    if any((folder / file).is_file() for folder in folders for file in ("dataset_info.json", "dataset_dict.json")):
-        from .hub_datasets import read_saved_dataset
-
-        return read_saved_dataset(path, split, **options)
-    for folder in filter(Path.is_dir, folders):
-        if shards := shards_in_folder(folder, split if folder == path else None):
-            return ShardStream(shards, **options)
+    if (found := _read_local(path, split, options)) is not None:
+        return found
     if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         from .hub_datasets import read_hub_dataset
 
@@ -88,6 +72,38 @@ def load_samples(
     )
 
 
+def _read_local(path: Path, split: str | None, options: dict[str, Any]) -> Sequence[Sample] | SampleStream | None:
+    """The samples of a metadata file or a folder; None if it is of no kind that can be read."""
+    folders = split_folders(path, split)
+    if path.is_file() and path.suffix in (".jsonl", ".csv"):
+        return read_folder(path.parent, split, annotations=path, **options)
+    if _have_any(folders, METADATA_FILES) or folders_with_metadata(path):
+        return read_folder(path, split, **options)
+    if any(next(path.glob(pattern), None) for pattern in _FILES_OF_2023):
+        if split is None:
+            raise ValueError(f"{path} has the 2023 layout: choose a split, the name of a list {{split}}_id.json.")
+        _check_no_columns(options, f"{path} has the 2023 layout, which has")
+        return read_valor_2023(path, split, **options)
+    if _have_any(folders, _FILES_OF_SAVED_DATASETS):
+        from .hub_datasets import read_saved_dataset
+
+        return read_saved_dataset(path, split, **options)
+    for folder in filter(Path.is_dir, folders):
+        if shards := shards_in_folder(folder, split if folder == path else None):
+            return ShardStream(shards, **options)
+    return None
+
+
+def _check_no_columns(options: dict[str, Any], reason: str) -> None:
+    if "columns" in options:
+        raise ValueError(f"{reason} no columns to choose from: leave out `columns`.")
+
+
+def _have_any(folders: Iterable[Path], names: Sequence[str]) -> bool:
+    """Whether any of the folders has a file with one of these names."""
+    return any((folder / name).is_file() for folder in folders for name in names)
+
+
 def has_splits(dataset: str | os.PathLike[str], annotations: str | None = None) -> bool:
     """Whether `load_samples` returns different samples for different splits.
 
@@ -98,9 +114,8 @@ def has_splits(dataset: str | os.PathLike[str], annotations: str | None = None) 
         return True
     if is_shard_pattern(os.fspath(dataset)):
         return False
-    if any((path / name / file).is_file() for name in SPLIT_NAMES for file in METADATA_FILES):
-        return True
-    if any(shards_in_folder(path / name) for name in SPLIT_NAMES if (path / name).is_dir()):
+    subfolders = [path / name for name in SPLIT_NAMES]
+    if _have_any(subfolders, METADATA_FILES) or any(map(shards_in_folder, filter(Path.is_dir, subfolders))):
         return True
     candidates = [annotations or path, *(path / name for name in METADATA_FILES)]
     files = [file for file in map(Path, candidates) if file.is_file()]

@@ -54,32 +54,15 @@ def read_folder(
         ValueError: there is no metadata, a row is invalid, or the folder was rendered for another split.
     """
     directory = Path(directory)
-    folders = split_folders(directory, split)
-    files = [Path(annotations)] if annotations else [folder / name for folder in folders for name in METADATA_FILES]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        if parts := folders_with_metadata(directory):
-            raise ValueError(f"{directory} has the splits {', '.join(parts)}: choose one of them, not {split!r}.")
-        raise ValueError(
-            f"{directory} has no {annotations or ' or '.join(METADATA_FILES)}: write one with a row for each sample, such as "
-            '{"file_name": "clip.mp4", "captions": ["a dog barks"]}.'
-        )
-    splits: set[str] = set()
-    if split is not None and (annotations or found.parent == directory):
-        note = directory / ".world.json"
-        if note.is_file():
-            origin = read_json(note)
-            other = origin.get("split") if isinstance(origin, dict) else None
-            if other not in split_names(split):
-                raise ValueError(
-                    f"{directory} has samples of the split {other!r}, not of {split!r}: ask for {other!r}, or render others into "
-                    f"another folder with `valor world FOLDER --split {split}`."
-                )
+    metadata = _find_metadata(directory, split, annotations)
+    if split is not None and (annotations or metadata.parent == directory):
+        _check_world_split(directory, split)
     else:
         split = None
-    folder = os.fspath(media or (directory if annotations else found.parent))
+    folder = os.fspath(media or (directory if annotations else metadata.parent))
+    splits: set[str] = set()
     outside: list[str] = []
-    rows = _rows(found, split, splits, name_columns(columns), folder, outside)
+    rows = _rows(metadata, split, splits, name_columns(columns), folder, outside)
     samples = SampleTable(rows, functools.partial(_sample_of_row, folder))
     if not samples:
         what = (
@@ -87,9 +70,37 @@ def read_folder(
             if splits
             else "has no rows"
         )
-        raise ValueError(f"{found} {what}.")
-    warn_about_outside(found, folder, outside)
+        raise ValueError(f"{metadata} {what}.")
+    warn_about_outside(metadata, folder, outside)
     return samples
+
+
+def _find_metadata(directory: Path, split: str | None, annotations: str | os.PathLike[str] | None) -> Path:
+    """The metadata file of a folder, or of a split in it."""
+    folders = split_folders(directory, split)
+    files = [Path(annotations)] if annotations else [folder / name for folder in folders for name in METADATA_FILES]
+    found = next((file for file in files if file.is_file()), None)
+    if found is not None:
+        return found
+    if parts := folders_with_metadata(directory):
+        raise ValueError(f"{directory} has the splits {', '.join(parts)}: choose one of them, not {split!r}.")
+    raise ValueError(
+        f"{directory} has no {annotations or ' or '.join(METADATA_FILES)}: write one with a row for each sample, such as "
+        '{"file_name": "clip.mp4", "captions": ["a dog barks"]}.'
+    )
+
+
+def _check_world_split(directory: Path, split: str) -> None:
+    """Checks that a folder of `valor world` was rendered for this split."""
+    note = directory / ".world.json"
+    if note.is_file():
+        origin = read_json(note)
+        other = origin.get("split") if isinstance(origin, dict) else None
+        if other not in split_names(split):
+            raise ValueError(
+                f"{directory} has samples of the split {other!r}, not of {split!r}: ask for {other!r}, or render others into "
+                f"another folder with `valor world FOLDER --split {split}`."
+            )
 
 
 def _rows(

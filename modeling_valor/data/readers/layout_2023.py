@@ -124,33 +124,43 @@ def _read_texts(
         found = [_one(directory, name, (), "texts") for name in ([texts] if isinstance(texts, str) else texts)]
     entries: dict[str, dict[str, list[Any]]] = {}
     for path in filter(None, found):
-        content = read_json(path)
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} must be an object that maps the samples' names to their texts.")
-        for name, value in content.items():
-            entry = entries.setdefault(name, {"captions": [], "qa": []})
-            for item in value if isinstance(value, list) else [value]:
-                entry["qa" if isinstance(item, dict) else "captions"].append(item)
-            try:
-                _sample_of_2023({"id": name, "video": None, "audio": None, "texts": entry})
-            except RecordError as error:
-                raise ValueError(f"{path}, {name!r}: {error}") from error
+        _add_texts(entries, path)
     if annotations is not None:
-        path = cast(Path, _one(directory, annotations, (), "annotations"))
-        content = read_json(path)
-        references: dict[str, list[str]] = {}
-        rows = content.get("annotations", []) if isinstance(content, dict) else content
-        if not isinstance(rows, list):
-            raise ValueError(f"{path} must be a list of objects with video_id and caption, got {short(rows)}.")
-        for row in rows:
-            row = row if isinstance(row, dict) else {}
-            name = next((row[key] for key in _REFERENCE_IDS if key in row), None)
-            if name is None or not isinstance(row.get("caption"), str):
-                raise ValueError(f"{path}: each row needs video_id and caption, got {short(row)}.")
-            references.setdefault(str(name), []).append(row["caption"])
+        references = _read_references(cast(Path, _one(directory, annotations, (), "annotations")))
         for name, captions in references.items():
             entries.setdefault(name, {"captions": [], "qa": []})["captions"] = captions
     return entries
+
+
+def _add_texts(entries: dict[str, dict[str, list[Any]]], path: Path) -> None:
+    """Adds the captions and questions of a text file, an object of names and texts."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be an object that maps the samples' names to their texts.")
+    for name, value in content.items():
+        entry = entries.setdefault(name, {"captions": [], "qa": []})
+        for item in value if isinstance(value, list) else [value]:
+            entry["qa" if isinstance(item, dict) else "captions"].append(item)
+        try:
+            _sample_of_2023({"id": name, "video": None, "audio": None, "texts": entry})
+        except RecordError as error:
+            raise ValueError(f"{path}, {name!r}: {error}") from error
+
+
+def _read_references(path: Path) -> dict[str, list[str]]:
+    """Captions by id of a file of reference captions."""
+    content = read_json(path)
+    references: dict[str, list[str]] = {}
+    rows = content.get("annotations", []) if isinstance(content, dict) else content
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} must be a list of objects with video_id and caption, got {short(rows)}.")
+    for row in rows:
+        row = row if isinstance(row, dict) else {}
+        name = next((row[key] for key in _REFERENCE_IDS if key in row), None)
+        if name is None or not isinstance(row.get("caption"), str):
+            raise ValueError(f"{path}: each row needs video_id and caption, got {short(row)}.")
+        references.setdefault(str(name), []).append(row["caption"])
+    return references
 
 
 def _files_by_id(folder: Path | None) -> dict[str, str]:
