@@ -14,6 +14,12 @@ MAX_CHECKED = 100
 """Number of samples to check if each has to be read; annotations in memory are all checked."""
 
 
+def _has_texts(sample: Sample, task: str) -> bool:
+    if task == "question_answering":
+        return any(question.answers for question in sample.questions)
+    return bool(sample.captions)
+
+
 def check_texts(samples: Sequence[Sample] | SampleStream, task: str, name: str) -> None:
     """Checks that some sample of a dataset, called `name` in the error, has the texts of a task.
 
@@ -29,7 +35,7 @@ def check_texts(samples: Sequence[Sample] | SampleStream, task: str, name: str) 
     count = 0
     for sample in islice(each_sample(samples), limit):
         count += 1
-        if any(question.answers for question in sample.questions) if task == "question_answering" else sample.captions:
+        if _has_texts(sample, task):
             return
     if count == 0:
         return

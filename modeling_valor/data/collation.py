@@ -44,14 +44,9 @@ class ValorCollator:
         batch = dict(self.processor.pad([sample.media for sample in samples]))
         if complete:
             batch.update(self.missing_media(batch, options, len(samples)))
-        generator = torch.Generator().manual_seed(seed)
         if options.task == "question_answering":
-            questions = [text for sample in samples for text in sample.questions]
-            encoded = self.tokenize(questions, options.max_question_length)
-            batch.update({f"question_{name}": value for name, value in encoded.items()})
-            answers = self.tokenize([text for sample in samples for text in sample.answers], options.max_length)
-            batch.update(self.answer_targets(**answers))
-            return batch
+            return batch | self.questions_and_answers(samples, options)
+        generator = torch.Generator().manual_seed(seed)
         text = self.tokenize([text for sample in samples for text in sample.captions], options.max_length)
         if options.task == "captioning":
             batch.update(self.caption_targets(**text, generator=generator))
@@ -67,6 +62,16 @@ class ValorCollator:
                 labels=targets["labels"],
             )
         return batch
+
+    def questions_and_answers(
+        self, samples: Sequence[LoadedSample], options: LoadingOptions
+    ) -> dict[str, torch.Tensor]:
+        """The questions of all samples, and the answers as targets."""
+        questions = [text for sample in samples for text in sample.questions]
+        answers = [text for sample in samples for text in sample.answers]
+        encoded = self.tokenize(questions, options.max_question_length)
+        inputs = {f"question_{name}": value for name, value in encoded.items()}
+        return inputs | self.answer_targets(**self.tokenize(answers, options.max_length))
 
     def missing_media(self, batch: dict[str, Any], options: LoadingOptions, size: int) -> dict[str, torch.Tensor]:
         """Zeros and masks for modalities of the options that the batch does not have."""

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -114,21 +114,29 @@ def load_sample(
     rng = random.Random(seed)
     loaded = LoadedSample(sample.id, media={})
     if options.task == "question_answering":
-        questions = [question for question in sample.questions if question.answers]
-        for question in _draw(rng, questions, options.questions_per_sample, sample, "question with an answer"):
-            answer = rng.choice(question.answers)
-            loaded.questions.append(clean_question(question.text) if options.clean_text else question.text)
-            loaded.answers.append(clean_answer(answer) if options.clean_text else answer)
+        _draw_questions(loaded, sample, options, rng)
     else:
-        captions = _draw(rng, sample.captions, options.captions_per_sample, sample, "caption")
-        clean = clean_caption if options.clean_text else str
-        loaded.captions = [clean(text) for text in captions]
-        if options.references:
-            loaded.references = [clean(text) for text in sample.captions]
+        _draw_captions(loaded, sample, options, rng)
     # One generator for both modalities, which have different numbers of segments anyway
     generator = torch.Generator().manual_seed(seed)
     loaded.media = load_media(sample, processor, cache=cache, generator=generator, **options.media_options)
     return loaded
+
+
+def _draw_questions(loaded: LoadedSample, sample: Sample, options: LoadingOptions, rng: random.Random) -> None:
+    questions = [question for question in sample.questions if question.answers]
+    for question in _draw(rng, questions, options.questions_per_sample, sample, "question with an answer"):
+        answer = rng.choice(question.answers)
+        loaded.questions.append(clean_question(question.text) if options.clean_text else question.text)
+        loaded.answers.append(clean_answer(answer) if options.clean_text else answer)
+
+
+def _draw_captions(loaded: LoadedSample, sample: Sample, options: LoadingOptions, rng: random.Random) -> None:
+    clean = clean_caption if options.clean_text else str
+    captions = _draw(rng, sample.captions, options.captions_per_sample, sample, "caption")
+    loaded.captions = [clean(text) for text in captions]
+    if options.references:
+        loaded.references = [clean(text) for text in sample.captions]
 
 
 def load_media(
@@ -138,40 +146,47 @@ def load_media(
 
     Args:
         cache: folder that stores the tensors in half precision; the next time they are read from it. It is for one set of
-            `options` without randomness, and for all modalities. Samples are identified by
-            their ids and the paths of their files or the content of their arrays. A sample whose files have changed is read
-            again; if its files no longer exist, the cache is used. Damaged files of the cache are written again, and a folder
-            that cannot be written is only read; each of these is reported once.
+            `options` without randomness, and for all modalities. Samples are identified by their ids and the paths of
+            their files or the content of their arrays. A sample whose files have changed is decoded again; if its files no
+            longer exist, the cache is used. Damaged files of the cache are written again, and a folder that cannot be
+            written is only read; each of these is reported once.
 
     Raises:
         MediaError: a file cannot be read, or the sample has none of `modalities`.
     """
-    if cache is None:
+    path = None if cache is None else _path_in_cache(cache, sample)
+    if path is None:
         return _read_media(sample, processor, modalities, options)
-    sources = [sample.video, sample.audio]
-    try:
-        place = json.dumps([sample.id, *map(fingerprint, sources)], sort_keys=True)
-    except IncomparableError:
-        return _read_media(sample, processor, modalities, options)
-    digest = hashlib.sha256(place.encode()).hexdigest()
-    path = cache / digest[:2] / f"{digest}.safetensors"
-    state = [file_state(source) for source in sources]
+    state = [file_state(sample.video), file_state(sample.audio)]
     wanted = {name for modality in MEDIA if modality.letter in modalities for name in (modality.input, modality.mask)}
     media = _read_cached(path, state, wanted)
     if media is None:
         try:
-            media = _read_media(sample, processor, "av", options)
+            whole = _in_half(_read_media(sample, processor, "av", options))
         except MediaError:
             if modalities == "av":
                 raise
             # Perhaps only the other modality is damaged; then nothing is cached and the sample is read each time
             return _read_media(sample, processor, modalities, options)
-        halves = {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
-        _write_cached(path, state, halves)
-        media = {name: value for name, value in halves.items() if name in wanted}
+        _write_cached(path, state, whole)
+        media = {name: whole[name] for name in wanted & whole.keys()}
     if not media:
         raise MediaError(f'{sample.id} has none of the modalities "{modalities}".')
     return {name: value.float() if value.is_floating_point() else value for name, value in media.items()}
+
+
+def _in_half(media: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.half() if value.is_floating_point() else value for name, value in media.items()}
+
+
+def _path_in_cache(cache: Path, sample: Sample) -> Path | None:
+    """The file of a sample in a cache; None if its media cannot be identified."""
+    try:
+        identity = json.dumps([sample.id, fingerprint(sample.video), fingerprint(sample.audio)], sort_keys=True)
+    except IncomparableError:
+        return None
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    return cache / digest[:2] / f"{digest}.safetensors"
 
 
 def _write_cached(path: Path, state: list[Any], media: dict[str, torch.Tensor]) -> None:

@@ -82,11 +82,8 @@ def evaluate_captioning(
             if not isinstance(result, Failure):
                 entry = {"id": sample.id, "prediction": result["text"], "references": list(sample.captions)}
                 predictions.append(entry)
-        compared = [entry for entry in predictions if entry["references"]]
-        texts, references = [entry["prediction"] for entry in compared], [entry["references"] for entry in compared]
-        found = caption_metrics(texts, references, metrics) if compared else {}
-        counts = {"samples": len(predictions), "references": sum(map(len, references))}
-        return found, counts | count_rows(merged), failures_of(results)
+        counts = {"samples": len(predictions), "references": sum(len(entry["references"]) for entry in predictions)}
+        return _caption_scores(predictions, metrics), counts | count_rows(merged), failures_of(results)
 
     return Evaluation(*broadcast_from_main(measure), predictions)
 
@@ -138,6 +135,13 @@ def evaluate_question_answering(
         return _accuracy(predictions), counts | count_rows(merged), failures
 
     return Evaluation(*broadcast_from_main(measure), predictions)
+
+
+def _caption_scores(predictions: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, float]:
+    """Metrics of the captions that have references; none if no caption has."""
+    compared = [entry for entry in predictions if entry["references"]]
+    texts, references = [entry["prediction"] for entry in compared], [entry["references"] for entry in compared]
+    return caption_metrics(texts, references, metrics) if compared else {}
 
 
 def _accuracy(predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -190,9 +190,7 @@ def map_resumable(
         cached = _load_valid(cache, keys, is_valid)
         results.update(cached)
     done = broadcast_from_main(lambda: set(results))
-    batches = [range(start, min(start + batch_size, len(keys))) for start in range(0, len(keys), batch_size)]
-    pending = [left for batch in batches if (left := [item for item in batch if keys[item] not in done])]
-
+    pending = _pending_batches(keys, batch_size, done)
     with tqdm(total=sum(map(len, pending)), desc=description, disable=description is None or rank > 0) as bar:
         for number, batch in enumerate(compute(pending[rank::world_size])):
             by_key = {keys[item]: result for item, result in batch.items()}
@@ -202,6 +200,14 @@ def map_resumable(
             bar.update(sum(map(len, pending[number * world_size : (number + 1) * world_size])))
     results = _gather_in_main(results)
     return [results[key] for key in keys] if rank == 0 else []
+
+
+def _pending_batches(keys: Sequence[str], batch_size: int, done: Collection[str]) -> list[list[int]]:
+    """The items of each batch that are not done, without empty batches."""
+    starts = range(0, len(keys), batch_size)
+    batches = [range(start, min(start + batch_size, len(keys))) for start in starts]
+    pending = [[item for item in batch if keys[item] not in done] for batch in batches]
+    return list(filter(None, pending))
 
 
 def _gather_in_main(results: dict[str, Result]) -> dict[str, Result]:

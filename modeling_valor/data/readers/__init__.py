@@ -109,18 +109,17 @@ def has_splits(dataset: str | os.PathLike[str], annotations: str | None = None) 
 
     A world that `valor world` rendered has one split only, so the result is False.
     """
-    path = Path(dataset)
-    if os.fspath(dataset) in BENCHMARKS:
-        return True
-    if is_shard_pattern(os.fspath(dataset)):
-        return False
-    subfolders = [path / name for name in SPLIT_NAMES]
+    name, path = os.fspath(dataset), Path(dataset)
+    if name in BENCHMARKS or is_shard_pattern(name):
+        return name in BENCHMARKS
+    subfolders = [path / split for split in SPLIT_NAMES]
     if _have_any(subfolders, METADATA_FILES) or any(map(shards_in_folder, filter(Path.is_dir, subfolders))):
         return True
-    candidates = [annotations or path, *(path / name for name in METADATA_FILES)]
-    files = [file for file in map(Path, candidates) if file.is_file()]
-    if not files and path.is_dir() and (shards := shards_in_folder(path)):
+    candidates = map(Path, [annotations or path, *(path / file for file in METADATA_FILES)])
+    metadata = next(filter(Path.is_file, candidates), None)
+    if metadata is not None:
+        return any(row.get("split") is not None for _, row in numbered_rows(metadata))
+    if path.is_dir() and (shards := shards_in_folder(path)):
         return any(map(splits_in_name, shards))
-    if not files:  # the 2023 layout, a name on the Hub; of saved datasets, those that are several
-        return not (path / "dataset_info.json").is_file()
-    return any(row.get("split") is not None for _, row in numbered_rows(files[0]))
+    # The 2023 layout and datasets on the Hub have splits; a saved dataset has them if it is a folder of several
+    return not (path / "dataset_info.json").is_file()

@@ -176,10 +176,8 @@ def _sample_of_row(directory: str, row: dict[str, Any]) -> Sample:
     if "audio_file_name" not in row:
         audio = name if kind in ("video", "audio") else None
     identity = row.get("id")
-    if identity is None:
-        identity = PurePosixPath(name_without_suffix(cast(str, name or audio)))
     return Sample(
-        id=str(identity),
+        id=str(PurePosixPath(name_without_suffix(cast(str, name or audio))) if identity is None else identity),
         video=video,
         audio=os.path.join(directory, audio) if audio else None,
         captions=captions_of(row),

@@ -2,6 +2,7 @@
 """Samples of datasets of the `datasets` library: the meaning of columns, and media that stay encoded."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from ...media_limits import reason
 from ...media_sources import media_source
 from ..samples import LazySamples, RecordError, Sample, SampleStream, unreadable_sample
 from ..splits import split_names
-from .records import KEYS, captions_of, look_up, name_columns, questions_of, rename_columns
+from .records import KEYS, as_names, captions_of, look_up, name_columns, questions_of, rename_columns
 
 
 MEDIA_COLUMNS = {
@@ -105,7 +106,7 @@ class Columns:
         chosen = _choices(columns or {}, names)
         media = {field: next(iter(found), None) for field, found in chosen.items() if field in MEDIA_COLUMNS}
         texts = name_columns({field: found for field, found in chosen.items() if field not in MEDIA_COLUMNS})
-        taken = {name for name in media.values() if name} | {name for found in texts.values() for name in found}
+        taken = {*media.values(), *itertools.chain.from_iterable(texts.values())}
         free = [name for name in names if name not in taken]
         for field in MEDIA_COLUMNS:
             if field not in media:
@@ -148,10 +149,7 @@ def _choices(columns: Mapping[str, str | Sequence[str] | None], names: Sequence[
     Raises:
         ValueError: one does not exist, a field is none of a sample, or there are several for video or audio.
     """
-    chosen = {
-        field: () if given is None else (given,) if isinstance(given, str) else tuple(given)
-        for field, given in columns.items()
-    }
+    chosen = {field: as_names(given) for field, given in columns.items()}
     for field, found in chosen.items():
         if absent := [name for name in found if name not in names]:
             raise ValueError(f"the dataset has no column {absent[0]!r}, only {', '.join(names)}.")
@@ -172,11 +170,12 @@ def _has_audio(column: str | None, features: Features | None) -> bool:
 
 def _media_column(field: str, names: Sequence[str], features: Features | None) -> str | None:
     """The column that holds video or audio, by type or else by name."""
+    features = features or Features()
     types = (Video, Image) if field == "video" else (Audio,)
-    typed = [name for name in names if isinstance(_innermost((features or {}).get(name)), types)]
+    typed = list(filter(lambda name: isinstance(_innermost(features.get(name)), types), names))
     found = [name for name in MEDIA_COLUMNS[field] if name in (typed or names)] or typed
-    if not typed and features is not None:  # a column "image" may also be a number
-        found = [name for name in found if "int" not in str(features[name]) and "float" not in str(features[name])]
+    if not typed:  # a column "image" may also be a number
+        found = [name for name in found if not re.search("int|float", str(features.get(name)))]
     if len(found) > 1 and found[0] not in MEDIA_COLUMNS[field]:
         raise ValueError(
             f"the columns {', '.join(found)} might all be the {field}: choose one with columns={{{field!r}: ...}}."

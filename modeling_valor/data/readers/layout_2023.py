@@ -3,7 +3,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,21 +72,29 @@ def read_valor_2023(
     folder = _one(directory, media, kinds, "media", optional=audio is not None)
     audio_folder = _one(directory, audio, ("audio*",), "audio", optional=True)
     files, audio_files = _files_by_id(folder), _files_by_id(audio_folder)
-
-    def record(name: str) -> dict[str, Any]:
-        video = None if folder is None else str(folder / (_file_of(name, files) or name))
-        if audio_folder is not None:
-            file = _file_of(name, audio_files)
-            source = None if file is None else str(audio_folder / file)
-        else:
-            source = video if video is not None and media_kind(video) == "video" else None
-        return {"id": name, "video": video, "audio": source, "texts": entries[name]}
-
     if folder is not None:
         warn_about_outside(
             listing, folder, [name for name in names if _file_of(name, files) is None and is_outside(name, folder)]
         )
+
+    def record(name: str) -> dict[str, Any]:
+        video = None if folder is None else str(folder / (_file_of(name, files) or name))
+        return {
+            "id": name,
+            "video": video,
+            "audio": _audio_of(name, video, audio_folder, audio_files),
+            "texts": entries[name],
+        }
+
     return SampleTable(map(record, names), _sample_of_2023)
+
+
+def _audio_of(name: str, video: str | None, folder: Path | None, files: Mapping[str, str]) -> str | None:
+    """The audio file of a sample in `folder`; without a folder its video, if it may have an audio track."""
+    if folder is not None:
+        file = _file_of(name, files)
+        return None if file is None else str(folder / file)
+    return video if video is not None and media_kind(video) == "video" else None
 
 
 _REFERENCE_IDS = ("video_id", "image_id", "audio_id", "clip_id", "id")  # COCO's own "id" is the caption's

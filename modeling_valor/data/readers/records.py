@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Captions and questions from a record: a line of metadata, a row of a dataset, a JSON file of a tar shard."""
 
+import itertools
 import json
 import math
 import reprlib
@@ -42,8 +43,15 @@ def name_columns(columns: Mapping[str, str | Sequence[str] | None] | None) -> di
         key = next((key for key, aliases in KEYS.items() if field == key or field in aliases), None)
         if key is None:
             raise ValueError(f"`columns` has the entry {field!r}, but a column can only be one of {', '.join(KEYS)}.")
-        named[key] = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+        named[key] = as_names(given)
     return named
+
+
+def as_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One name, several or none as a tuple."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def rename_columns(record: Mapping[str, Any], named: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -94,35 +102,49 @@ def questions_of(record: Mapping[str, Any]) -> tuple[Question, ...]:
     if not isinstance(found, (list, tuple)):
         raise RecordError(f"questions must be a list of objects or of texts, got {short(found)}.")
     if found and all(isinstance(question, str) for question in found):
-        answers = _unpacked(look_up(record, "answers"))
-        answers = [None] * len(found) if answers is None else answers
-        if not isinstance(answers, (list, tuple)) or len(answers) != len(found):
-            raise RecordError(f"{len(found)} questions need a list of {len(found)} answers, got {short(answers)}.")
-        found = [{"question": question, "answer": answer} for question, answer in zip(found, answers, strict=True)]
-    return tuple(_question(item) for item in found)
+        found = _with_answers(found, _unpacked(look_up(record, "answers")))
+    return tuple(map(_question, found))
+
+
+def _with_answers(questions: Sequence[str], answers: Any) -> list[dict[str, Any]]:
+    """Objects of questions and answers from two lists of one length, or from questions only."""
+    answers = [None] * len(questions) if answers is None else answers
+    if not isinstance(answers, (list, tuple)) or len(answers) != len(questions):
+        raise RecordError(f"{len(questions)} questions need a list of {len(questions)} answers, got {short(answers)}.")
+    return [{"question": question, "answer": answer} for question, answer in zip(questions, answers, strict=True)]
 
 
 def _question(item: Any) -> Question:
     if not isinstance(item, Mapping) or not isinstance(item.get("question"), str):
         raise RecordError(f"a question must be an object with a text `question`, got {short(item)}.")
-    answers, choice, weights = _unpacked(look_up(item, "answers")), item.get("choice"), item.get("answer_weights")
-    if isinstance(answers, int) and isinstance(choice, (list, tuple)):
-        if not 0 <= answers < len(choice):
-            raise RecordError(f"the answer is number {answers} of {len(choice)} choices, in {short(item)}.")
-        answers = choice[answers]
-    answers = [] if answers is None else answers if isinstance(answers, (list, tuple)) else [answers]
-    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in answers]
-    if not all(isinstance(answer, (str, bool)) or _is_number(answer) for answer in answers):
-        raise RecordError(f"answers must be texts, got {short(answers)}.")
-    if weights is not None:
-        answers = _weighted(answers, _unpacked(weights))
     kind, name = look_up(item, "type"), look_up(item, "question_id")
     return Question(
         text=_plain(item["question"]),
-        answers=tuple(_plain(str(answer)) for answer in answers),
+        answers=tuple(_plain(str(answer)) for answer in _answers(item)),
         type=None if kind is None else str(kind),
         id=None if name is None else str(name),
     )
+
+
+def _answers(item: Mapping[str, Any]) -> list[Any]:
+    """The answers of a question: texts, numbers or truth values, repeated in proportion to their weights."""
+    found, weights = _chosen(item, _unpacked(look_up(item, "answers"))), item.get("answer_weights")
+    if not isinstance(found, (list, tuple)):
+        found = [] if found is None else [found]
+    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in found]
+    if not all(isinstance(answer, (str, bool)) or _is_number(answer) for answer in answers):
+        raise RecordError(f"answers must be texts, got {short(answers)}.")
+    return answers if weights is None else _weighted(answers, _unpacked(weights))
+
+
+def _chosen(item: Mapping[str, Any], answers: Any) -> Any:
+    """The answer that a number selects from the list `choice`; other answers unchanged."""
+    choice = item.get("choice")
+    if not isinstance(answers, int) or not isinstance(choice, (list, tuple)):
+        return answers
+    if not 0 <= answers < len(choice):
+        raise RecordError(f"the answer is number {answers} of {len(choice)} choices, in {short(item)}.")
+    return choice[answers]
 
 
 def _weighted(answers: list[Any], weights: Any) -> list[Any]:
@@ -134,9 +156,11 @@ def _weighted(answers: list[Any], weights: Any) -> list[Any]:
             f"answer_weights must be numbers from 0 on with a sum above 0 and at most {MAX_ANSWER_WEIGHTS:,}, got "
             f"{short(weights)}."
         )
-    times = [max(1, round(10 * weight)) if weight else 0 for weight in weights]
-    times = [min(count, 1) for count in times] if len(set(filter(None, times))) == 1 else times
-    return [answer for answer, count in zip(answers, times, strict=True) for _ in range(count)]
+    counts = [max(1, round(10 * weight)) if weight else 0 for weight in weights]
+    if len(set(counts) - {0}) == 1:  # equal weights: each answer once
+        counts = [min(count, 1) for count in counts]
+    repeated = map(itertools.repeat, answers, counts)
+    return list(itertools.chain.from_iterable(repeated))
 
 
 def _is_number(value: Any) -> bool:

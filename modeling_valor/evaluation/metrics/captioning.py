@@ -57,15 +57,7 @@ def caption_metrics(
         ValueError: If the lists do not fit together or a metric is not one of `CAPTION_METRICS`.
     """
     check_caption_metrics(metrics)
-    if not predictions or len(predictions) != len(references):
-        raise ValueError(
-            f"Got {len(predictions)} predictions and {len(references)} lists of references; "
-            "every prediction needs its list of references, and there must be at least one."
-        )
-    for sample, captions in enumerate(references):
-        if isinstance(captions, str) or not captions:
-            raise ValueError(f"references[{sample}] is {captions!r}; it must be a list of one or more captions.")
-
+    _check_captions(predictions, references)
     candidates = tokenize(predictions)
     flat = iter(tokenize(list(chain.from_iterable(references))))
     tokenized = [[next(flat) for _ in captions] for captions in references]
@@ -82,6 +74,17 @@ def caption_metrics(
             continue
         scores.update((name, values[name]) for name in wanted)
     return scores
+
+
+def _check_captions(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not predictions or len(predictions) != len(references):
+        raise ValueError(
+            f"Got {len(predictions)} predictions and {len(references)} lists of references; "
+            "every prediction needs its list of references, and there must be at least one."
+        )
+    for sample, captions in enumerate(references):
+        if isinstance(captions, str) or not captions:
+            raise ValueError(f"references[{sample}] is {captions!r}; it must be a list of one or more captions.")
 
 
 @cache

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ...data.readers.benchmarks import BENCHMARKS
 from ..outputs import cells, check_writable, metric_table, named_reason, notes, visible, write_text
 from ..runner import Report, versions
+from ..settings import Recipe
 from .charts import build_charts
 from .examples import EXAMPLES, MODALITIES, Section, build_sections
 from .media import SampleMedia, without_folders
@@ -121,13 +122,20 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
         if name in counts:
             yield name, f"{counts[name]:,}"
     yield "checkpoint", f"{_without_folders(report.checkpoint.name)} ({report.checkpoint.version[:12]})"
-    every = (recipe.modalities, *recipe.other_modalities)
+    yield from _model_settings(report.recipe)
+    yield "date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
+
+
+def _model_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Names and values of the settings of the model's inputs and outputs."""
     if recipe.task == "retrieval":
         yield "modality groups", ", ".join(recipe.groups)
-    yield "modalities", ", ".join(MODALITIES[name] for name in every)
-    if "v" in "".join(every) and recipe.num_frames:
+    modalities = (recipe.modalities, *recipe.other_modalities)
+    yield "modalities", ", ".join(MODALITIES[name] for name in modalities)
+    if "v" in "".join(modalities) and recipe.num_frames:
         yield "frames of each video", str(recipe.num_frames)
-    if "a" in "".join(every) and recipe.num_audio_clips:
+    if "a" in "".join(modalities) and recipe.num_audio_clips:
         yield "5.12 s clips of audio", str(recipe.num_audio_clips)
     if recipe.task == "retrieval":
         yield "longest text", f"{recipe.max_length} tokens"
@@ -135,8 +143,6 @@ def _settings(report: Report) -> Iterator[tuple[str, str]]:
         yield "search", f"{recipe.num_beams} beams" if recipe.num_beams > 1 else "greedy"
         if recipe.max_new_tokens is not None:
             yield "longest output", f"{recipe.max_new_tokens} tokens"
-    yield "date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
-    yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
 
 
 def _failures(report: Report) -> Iterator[str]:

@@ -119,13 +119,16 @@ def grouped_bars(title: str, values: Mapping[str, Mapping[str, float]], most: fl
         for tick in ticks
         for x in [left + reach * tick / ticks[-1]]
     ]
-    legend = [
+    legend = _legend(series) if len(series) > 1 else []
+    return _figure(title, width, y + 20, [*legend, *axis, *parts])
+
+
+def _legend(series: Sequence[str]) -> list[str]:
+    return [
         f'<rect class="series-{number % 6}" x="{4 + 150 * number}" y="2" width="10" height="10"/>'
         + _text(18 + 150 * number, 11, name)
         for number, name in enumerate(series)
-        if len(series) > 1
     ]
-    return _figure(title, width, y + 20, [*legend, *axis, *parts])
 
 
 def rank_histogram(title: str, ranks: Sequence[int]) -> Markup:

@@ -5,6 +5,7 @@ In the order of reading: `table` (the benchmarks), `formats` (a function for eac
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging
@@ -61,15 +62,21 @@ def load_benchmark(
     paragraph = benchmark.paragraph if paragraph is None else paragraph
     files = None if media is None else MediaFolder(media)
     samples = [_sample(own, benchmark, files, paragraph) for own in entries.values()]
+    samples = _with_text(samples, benchmark, split, found["annotations"][0])
+    return samples if files is None else _present(samples, benchmark, split, files, entries)
+
+
+def _with_text(samples: list[Sample], benchmark: Benchmark, split: str, annotations: Path) -> list[Sample]:
+    """The samples that have captions or questions."""
     with_text = [sample for sample in samples if sample.captions or sample.questions]
     if not with_text:
-        raise ValueError(f"{found['annotations'][0]} has no texts of the split {split!r} of {benchmark.title}.")
+        raise ValueError(f"{annotations} has no texts of the split {split!r} of {benchmark.title}.")
     if len(with_text) < len(samples):
         without_text = len(samples) - len(with_text)
         logger.warning(
             f"{benchmark.title}, {split!r}: {without_text} of {len(samples)} samples have no text and are left out."
         )
-    return with_text if files is None else _present(with_text, benchmark, split, files, entries)
+    return with_text
 
 
 def _sample(entries: list[Entry], benchmark: Benchmark, files: MediaFolder | None, paragraph: bool) -> Sample:
