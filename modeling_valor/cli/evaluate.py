@@ -90,14 +90,13 @@ def evaluate(
     from ..evaluation import outputs
     from ..evaluation.report import check_report_path, write_html
     from ..evaluation.resumable import broadcast_from_main
-    from ..evaluation.runner import check_model, run
-    from ..evaluation.settings import TASKS as TASK_NAMES
-    from ..evaluation.settings import recipe_for
+    from ..evaluation.runner import check_model, load_and_evaluate
+    from ..evaluation.settings import EVALUATION_TASKS, recipe_for
 
     if device is not None:
         choose_device(device)
     recipe = recipe_for(
-        TASK_NAMES[task],
+        EVALUATION_TASKS[task],
         dataset,
         split=split,
         modalities=modalities,
@@ -127,7 +126,7 @@ def evaluate(
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
     try:
         broadcast_from_main(check)
-        results = run(
+        results = load_and_evaluate(
             recipe,
             model,
             media=media,

@@ -28,7 +28,7 @@ from .fingerprints import IncomparableError, file_state, fingerprint, is_unchang
 from .samples import Sample, UnreadableFile
 
 
-TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
+TRAINING_TASKS = ("pretraining", "retrieval", "captioning", "question_answering")
 """Tasks of training: MGA and MGC (section 4.2), or one of the downstream tasks (section 4.3)."""
 
 
@@ -44,7 +44,7 @@ class LoadingOptions:
     """How the samples of one source are loaded.
 
     Args:
-        task: one of `TASKS`.
+        task: one of `TRAINING_TASKS`.
         modalities: which modalities of each sample are read.
         num_frames, num_audio_clips: of each sample; None: the processor's own numbers.
         max_length, max_question_length: maximum number of tokens of a caption or answer, and of a question.
@@ -71,8 +71,8 @@ class LoadingOptions:
     transforms: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        if self.task not in TRAINING_TASKS:
+            raise ValueError(f"`task` must be one of {', '.join(TRAINING_TASKS)}, got {self.task!r}.")
         for name, accepted in (("modalities", ("av", "v", "a")), ("sampling", ("center", "random"))):
             if (value := getattr(self, name)) not in accepted:
                 raise ValueError(f"`{name}` must be one of {', '.join(accepted)}, got {value!r}.")

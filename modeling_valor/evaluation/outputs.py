@@ -26,7 +26,7 @@ from .rankings import ranking_records
 from .resumable import stable_hash
 from .retrieve import reverse
 from .runner import Report
-from .settings import TASKS, on_paper_scale, scale
+from .settings import EVALUATION_TASKS, on_paper_scale, scale
 
 
 CARD_TASKS = {
@@ -330,7 +330,7 @@ def results_folder(report: Report, output: Path) -> Path:
     settings). So different evaluations have different folders, and a repeated evaluation has the same folder.
     """
     recipe, checkpoint = report.recipe, report.checkpoint
-    task = next(name for name, value in TASKS.items() if value == recipe.task)
+    task = next(name for name, value in EVALUATION_TASKS.items() if value == recipe.task)
     names = [task, Path(recipe.dataset).resolve().name, recipe.split or "all", Path(checkpoint.name).resolve().name]
     names += [] if recipe.limit is None else [f"first{recipe.limit}"]
     places = [_place(place) for place in (recipe.dataset, checkpoint.name, *report.source)]

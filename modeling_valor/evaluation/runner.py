@@ -318,7 +318,7 @@ def in_force(recipe: Recipe, checkpoint: Checkpoint) -> Recipe:
     )
 
 
-def run(
+def load_and_evaluate(
     recipe: Recipe,
     model: str,
     *,

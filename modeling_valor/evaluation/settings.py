@@ -14,8 +14,8 @@ from .options import TEXT_LENGTH
 from .retrieve import check_groups
 
 
-TASKS = {"retrieval": "retrieval", "captioning": "captioning", "qa": "question_answering"}
-"""Tasks as the command calls them, and as the rest of the package does."""
+EVALUATION_TASKS = {"retrieval": "retrieval", "captioning": "captioning", "qa": "question_answering"}
+"""Tasks that can be evaluated: short name (in the command and in names of folders) -> name."""
 
 _ANSWER_TOKENS = 10
 
@@ -25,7 +25,7 @@ class Recipe:
     """All settings on which the metrics of an evaluation depend, apart from the checkpoint and the files.
 
     Args:
-        task: a value of `TASKS`.
+        task: a value of `EVALUATION_TASKS`.
         dataset: a benchmark's name, or any other argument of `data.readers.load_samples`.
         split: name of the split; None: all samples of a dataset without splits.
         modalities: which modalities of each sample are used.
@@ -72,8 +72,8 @@ def recipe_for(task: str, dataset: str, **changes: Any) -> Recipe:
         ValueError: the task, a modality, a group or a metric is unknown, a number is not positive, or the paper does not
             evaluate the task on the benchmark.
     """
-    if task not in TASKS.values():
-        raise ValueError(f"`task` must be one of {', '.join(TASKS.values())}, got {task!r}.")
+    if task not in EVALUATION_TASKS.values():
+        raise ValueError(f"`task` must be one of {', '.join(EVALUATION_TASKS.values())}, got {task!r}.")
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = Recipe(task, dataset, num_beams=3 if task == "captioning" else 1)
     if task == "question_answering":
