@@ -35,7 +35,9 @@ CLIP = str(EXAMPLES / "clip-00000.mp4")
 def extracted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extracted")
     result = extract(read_folder(EXAMPLES), folder, workers=1)
-    assert (result.clips, result.extracted, result.failures, result.damaged) == (2, 2, {}, {})
+    assert (result.samples, result.extracted, result.failures, result.damaged) == (2, 2, {}, {})
+    with pytest.warns(FutureWarning, match="now called `samples`"):
+        assert result.clips == 2
     return folder
 
 
@@ -126,7 +128,7 @@ def test_whatever_a_sample_has_is_kept(tmp_path):
         Sample("x" * 300, image),
     ]
     result = extract(samples, tmp_path / "out", ExtractOptions(num_frames=2), workers=1)
-    assert result.clips == len(samples) and not result.failures
+    assert result.samples == len(samples) and not result.failures
     read = read_folder(tmp_path / "out")
     assert [sample.id for sample in read] == [sample.id for sample in samples]
     assert [sample.video is not None for sample in read] == [False, False, *[True] * 6]
@@ -156,7 +158,7 @@ def test_long_sound_is_read_in_pieces_without_a_seam(tmp_path, monkeypatch):
 def test_questions_about_one_clip_decode_it_once(tmp_path):
     samples = [Sample("a", CLIP, None, questions=(Question(f"{n}?", ("so",)),)) for n in range(3)]
     result = extract(samples, tmp_path, workers=1)
-    assert (result.clips, result.extracted) == (1, 1)
+    assert (result.samples, result.extracted) == (1, 1)
     assert list(read_folder(tmp_path)) == [
         Sample("a", str(tmp_path / "clips" / "a"), None, questions=sample.questions) for sample in samples
     ]
@@ -169,7 +171,7 @@ def test_a_stream_is_extracted_as_well(tmp_path):
         def samples(self, partition, partitions, epoch, seed):
             yield from read_folder(EXAMPLES)
 
-    assert extract(Stream(), tmp_path, workers=1).clips == 2
+    assert extract(Stream(), tmp_path, workers=1).samples == 2
     assert len(read_folder(tmp_path)) == 2
 
 
@@ -214,7 +216,7 @@ def broken(tmp_path):
 def test_a_broken_file_is_left_out_and_listed(broken, workers):
     out = broken / "out"
     result = extract(read_folder(broken), out, workers=workers, max_failures=0.2)
-    assert (result.clips, result.extracted, sorted(result.failures)) == (8, 8, ["3", "5"])
+    assert (result.samples, result.extracted, sorted(result.failures)) == (8, 8, ["3", "5"])
     assert "3.png" in result.failures["3"] and "does not exist" in result.failures["5"]
     assert not any(why.startswith(f"{identity}:") for identity, why in result.failures.items())
     listed = [json.loads(line) for line in (out / "failures.jsonl").read_text().splitlines()]
@@ -222,7 +224,7 @@ def test_a_broken_file_is_left_out_and_listed(broken, workers):
     assert [sample.id for sample in read_folder(out)] == [str(n) for n in range(10) if n not in (3, 5)]
     Image.new("RGB", (8, 8)).save(broken / "3.png")
     again = extract(read_folder(broken), out, workers=workers, max_failures=0.2)
-    assert (again.clips, again.extracted, list(again.failures)) == (9, 1, ["5"])
+    assert (again.samples, again.extracted, list(again.failures)) == (9, 1, ["5"])
 
 
 def test_too_many_broken_files_are_an_error_that_names_some(broken, capsys):
@@ -239,7 +241,7 @@ def test_a_damaged_file_is_used_as_far_as_it_goes_and_listed(tmp_path):
     tone = Path(write_tone(tmp_path / "tone.wav", 1.0))
     tone.write_bytes(tone.read_bytes()[:20_000])
     result = extract([Sample("a", None, str(tone))], tmp_path / "out", workers=1)
-    assert result.clips == 1 and "tone.wav" in result.damaged["a"]
+    assert result.samples == 1 and "tone.wav" in result.damaged["a"]
 
 
 def test_a_file_that_makes_the_decoder_crash_is_a_broken_file(tmp_path, monkeypatch):
@@ -253,8 +255,13 @@ def test_a_file_that_makes_the_decoder_crash_is_a_broken_file(tmp_path, monkeypa
     monkeypatch.setattr(extract_module, "_write_sample", crash)
     samples = read_folder(EXAMPLES)
     result = extract([*samples, Sample("third", CLIP)], tmp_path, workers=2, max_failures=0.5)
+<<<<<<< HEAD
     assert (result.clips, result.extracted) == (2, 2)
     assert result.failures == {"clip-00001": "decoding it made the process crash."}
+=======
+    assert (result.samples, result.extracted) == (2, 2)
+    assert result.failures == {"clip-00001": "clip-00001: decoding it made the process crash."}
+>>>>>>> 04b8fd8 (Words: an extraction counts samples)
 
 
 def test_a_killed_extraction_goes_on_where_it_stopped(tmp_path):
@@ -297,7 +304,7 @@ def test_the_command_prints_a_summary(tmp_path, capsys):
     arguments = ["extract", str(EXAMPLES), str(tmp_path), "--num-frames", "2", "--workers", "2"]
     assert main([*arguments, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary == {"directory": str(tmp_path), "clips": 2, "extracted": 2, "failures": {}, "damaged": {}}
+    assert summary == {"directory": str(tmp_path), "samples": 2, "extracted": 2, "failures": {}, "damaged": {}}
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"{tmp_path}: 2 samples, 0 of them decoded now.\n"
 
@@ -309,7 +316,7 @@ def test_real_media_are_extracted(shared, tmp_path):
     samples = [Sample(str(index), str(path), str(path)) for index, path in enumerate(files[:12])]
     torch.manual_seed(0)
     result = extract(samples, tmp_path, ExtractOptions(num_frames=2, short_side=64), workers=1)
-    assert result.clips == len(samples) and not result.failures
+    assert result.samples == len(samples) and not result.failures
 
 
 # --- Disks and other runs ---------------------------------------------------------------------------------------------
@@ -339,7 +346,7 @@ def test_a_full_disk_ends_an_extraction_with_one_sentence_and_keeps_what_is_ther
     assert not (out / "metadata.jsonl").exists() and not list(out.rglob("*.partial"))
     monkeypatch.undo()
     again = extract(read_folder(tmp_path), out, workers=1, origin=str(tmp_path))
-    assert again.clips == 4 and again.extracted <= 2
+    assert again.samples == 4 and again.extracted <= 2
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, monkeypatch, capfd):
@@ -369,7 +376,7 @@ def test_a_second_extraction_into_a_folder_is_refused_by_name(tmp_path, capfd):
         (line,) = capfd.readouterr().err.strip().split("\n")
         assert str(out) in line and "another run" in line
         assert [path.name for path in out.iterdir()] == [".extract.lock"]
-    assert extract(read_folder(EXAMPLES), out, workers=1).clips == 2
+    assert extract(read_folder(EXAMPLES), out, workers=1).samples == 2
 
 
 def test_a_damaged_note_of_an_extraction_is_named(tmp_path):

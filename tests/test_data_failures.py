@@ -92,7 +92,7 @@ def test_in_extraction_whatever_a_sample_raises_is_its_failure(tmp_path, workers
         Sample("good", image, captions=("a plane",)),
     ]
     result = extract(samples, tmp_path / "out", workers=workers, max_failures=0.9)
-    assert (result.clips, result.extracted) == (1, 1)
+    assert (result.samples, result.extracted) == (1, 1)
     names = [sample.id.replace("\ud800", r"\ud800") for sample in samples]
     assert sorted(result.failures) == sorted(name for name in names if name != "good")
     for number, error in enumerate(HOSTILE):
@@ -145,6 +145,6 @@ def test_hostile_files_cost_a_sample_and_no_run(shared, processor, tmp_path):
     hostile = [shared / "media" / "hostile" / "resample_crash.mp4", *(shared / "media" / "hostile").glob("*.wav")]
     samples = [Sample(path.name, str(path), str(path), ("a bell",)) for path in hostile]
     result = extract(samples, tmp_path, workers=1, max_failures=1.0)
-    assert result.clips + len(result.failures) == len(samples)
+    assert result.samples + len(result.failures) == len(samples)
     (batch,) = media_batches(samples, processor, [range(len(samples))], MediaOptions())
     assert len(batch.indices) + len(batch.failures) == len(samples)

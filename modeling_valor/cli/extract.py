@@ -64,7 +64,7 @@ def extract(
     if as_json:
         print(json.dumps(asdict(result)))
         return 0
-    print(f"{output}: {result.clips} samples, {result.extracted} of them decoded now.")
+    print(f"{output}: {result.samples} samples, {result.extracted} of them decoded now.")
     for what, found in (
         ("could not be read", result.failures),
         ("are damaged and used up to the damage", result.damaged),

@@ -84,17 +84,23 @@ class Extraction:
     """Result of an extraction.
 
     Args:
-        clips: number of samples in the folder and its metadata.
+        samples: number of samples in the folder and its metadata.
         extracted: number of samples that this run decoded.
         failures: id of each sample that could not be read -> why.
         damaged: id of each sample that could be read only in part -> why.
     """
 
     directory: str
-    clips: int = 0
+    samples: int = 0
     extracted: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def clips(self) -> int:
+        """The old name of `samples`."""
+        warnings.warn("`Extraction.clips` is now called `samples`.", FutureWarning, stacklevel=2)
+        return self.samples
 
 
 def extract(
@@ -180,7 +186,7 @@ def _extract_missing(
             file.write(json.dumps({"id": identity, "failure": why}, ensure_ascii=False) + "\n")
     log.total = len(names)
     log.check()
-    result.clips = log.total - len(log.failures)
+    result.samples = log.total - len(log.failures)
     with atomic_write(directory / METADATA_FILES[0]) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(_metadata(draft, directory))
     for leftover in itertools.chain(directory.glob(".*.partial"), clips.glob(".*.partial")):  # of killed runs, too
