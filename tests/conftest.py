@@ -107,3 +107,44 @@ def server(video):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}", asked
         running.shutdown()
+
+
+# --- For tests of evaluation ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """Folder of five rendered samples."""
+    from modeling_valor.world import write_world
+
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, "test", 5, seed=0, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def samples(world):
+    """The samples of `world`: the first has two captions, the others one."""
+    from helpers.evaluation_world import read_world
+
+    return read_world(world)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(converted) -> str:
+    """Folder of a small converted checkpoint with random weights."""
+    return str(converted("clip-vision-bert-shared"))
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint):
+    from modeling_valor import ValorForPreTraining
+
+    return ValorForPreTraining.from_pretrained(checkpoint).eval()
+
+
+@pytest.fixture(scope="session")
+def processor(checkpoint):
+    from modeling_valor import ValorProcessor
+
+    return ValorProcessor.from_pretrained(checkpoint)

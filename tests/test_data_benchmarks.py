@@ -160,7 +160,7 @@ def test_lists_of_msrvtt_choose_the_clips(shared, tmp_path):
 def test_msvd_from_the_authors_text_and_lists(tmp_path):
     text = "# Descriptions\n\n-4wsuPCjDBc_5_15 a squirrel is eating\n-7KMZQEsJW4_205_208 a man\n-4wsuPCjDBc_5_15 it eats\n"
     write(tmp_path, "AllVideoDescriptions.txt", text)
-    with pytest.raises(ValueError, match="2 clips instead of 1,970"):
+    with pytest.raises(ValueError, match="2 videos instead of 1,970"):
         load_benchmark("msvd", "test", tmp_path)
     write(tmp_path, "test_list.txt", "-4wsuPCjDBc_5_15\n")
     (sample,) = load_benchmark("msvd", "test", tmp_path)
@@ -371,7 +371,7 @@ def test_vqav2_keeps_ten_answers(tmp_path):
 def test_absent_media_are_left_out_with_one_warning(tmp_path, warnings):
     lines = "".join(f"{n},{'abcd'[n]},30,caption {n}\n" for n in range(4))
     write(tmp_path, "test.csv", "audiocap_id,youtube_id,start_time,caption\n" + lines)
-    with pytest.raises(FileNotFoundError, match=r"has no audio of the 4 clips in AudioCaps, 'test'.* such as 'a_30'"):
+    with pytest.raises(FileNotFoundError, match=r"has no audio of the 4 samples of AudioCaps, 'test'.* such as 'a_30'"):
         load_benchmark("audiocaps", "test", media=tmp_path)
     touch(tmp_path, "Yb.wav", "wavs/test/d_30000_40000.flac", "videos/a_30.mp4", "c_29.wav")
     samples = load_benchmark("audiocaps", "test", media=tmp_path)

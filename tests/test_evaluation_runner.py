@@ -62,7 +62,7 @@ def printed(capsys):
 
 @pytest.fixture(scope="module")
 def metrics_of_tasks(world, checkpoint):
-    """Figures of all three tasks, computed without the runner."""
+    """Metrics of all three tasks, computed without the runner."""
     model, processor = ValorForPreTraining.from_pretrained(checkpoint), ValorProcessor.from_pretrained(checkpoint)
     samples = load_samples(world, "test")
     options = {"media": MediaOptions("av", 2, 1), "batch_size": 2}
@@ -383,7 +383,7 @@ def test_a_run_in_which_everything_failed_is_an_error_and_leaves_earlier_results
 REFUSED = {
     "--metrics CIDER": "no caption metric 'CIDER'; choose from BLEU-1",
     "--metrics ,": "no caption metric ''",
-    "--groups t-va": "not for 't-va'",
+    "--groups t-va": "not in 't-va'",
     "--groups t-a --modalities v": "needs more than the modalities 'v'",
     "--device cuda:99": "this machine has no such device. Available: cpu",
     "--device gpu": "this machine has no such device",
@@ -402,7 +402,7 @@ def test_what_is_mistyped_is_refused_before_anything_is_decoded(given, checkpoin
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.txt").write_text("my notes")
     (tmp_path / "binary.md").write_bytes(b"---\n\xff: [\n---\n")
-    monkeypatch.setattr("modeling_valor.evaluation.runner.run", None)  # would be a TypeError
+    monkeypatch.setattr("modeling_valor.evaluation.runner.load_and_evaluate", None)  # would be a TypeError
     task = "retrieval" if "--groups" in given else "captioning"
     command = ["evaluate", "--task", task, "--dataset", "world", "--model", checkpoint]
     assert main([*command, *given.split()]) == 1

@@ -207,7 +207,7 @@ def test_max_steps_is_enough_for_a_stream(tmp_path):
     stream = load_samples(write_shard(tmp_path / "a.tar", ["a", "b"]))
     source = Source("shards", stream, LoadingOptions("retrieval"), batch_size=2)
     assert len(RequestSampler([source], num_steps=7, world_size=2)) == 7
-    with pytest.raises(ValueError, match="the only source `max_steps`"):
+    with pytest.raises(ValueError, match="`max_steps` if it is the only source"):
         RequestSampler([source])
     # Among others its weight has to be known
     with pytest.raises(ValueError, match="set its `steps`"):

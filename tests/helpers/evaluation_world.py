@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""A few rendered clips as samples, for tests of evaluation; run as a program, one process of a distributed evaluation."""
+"""A few rendered samples, for tests of evaluation; run as a program, one process of a distributed evaluation."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def read_world(folder: Path) -> list[Sample]:
 
 
 def evaluate_all(checkpoint: str, samples: list[Sample]) -> dict[str, float]:
-    """Figures and predictions of all three tasks."""
+    """Metrics and predictions of all three tasks."""
     model, processor = ValorForPreTraining.from_pretrained(checkpoint), ValorProcessor.from_pretrained(checkpoint)
     texts = {"generate_kwargs": {"max_new_tokens": 5}, **OPTIONS}
     results = {
