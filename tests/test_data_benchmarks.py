@@ -371,7 +371,9 @@ def test_vqav2_keeps_ten_answers(tmp_path):
 def test_absent_media_are_left_out_with_one_warning(tmp_path, warnings):
     lines = "".join(f"{n},{'abcd'[n]},30,caption {n}\n" for n in range(4))
     write(tmp_path, "test.csv", "audiocap_id,youtube_id,start_time,caption\n" + lines)
-    with pytest.raises(FileNotFoundError, match=r"has no audio of the 4 samples of AudioCaps, 'test'.* such as 'a_30'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no audio of the 4 samples of AudioCaps, 'test'.* such as 'a_30'"
+    ):
         load_benchmark("audiocaps", "test", media=tmp_path)
     touch(tmp_path, "Yb.wav", "wavs/test/d_30000_40000.flac", "videos/a_30.mp4", "c_29.wav")
     samples = load_benchmark("audiocaps", "test", media=tmp_path)

@@ -179,8 +179,8 @@ def _files_by_id(folder: Path | None) -> dict[str, str]:
     return {Path(name).stem: name for name in names if media_kind(name)} | {name: name for name in names}
 
 
-def _file_of(name: str, files: dict[str, str]) -> str | None:
-    """The file of a clip, whose name may end with a part of it (`#t=30,40`); None where there is none."""
+def _file_of(name: str, files: Mapping[str, str]) -> str | None:
+    """The file of a sample, whose name may end with a part of it (`#t=30,40`); None if there is none."""
     whole, fragment = split_fragment(name)
     return files.get(name) or (files[whole] + fragment if whole in files else None)
 
