@@ -13,5 +13,6 @@ setup(
         "modeling_valor.evaluation": ["evaluate_modules/*/*.py"],
         "modeling_valor.evaluation.report": ["page.*"],
         "modeling_valor.recipes": ["*.yaml"],
+        "modeling_valor.search": ["page.*"],
     },
 )

@@ -6,6 +6,7 @@ It lies outside the package, because importing the package imports torch: `valor
 
 import importlib
 import importlib.metadata
+import logging
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ COMMANDS = {
     "extract": "decode the frames and the audio of a dataset once, so that training reads them faster",
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
     "info": "show versions, devices, decoding backends and extras, for reports of faults",
-    "search": "find videos, audio files or images by a text",
+    "search": "find moments in an index of media by a text, or files without an index",
     "statistics": "measure how long captions are and how often they name sounds (Table 1 of the paper)",
     "train": "pretrain VALOR, or fine-tune it for retrieval, captioning or question answering",
     "world": "render a small data set of labelled videos with sound",
@@ -80,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"valor {argv[0]}" if argv and argv[0] in COMMANDS else "valor"
     if is_process and not debug:
         warnings.showwarning = _print_once(program)
+    if is_process and program != "valor train":  # which shows more, on the main process only
+        _name_in_messages(program)
     return run_guarded(program, lambda: _run_command(argv), debug)
 
 
@@ -153,6 +156,13 @@ def _print_once(program: str) -> Callable[..., None]:
             print(line, file=sys.stderr)
 
     return show
+
+
+def _name_in_messages(program: str) -> None:
+    """Lets what the package logs begin with the program's name."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
+    logging.getLogger("modeling_valor").addHandler(handler)
 
 
 def _one_line(message: object) -> str:

@@ -256,7 +256,7 @@ def test_a_folder_of_media_is_a_collection_and_of_images_one_video(converted, ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search", " ", "clip.mp4"], "'text': the text is empty"),
+        (["search", " ", "clip.mp4"], "'TEXT [FILE]': the text is empty"),
         (["caption", "clip.mp4", "--question", ""], "'--question': the text is empty"),
         (["caption", "clip.mp4", "--modalities", "x"], "'--modalities': 'x' is not one of 'av', 'v', 'a'"),
     ],

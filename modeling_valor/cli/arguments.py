@@ -34,6 +34,10 @@ MediaFiles = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="Folder or Hub name of a converted or trained checkpoint.")]
+IndexModel = Annotated[
+    str | None,
+    typer.Option(help="Folder or Hub name of a converted or trained checkpoint.", show_default="the one of the index"),
+]
 Device = Annotated[str | None, typer.Option(help="Such as cuda:1 or cpu.", show_default="a GPU, if available")]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],

@@ -40,7 +40,7 @@ def extract(
 ) -> int:
     """Decode the frames and the audio of a dataset once, to a folder that training reads faster."""
     if frames_per_second is not None and num_frames is not None:
-        raise typer.BadParameter("give a rate or a number of frames, not both.", param_hint="--num-frames")
+        raise typer.BadParameter("give a rate or a number of frames, not both.", param_hint="'--num-frames'")
 
     from ..data.extract import ExtractOptions
     from ..data.extract import extract as extract_samples

@@ -1,9 +1,10 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""`valor search`: find videos, audio files or images by a text, best match first."""
+"""`valor search`: find moments in an index of media, or files without one, by a text, best match first."""
 
 import json
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +13,9 @@ from .arguments import (
     CheckpointCommand,
     Device,
     Dtype,
+    IndexModel,
     Json,
-    MediaFiles,
     Modalities,
-    Model,
     NumAudioClips,
     NumFrames,
     Workers,
@@ -27,30 +27,180 @@ from .arguments import (
 )
 
 
+if TYPE_CHECKING:
+    from ..search import Hit
+
+_INDEX_PANEL = "Search of an index"
+
 app = new_app()
 
 
 @app.command(cls=CheckpointCommand)
 def search(
-    text: Annotated[str, typer.Argument(callback=has_text, help="Text to search for.")],
-    files: MediaFiles,
-    model: Model,
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEXT [FILE]",
+            callback=has_text,
+            help="With --index: one text to search for, or several. Without: a text, and the video, audio or image files, "
+            "folders of these, or URLs that are compared with it.",
+        ),
+    ],
+    index: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_INDEX_PANEL, help="Index that `valor index` made: a folder, or postgresql://...."
+        ),
+    ] = None,
+    model: IndexModel = None,
     modalities: Modalities = "av",
     num_frames: NumFrames = None,
     num_audio_clips: NumAudioClips = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Number of files to print.", show_default="all")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of hits to print.", show_default="10 of an index, otherwise all files"),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_INDEX_PANEL,
+            help="SQL condition on source, start, end (seconds) and metadata, such as "
+            "\"source LIKE '%holiday%' AND start < 60\".",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", rich_help_panel=_INDEX_PANEL, help="Compare all rows of a large index, which takes longer."
+        ),
+    ] = False,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_INDEX_PANEL,
+            help="HTML page to write: the hits, playing from their second, with the words that they answer.",
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
     workers: Workers = 0,
     as_json: Json = False,
 ) -> int:
-    """Find videos, audio files or images by a text, best match first.
+    """Find moments in an index of media by a text, or files without an index, best match first.
 
-    A file of any length is represented by a few evenly spaced frames and a few audio clips. What lies between them is not
-    used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers. The exit status is 1 if any
-    file cannot be read.
+    `valor search TEXT... --index PATH` prints for each hit its score, its file, from when to when it is, and for each word
+    the second and the modality that answered it. The exit status is 1 if nothing was found.
+
+    `valor search TEXT FILE... --model CHECKPOINT` compares whole files. A file of any length is represented by a few
+    evenly spaced frames and a few audio clips. What lies between them is not used: index a long file.
+    `--model CHECKPOINT --help` shows a checkpoint's numbers. The exit status is 1 if any file cannot be read.
     """
+    if index is not None:
+        return search_index(texts, index, model, device, dtype, top or 10, modalities, where, exact, html, as_json)
+    for option, value in (("--where", where), ("--exact", exact), ("--html", html)):
+        if value:
+            raise typer.BadParameter("it searches an index: give --index.", param_hint=repr(option))
+    if model is None:
+        raise typer.BadParameter("give --index PATH, or --model CHECKPOINT and files.", param_hint="'--model'")
+    if len(texts) == 1:
+        raise typer.BadParameter("give files after the text, or --index.", param_hint="'FILE'")
+    scores, num_failed = score_files(
+        texts[0], texts[1:], model, device, dtype, modalities, num_frames, num_audio_clips, batch_size, workers
+    )
+    for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[:top]:
+        print(json.dumps({"file": file, "score": score}) if as_json else f"{score:.3f}  {on_one_line(file)}")
+    return int(num_failed > 0)
+
+
+def search_index(
+    texts: Sequence[str],
+    path: str,
+    model: str | None,
+    device: str | None,
+    dtype: str,
+    top: int,
+    modalities: str,
+    where: str | None,
+    exact: bool,
+    html: str | None,
+    as_json: bool,
+) -> int:
+    """Prints the hits of an index, and writes them to a page; returns the exit status."""
+    from ..search.page import check_page, write_page
+    from .indexes import open_index
+
+    if html is not None:
+        check_page(html)
+    index = open_index(path, model, device, dtype)
+    results = index.search(list(texts), top=top, modalities=modalities, where=where, exact=exact)
+    for text, hits in zip(texts, results, strict=True):
+        if len(texts) > 1 and not as_json:
+            print(f"{on_one_line(text)}:")
+        for hit in hits:
+            print(json.dumps(hit_as_dict(text, hit)) if as_json else hit_line(hit))
+        for message in doubts(text, hits, where):
+            print(f"valor search: {message}", file=sys.stderr)
+    if html is not None:
+        write_page(dict(zip(texts, results, strict=True)), html)
+    return int(not any(results))
+
+
+def doubts(text: str, hits: Sequence["Hit"], where: str | None) -> list[str]:
+    """What a user should know of the hits of a text: that there is none, or that some are not proven."""
+    if not hits:
+        limits = " with these modalities that --where lets through" if where else " with these modalities"
+        return [f"{text!r}: the index has no segment{limits}."]
+    unproven = sum(not hit.proven for hit in hits)
+    if unproven:
+        return [f"{text!r}: of {len(hits)} hits {unproven} are not proven; a better segment may have been missed."]
+    return []
+
+
+def hit_line(hit: "Hit") -> str:
+    """Score, file and time of a hit, and what answered each word."""
+    from ..search.page import MODALITIES, clock, make_marks
+
+    reasons = ", ".join(f"{mark.words} {clock(mark.seconds)} {MODALITIES[mark.modality]}" for mark in make_marks(hit))
+    return f"{hit.score:.3f}  {on_one_line(hit.source)}  {clock(hit.start)}-{clock(hit.end)}  {reasons}".rstrip()
+
+
+def hit_as_dict(text: str, hit: "Hit") -> dict[str, Any]:
+    """A hit as JSON has it."""
+    return {
+        "query": text,
+        "file": hit.source,
+        "start": hit.start,
+        "end": hit.end,
+        "score": hit.score,
+        "proven": hit.proven,
+        "matches": [
+            {
+                "word": match.word,
+                "seconds": match.seconds,
+                "modality": match.modality,
+                "similarity": match.similarity,
+            }
+            for match in hit.matches
+        ],
+        "captions": [segment.caption for segment in hit.segments if segment.caption],
+        "metadata": dict(hit.segments[0].metadata) if hit.segments else {},
+    }
+
+
+def score_files(
+    text: str,
+    files: Sequence[str],
+    model: str,
+    device: str | None,
+    dtype: str,
+    modalities: str,
+    num_frames: int | None,
+    num_audio_clips: int | None,
+    batch_size: int,
+    workers: int,
+) -> tuple[dict[str, float], int]:
+    """The score of each file with a text, and the number of files and folders that could not be used."""
     import torch
     from tqdm import tqdm
 
@@ -59,9 +209,9 @@ def search(
     from ..data.samples import Sample
     from ..evaluation.loader import MediaOptions, media_batches
 
-    names, num_empty = list_samples("valor search", files)
+    names, num_failed = list_samples("valor search", files)
     if not names:
-        return 1
+        return {}, num_failed
     loaded, processor = load(ValorForRetrieval, model, device, dtype)
     samples = [Sample(id=name, video=name, audio=name) for name in names]
     rows = range(len(samples))
@@ -84,6 +234,4 @@ def search(
                     row = loaded.compute_similarity(**query, **media, group=GROUP_OF_LETTERS[modalities])[0]
                 scores.update(zip((names[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))
-    for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[:top]:
-        print(json.dumps({"file": file, "score": score}) if as_json else f"{score:.3f}  {on_one_line(file)}")
-    return int(num_empty > 0 or len(scores) < len(samples))
+    return scores, num_failed + len(samples) - len(scores)

@@ -41,7 +41,7 @@ def world(
     """Render a folder of labelled videos with sound."""
     if portraits and (things or about):
         raise typer.BadParameter(
-            "--things and --about choose among videos: leave them out with --portraits.", param_hint="--portraits"
+            "--things and --about choose among videos: leave them out with --portraits.", param_hint="'--portraits'"
         )
     summary: dict[str, Any] = {"directory": directory, "seed": seed}
     try:
