@@ -2,7 +2,7 @@
 """Values that a configuration or a processor can have, checked before anything of such sizes is made."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -18,11 +18,14 @@ POSITIVE_FIELDS = (
 )  # fmt: skip
 RATE_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "drop_path_rate", "dropout")
 
-POSITIVE = (lambda value: 0 < value < 2**31, "above 0 and below 2**31")
-RATE = (lambda value: 0 <= value < 1, "at least 0 and below 1")
-NOT_NEGATIVE = (lambda value: 0 <= value < 2**31, "at least 0 and below 2**31")
+Range = tuple[Callable[[Any], bool], str]
+"""Whether a number is accepted, and the accepted numbers in words."""
 
-CONFIGURATION_RANGES = {
+POSITIVE: Range = (lambda value: 0 < value < 2**31, "above 0 and below 2**31")
+RATE: Range = (lambda value: 0 <= value < 1, "at least 0 and below 1")
+NOT_NEGATIVE: Range = (lambda value: 0 <= value < 2**31, "at least 0 and below 2**31")
+
+CONFIGURATION_RANGES: dict[str, Range] = {
     **dict.fromkeys(POSITIVE_FIELDS, POSITIVE),
     **dict.fromkeys(RATE_FIELDS, RATE),
     **dict.fromkeys(("initializer_range", "position_initializer_range", "alignment_loss_weight"), NOT_NEGATIVE),
@@ -31,11 +34,11 @@ CONFIGURATION_RANGES = {
 """Fields of all configurations, of this package and of transformers' encoders: what is accepted, and that in words."""
 
 
-def between(least: float, most: float) -> tuple:
+def between(least: float, most: float) -> Range:
     return (lambda value: least <= value <= most, f"between {least:g} and {most:g}")
 
 
-PROCESSOR_RANGES = {
+PROCESSOR_RANGES: dict[str, Range] = {
     **dict.fromkeys(("size", "crop_size"), between(1, 2**14)),
     **dict.fromkeys(("num_frames", "num_audio_clips"), between(1, 1e5)),
     **dict.fromkeys(("image_mean", "mean"), between(-1e6, 1e6)),
@@ -55,7 +58,7 @@ MAX_PARAMETERS = 10**11
 """Far above any encoder that there is: what exceeds them is damaged, or made to fill the memory."""
 
 
-def check_ranges(values: Any, ranges: Mapping[str, tuple], part: str = "") -> None:
+def check_ranges(values: Any, ranges: Mapping[str, Range], part: str = "") -> None:
     """Checks the fields of `values`, an object or a mapping, that `ranges` names and that are numbers or lists of numbers.
 
     Raises:

@@ -331,9 +331,9 @@ class ValorConfig(PreTrainedConfig):
     @classmethod
     def from_parts(
         cls,
-        text: str | os.PathLike | PreTrainedConfig | None = None,
-        vision: str | os.PathLike | PreTrainedConfig | Mapping[str, Any] | None = None,
-        audio: str | os.PathLike | PreTrainedConfig | None = None,
+        text: str | os.PathLike[str] | PreTrainedConfig | None = None,
+        vision: str | os.PathLike[str] | PreTrainedConfig | Mapping[str, Any] | None = None,
+        audio: str | os.PathLike[str] | PreTrainedConfig | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         task_prompts: bool = False,
         **kwargs: Any,
@@ -475,7 +475,9 @@ class ValorConfig(PreTrainedConfig):
             raise ValueError(f"`label_smoothing` must be at least 0 and below 1, got {self.label_smoothing}.")
 
 
-def load_part_config(source: str | os.PathLike | PreTrainedConfig, model_type: str | None = None) -> PreTrainedConfig:
+def load_part_config(
+    source: str | os.PathLike[str] | PreTrainedConfig, model_type: str | None = None
+) -> PreTrainedConfig:
     """Configuration of a checkpoint that a part of VALOR starts from.
 
     Raises:
@@ -499,7 +501,7 @@ def config_fields(config: PreTrainedConfig | Mapping[str, Any] | None) -> dict[s
 
 
 def vision_fields(
-    source: str | os.PathLike | PreTrainedConfig | Mapping[str, Any], given: Mapping[str, Any]
+    source: str | os.PathLike[str] | PreTrainedConfig | Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fields of a vision encoder: those of a checkpoint, completed by `given` ones of the same type."""
     if isinstance(source, Mapping):

@@ -66,7 +66,7 @@ def find_checkpoint(checkpoint: Path, options: Any) -> tuple[Path, Any]:
     return checkpoint, options
 
 
-def read_tokenizer(vocab: str | PathLike | None, model_max_length: int) -> BertTokenizer | None:
+def read_tokenizer(vocab: str | PathLike[str] | None, model_max_length: int) -> BertTokenizer | None:
     """The lower-casing WordPiece tokenizer of a vocabulary file; a `ConversionError` if it is none."""
     if vocab is None:
         return None
@@ -127,7 +127,10 @@ def build_generation_config(config: ValorConfig, options: Mapping[str, Any]) -> 
 
 @accepts_hps
 def save_configs(
-    output_dir: str | PathLike, config: ValorConfig, options: Mapping[str, Any], tokenizer: BertTokenizer | None = None
+    output_dir: str | PathLike[str],
+    config: ValorConfig,
+    options: Mapping[str, Any],
+    tokenizer: BertTokenizer | None = None,
 ) -> None:
     """Writes what a checkpoint's folder holds besides the weights; no tokenizer files without a tokenizer."""
     processor = build_processor(config, options, tokenizer)
@@ -221,10 +224,10 @@ def check_finite(weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
 
 @accepts_hps
 def convert(
-    checkpoint: str | PathLike,
-    options: str | PathLike | Mapping[str, Any] | None,
-    vocab: str | PathLike | None,
-    output_dir: str | PathLike,
+    checkpoint: str | PathLike[str],
+    options: str | PathLike[str] | Mapping[str, Any] | None,
+    vocab: str | PathLike[str] | None,
+    output_dir: str | PathLike[str],
     dtype: torch.dtype | None = None,
     max_shard_size: str = "5GB",
 ) -> ConversionSummary:

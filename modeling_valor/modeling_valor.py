@@ -76,7 +76,7 @@ class ValorOutput(ModelOutput):
     vision_model_output: BaseModelOutputWithPooling | None = None
     audio_model_output: BaseModelOutputWithPooling | None = None
 
-    def to_tuple(self) -> tuple:
+    def to_tuple(self) -> tuple[Any, ...]:
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
@@ -147,13 +147,13 @@ class ValorPreTrainedModel(PreTrainedModel):
         self.add_model_tags("valor")
 
     @classmethod
-    def register_for_auto_class(cls, auto_class: str | type | None = None) -> None:
+    def register_for_auto_class(cls, auto_class: str | type[Any] | None = None) -> None:
         """From now on `save_pretrained` and `push_to_hub` of this class save the code with the weights, so that users without
         this package load them with `trust_remote_code=True`, each head by its own Auto class.
         """
         super().register_for_auto_class(auto_class or cls.default_auto_class)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
         if self._auto_class is not None:
             from .modeling_valor_heads import AUTO_MAP  # imports this module; being named here, it travels with it
 
@@ -172,7 +172,7 @@ class ValorPreTrainedModel(PreTrainedModel):
             activation_checkpointing_kwargs = {**options, "use_reentrant": False}
         super()._activation_checkpointing_enable(activation_checkpointing_kwargs, *args, **kwargs)
 
-    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
+    def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
         """Of all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support what all are to use take sdpa."""
         if isinstance(attn_implementation, str):
             parts = [part for part in self.base_model.children() if isinstance(part, PreTrainedModel)]
@@ -403,7 +403,7 @@ class ValorModel(ValorPreTrainedModel):
     @can_return_tuple
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> tuple | BaseModelOutputWithPooling:
+    ) -> tuple[Any, ...] | BaseModelOutputWithPooling:
         r"""The text encoder's outputs, with text in the common space of section 4.2.
 
         Args:
@@ -425,7 +425,7 @@ class ValorModel(ValorPreTrainedModel):
     @can_return_tuple
     def get_video_features(
         self, pixel_values_videos: torch.Tensor, frame_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> tuple | BaseModelOutputWithPooling:
+    ) -> tuple[Any, ...] | BaseModelOutputWithPooling:
         r"""The vision encoder's outputs, with videos, (batch_size, frames, channels, height, width), in the common space.
 
         Returns:
@@ -441,7 +441,7 @@ class ValorModel(ValorPreTrainedModel):
     @can_return_tuple
     def get_audio_features(
         self, input_features: torch.Tensor, audio_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> tuple | BaseModelOutputWithPooling:
+    ) -> tuple[Any, ...] | BaseModelOutputWithPooling:
         r"""The audio encoder's outputs, with sounds, (batch_size, clips, mel_bins, time), in the common space.
 
         Returns:

@@ -115,7 +115,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
     ) -> Any:
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if not cls.can_generate() and pretrained_model_name_or_path is not None:
@@ -127,7 +127,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         return loaded
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
         if not self.can_generate() and self.generation_config is not None and is_main_process:

@@ -125,7 +125,7 @@ class ValorVideoSwinAttention(nn.Module):
             batch_size = input_shape[0] // window_mask.shape[0]
             attention_mask = attention_mask.expand(batch_size, *attention_mask.shape).flatten(0, 1)
 
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention_interface: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         attn_output, attn_weights = attention_interface(

@@ -24,6 +24,9 @@ from .video_processing_valor import has_metadata
 
 logger = logging.get_logger(__name__)
 
+Record = dict[str, Any]
+"""One result of a pipeline."""
+
 SCORED_BEAMS = 3
 """Beams of `return_all=True` where `num_beams` is not given, or the model's own number if that is larger."""
 
@@ -57,12 +60,12 @@ class AudiovisualPipeline(Pipeline):
         modalities: str | None = None,
         num_frames: int | None = None,
         num_audio_clips: int | None = None,
-        processor_kwargs: dict | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
         on_error: str | None = None,
         return_all: bool | None = None,
-        generate_kwargs: dict | None = None,
+        generate_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
-    ) -> tuple[dict, dict, dict]:
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given: dict[str, Any] = {
             "modalities": modalities,
             "num_frames": num_frames,
@@ -85,7 +88,7 @@ class AudiovisualPipeline(Pipeline):
             forward["return_all"] = return_all
         return preprocess, forward, {}
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
+    def __call__(self, inputs: Any, **kwargs: Any) -> list[Record] | list[list[Record]] | Iterator[list[Record]]:
         is_native = isinstance(inputs, Dataset) or (isinstance(inputs, list) and inputs)
         if is_native or _is_sample(inputs):
             return super().__call__(inputs, **kwargs)
@@ -93,7 +96,7 @@ class AudiovisualPipeline(Pipeline):
         results = super().__call__((sample for sample in inputs), **kwargs)
         return list(results) if hasattr(inputs, "__len__") else results
 
-    def preprocess(self, sample: Any, on_error: str = "raise", **processor_kwargs: Any) -> dict:
+    def preprocess(self, sample: Any, on_error: str = "raise", **processor_kwargs: Any) -> dict[str, Any]:
         sample = _parts(sample)
         question = self.question_of(sample)
         # The samples of a batch are joined by the processor, in `_forward`: transformers cannot pad frames
@@ -122,11 +125,13 @@ class AudiovisualPipeline(Pipeline):
             prepared["error"] = str(error)
         return {"sample": prepared}
 
-    def question_of(self, sample: dict) -> str | list[str] | None:
+    def question_of(self, sample: dict[str, Any]) -> str | list[str] | None:
         """The question about a sample, or a list of questions; `None` where the task has none."""
         return None
 
-    def _forward(self, model_inputs: dict, return_all: bool = False, **generate_kwargs: Any) -> dict:
+    def _forward(
+        self, model_inputs: dict[str, Any], return_all: bool = False, **generate_kwargs: Any
+    ) -> dict[str, Any]:
         """Results of a batch: for each sample the ids, scores and modalities of its texts, question by question."""
         samples = model_inputs["sample"]
         samples = samples if isinstance(samples, list) else [samples]
@@ -138,7 +143,9 @@ class AudiovisualPipeline(Pipeline):
             results.append(result | {"texts": next(generated) if sample["error"] is None else None})
         return {"result": results}
 
-    def _generate(self, samples: list[dict], return_all: bool, generate_kwargs: dict) -> Iterator[list[dict]]:
+    def _generate(
+        self, samples: list[dict[str, Any]], return_all: bool, generate_kwargs: dict[str, Any]
+    ) -> Iterator[list[Record]]:
         """The texts about each sample, one dict for each of its questions (or for its one caption)."""
         inputs = self.processor.pad([sample["media"] for sample in samples])
         if return_all:
@@ -164,7 +171,7 @@ class AudiovisualPipeline(Pipeline):
         for count in counts:
             yield [next(texts) for _ in range(count)]
 
-    def _scored(self, generate_kwargs: dict) -> dict:
+    def _scored(self, generate_kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments of `generate` with which several texts and their scores come back."""
         defaults = generate_kwargs.get("generation_config") or self.model.generation_config
         num_beams = generate_kwargs.get("num_beams", defaults.num_beams) or 1
@@ -187,7 +194,7 @@ class AudiovisualPipeline(Pipeline):
         return words.masked_fill(padding, 0).sum(1)
 
     @staticmethod
-    def modalities_of(inputs: dict, batch_size: int) -> list[str]:
+    def modalities_of(inputs: dict[str, Any], batch_size: int) -> list[str]:
         """ "av", "v" or "a" for each sample: what its text was made from."""
         names = [""] * batch_size
         for letter, _, name, mask in reversed(MEDIA):
@@ -196,7 +203,7 @@ class AudiovisualPipeline(Pipeline):
                 names = [other + letter * is_present for is_present, other in zip(present, names, strict=True)]
         return names
 
-    def postprocess(self, model_outputs: dict) -> list[dict] | list[list[dict]]:
+    def postprocess(self, model_outputs: dict[str, Any]) -> list[Record] | list[list[Record]]:
         result = model_outputs["result"]
         result = result[0] if isinstance(result, list) else result
         if result["error"] is None:
@@ -207,7 +214,7 @@ class AudiovisualPipeline(Pipeline):
             answers = [[{self.text_key: None, "modalities": "", "error": result["error"]}]] * result["num_questions"]
         return answers if result["is_list"] else answers[0]
 
-    def _records(self, sequences: torch.Tensor, scores: torch.Tensor | None, modalities: str) -> list[dict]:
+    def _records(self, sequences: torch.Tensor, scores: torch.Tensor | None, modalities: str) -> list[Record]:
         """Ids (num_texts, length) to dicts, best first where there are scores (num_texts,)."""
         texts = self.processor.post_process_generation(sequences)
         records = [{self.text_key: text, "modalities": modalities} for text in texts]
@@ -217,7 +224,7 @@ class AudiovisualPipeline(Pipeline):
             records.sort(key=lambda record: -record["score"])
         return records
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
         without this package with `trust_remote_code=True`.
         """
@@ -246,7 +253,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
 
     head_class = ValorForCaptioning
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
+    def __call__(self, inputs: Any, **kwargs: Any) -> list[Record] | list[list[Record]] | Iterator[list[Record]]:
         """Gives captions, in the order of the inputs.
 
         Args:
@@ -291,7 +298,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
 
     def __call__(
         self, inputs: Any, question: Any = None, **kwargs: Any
-    ) -> list[dict] | list[list[dict]] | Iterator[list[dict]]:
+    ) -> list[Record] | list[list[Record]] | Iterator[list[Record]]:
         """Gives answers, in the order of the inputs.
 
         Args:
@@ -320,7 +327,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
             asked = (_with_question(*pair) for pair in zip(inputs, question, strict=True))
         return super().__call__(list(asked) if hasattr(inputs, "__len__") else asked, **kwargs)
 
-    def question_of(self, sample: dict) -> str | list[str]:
+    def question_of(self, sample: dict[str, Any]) -> str | list[str]:
         question: Any = sample.get("question")
         question = list(question) if isinstance(question, tuple) else question
         questions = question if isinstance(question, list) and question else [question]
@@ -335,13 +342,13 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
 class _QuestionDataset(Dataset):
     """The samples of a dataset with one question for all of them, or one for each."""
 
-    def __init__(self, dataset: Any, question: str | Sequence):
+    def __init__(self, dataset: Any, question: str | Sequence[str]):
         self.dataset, self.question = dataset, question
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         question = self.question if isinstance(self.question, str) else self.question[index]
         return _with_question(self.dataset[index], question)
 
@@ -385,14 +392,14 @@ def _is_frames_with_metadata(sample: Any) -> bool:
     return not isinstance(sample, list) and has_metadata(sample)
 
 
-def _parts(sample: Any) -> dict:
+def _parts(sample: Any) -> dict[str, Any]:
     """A sample as a dict with "video", "audio" or both."""
     if _is_dict_of_parts(sample):
         return sample
     return {"audio": sample} if _is_waveform(sample) else {"video": sample}
 
 
-def _coverage(media: Mapping) -> dict | None:
+def _coverage(media: Mapping[str, Any]) -> dict[str, Any] | None:
     """Duration of a long file and how many frames and clips of its sound are used; `None` for other samples."""
     used = {"duration": 0.0}
     is_long = False
@@ -406,11 +413,11 @@ def _coverage(media: Mapping) -> dict | None:
     return used if is_long else None
 
 
-def _with_question(sample: Any, question: str | list[str]) -> dict:
+def _with_question(sample: Any, question: str | list[str]) -> dict[str, Any]:
     return {**_parts(sample), "question": question}
 
 
-def _batch_of_one(part: Any) -> list | None:
+def _batch_of_one(part: Any) -> list[Any] | None:
     return None if part is None else [part]
 
 

@@ -103,25 +103,25 @@ class ValorProcessor(ProcessorMixin):
         self.media_limits = MediaLimits.checked(media_limits)
 
     @classmethod
-    def register_for_auto_class(cls, auto_class: str | type = "AutoProcessor") -> None:
+    def register_for_auto_class(cls, auto_class: str | type[Any] = "AutoProcessor") -> None:
         """From now on `save_pretrained` and `push_to_hub` save the code of the processor and of its parts as well."""
         super().register_for_auto_class(auto_class)
         ValorVideoProcessor.register_for_auto_class()
         ValorFeatureExtractor.register_for_auto_class()
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         saved_files = super().save_pretrained(save_directory, *args, **kwargs)
         self.__dict__.pop("auto_map", None)  # concerns the files, as it does where they are loaded
         return saved_files
 
     @classmethod
     def _load_tokenizer_from_pretrained(
-        cls, sub_processor_type: str, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+        cls, sub_processor_type: str, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> PreTrainedTokenizerBase:
         return load_tokenizer(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
-    def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list:
+    def _get_arguments_from_pretrained(cls, *args: Any, **kwargs: Any) -> list[Any]:
         """The parts, of the classes that this module imports: each class loaded as remote code has modules of its own."""
         own: dict[str, Any] = {
             part_class.__name__: part_class for part_class in (ValorVideoProcessor, ValorFeatureExtractor)
@@ -418,7 +418,7 @@ class ValorProcessor(ProcessorMixin):
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
 
     def post_process_generation(
-        self, generated_ids: Tensor | np.ndarray | Sequence, skip_special_tokens: bool = True
+        self, generated_ids: Tensor | np.ndarray | Sequence[Any], skip_special_tokens: bool = True
     ) -> list[str]:
         """Captions or answers out of generated ids, (B, L) or (L,), up to [SEP] and without special tokens.
 
@@ -434,7 +434,7 @@ class ValorProcessor(ProcessorMixin):
         return texts
 
     def post_process_image_text_to_text(
-        self, generated_outputs: Tensor | np.ndarray | Sequence, skip_special_tokens: bool = True, **kwargs: Any
+        self, generated_outputs: Tensor | np.ndarray | Sequence[Any], skip_special_tokens: bool = True, **kwargs: Any
     ) -> list[str]:
         """[`post_process_generation`], under the name by which transformers' pipelines know it."""
         return self.post_process_generation(generated_outputs, skip_special_tokens)
@@ -445,7 +445,7 @@ class ValorProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask", *MASKS]
 
 
-def _as_list(samples: Any) -> list:
+def _as_list(samples: Any) -> list[Any]:
     """One entry per sample; transformers also takes a list of lists of one video each."""
     single = not isinstance(samples, (list, tuple)) or is_waveform(samples) or has_metadata(samples)
     samples = [samples] if single else samples
@@ -476,7 +476,7 @@ def _media_of_chat(chat: Sequence[dict[str, Any]]) -> dict[str, Any]:
     raise ValueError('There is nothing to describe: a chat needs a part such as {"type": "video", "url": "clip.mp4"}.')
 
 
-def _as_files(videos: Any) -> list | None:
+def _as_files(videos: Any) -> list[Any] | None:
     """One entry per sample where there are files, sounds or gaps among them, else None."""
     videos = _as_list(videos)
     special = any(

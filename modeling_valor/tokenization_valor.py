@@ -22,7 +22,7 @@ BERT_BASE_UNCASED_PROMPTS = {
 }
 
 
-def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str | os.PathLike[str], **kwargs: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hub name, never the empty one that transformers makes where its files are missing.
 
     Raises:
@@ -36,7 +36,7 @@ def load_tokenizer(name: str | os.PathLike, **kwargs: Any) -> PreTrainedTokenize
 
 
 def require_words(
-    tokenizer: PreTrainedTokenizerBase | None, name: str | os.PathLike, cause: Exception | None = None
+    tokenizer: PreTrainedTokenizerBase | None, name: str | os.PathLike[str], cause: Exception | None = None
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of `name` again; an `OSError` where there is none, or one without any words."""
     if tokenizer is None or set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -53,7 +53,7 @@ class ValorTokenizer(BertTokenizer):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
     ) -> PreTrainedTokenizerBase:
         tokenizer = BertTokenizer.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         return require_words(tokenizer, pretrained_model_name_or_path)

@@ -19,7 +19,7 @@ from torch import Tensor
 from .options import ConversionError
 
 
-def read_checkpoint(file: str | PathLike) -> dict[str, Tensor]:
+def read_checkpoint(file: str | PathLike[str]) -> dict[str, Tensor]:
     """Tensors of a `.safetensors` or a PyTorch file by name, without running code from it and without reading them yet.
 
     Raises:
@@ -38,7 +38,7 @@ def read_checkpoint(file: str | PathLike) -> dict[str, Tensor]:
     return dict(state_dict)
 
 
-def read_torch_file(file: str | PathLike) -> Any:
+def read_torch_file(file: str | PathLike[str]) -> Any:
     """What `torch.save` wrote, mapped into memory where the file is of PyTorch's present format.
 
     Raises:

@@ -107,7 +107,7 @@ def accepts_hps(function: Callable[P, R]) -> Callable[P, R]:
     return renamed
 
 
-def read_options(given: str | PathLike | Mapping[str, Any]) -> dict[str, Any]:
+def read_options(given: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
     """The options of the 2023 program, defaults included, from its `hps.json` (a path) or its content (a mapping).
 
     Raises:

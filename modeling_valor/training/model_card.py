@@ -102,7 +102,7 @@ def _eval_results(part: MeasuredTask) -> Sequence[EvalResult]:
     ]
 
 
-def write_model_card(text: str, folder: str | os.PathLike) -> bool:
+def write_model_card(text: str, folder: str | os.PathLike[str]) -> bool:
     """Writes README.md and returns True; a README.md that this package did not write is kept, and the result is False."""
     path = Path(folder, "README.md")
     if path.exists() and MARK not in path.read_text(encoding="utf-8"):

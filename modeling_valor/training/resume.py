@@ -119,7 +119,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_same_run(folder: str | os.PathLike, run: Mapping[str, Any]) -> str:
+def check_same_run(folder: str | os.PathLike[str], run: Mapping[str, Any]) -> str:
     """The differences between the run that wrote a folder and the run that resumes from it, as a sentence for the log.
 
     Raises:
@@ -158,7 +158,7 @@ def _in_words(part: str, value: Any) -> str:
     )
 
 
-def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+def last_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """The last complete checkpoint, or None.
 
     `transformers.trainer_utils.get_last_checkpoint` also returns one that is incomplete because the run was killed while it
@@ -176,7 +176,7 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
     return None
 
 
-def global_step(folder: str | os.PathLike) -> int:
+def global_step(folder: str | os.PathLike[str]) -> int:
     """The number of trained steps of a saved folder; 0 if it cannot be read."""
     try:
         return int(json.loads(Path(folder, TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"])

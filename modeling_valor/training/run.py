@@ -38,7 +38,7 @@ logger = logging.get_logger(__name__)
 
 
 def parse_arguments(
-    argv: Sequence[str] | None = None, *more: type, program: str | None = None
+    argv: Sequence[str] | None = None, *more: type[Any], program: str | None = None
 ) -> tuple[ModelArguments, DataArguments, ValorTrainingArguments, Any]:
     """Parses the arguments of a training: an optional recipe, then `--name value`, which overrides it.
 

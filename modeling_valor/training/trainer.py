@@ -375,7 +375,7 @@ class ValorTrainer(Trainer):
         elif self.is_world_process_zero() and not write_model_card(self.model_card, self.args.output_dir):
             logger.warning(f"{self.args.output_dir}/README.md was written by somebody else and stays as it is.")
 
-    def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; says what is resumed, and afterwards which samples could not be read.
 
         SIGTERM and Ctrl-C end the training with a checkpoint of the step that they arrive in.
@@ -433,7 +433,7 @@ class ValorTrainer(Trainer):
             self.model.load_state_dict({name: weights[name].reshape(shape) for name, shape in shapes.items()})
         return True
 
-    def say_resume(self, what: str, folder: str | os.PathLike) -> None:
+    def say_resume(self, what: str, folder: str | os.PathLike[str]) -> None:
         """One line on a run that goes on, after checking that it is the same one."""
         differences = check_same_run(folder, self.run_record)
         if self.is_world_process_zero():

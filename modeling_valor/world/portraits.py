@@ -10,6 +10,7 @@ import json
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -47,7 +48,7 @@ def draw_portrait(portrait: Scene) -> np.ndarray:
 
 
 def write_portraits(
-    directory: str | os.PathLike, count: int, seed: int, workers: int | None = None, progress: bool = False
+    directory: str | os.PathLike[str], count: int, seed: int, workers: int | None = None, progress: bool = False
 ) -> None:
     """Writes the first `count` portraits as PNG files and `metadata.jsonl` with captions and questions, in about 5 ms each.
 
@@ -78,7 +79,7 @@ def write_portraits(
             file.write(json.dumps(row) + "\n")
 
 
-def _write_portrait(index: int, directory: Path, seed: int) -> dict:
+def _write_portrait(index: int, directory: Path, seed: int) -> dict[str, Any]:
     portrait, name = sample_portrait(index, seed), f"portrait-{index:05d}.png"
     Image.fromarray(draw_portrait(portrait)).save(directory / name)
     return {"file_name": name, "captions": describe_still(portrait), "qa": questions_on_still(portrait)}

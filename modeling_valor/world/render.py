@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count as counted
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 from tqdm.auto import tqdm
@@ -22,7 +23,7 @@ METADATA = "metadata.jsonl"
 ORIGIN = ".world.json"  # split and seed of a directory, so that two are never mixed
 
 
-def write_clip(scene: Scene, path: str | os.PathLike) -> None:
+def write_clip(scene: Scene, path: str | os.PathLike[str]) -> None:
     """Renders a scene to an mp4 file of about 50 kB: 5 seconds, 128 pixels square at 10 frames per second, 22,050 Hz mono.
 
     The same scene gives the same bytes on the same machine and the same PyAV. The file gets its name when it is complete.
@@ -46,7 +47,7 @@ def write_clip(scene: Scene, path: str | os.PathLike) -> None:
 
 
 def write_world(
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     split: str,
     count: int,
     seed: int,
@@ -101,7 +102,7 @@ def _scenes(split: str, seed: int, things: int | None, about: str | None) -> Ite
             yield scene
 
 
-def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: int, progress: bool) -> int:
+def _write_missing(directory: Path, origin: dict[str, Any], scenes: list[Scene], workers: int, progress: bool) -> int:
     _claim(directory, origin)
     names = [f"clip-{index:05d}.mp4" for index in range(len(scenes))]
     missing = [index for index, name in enumerate(names) if not (directory / name).exists()]
@@ -118,7 +119,7 @@ def _write_missing(directory: Path, origin: dict, scenes: list[Scene], workers: 
     return len(missing)
 
 
-def _claim(directory: Path, origin: dict) -> None:
+def _claim(directory: Path, origin: dict[str, Any]) -> None:
     """Writes split and seed of the clips to the directory; raises an error if it holds other clips."""
     note = directory / ORIGIN
     if note.exists():
