@@ -67,24 +67,14 @@ def compare(
 ) -> list[Tensor]:
     """The score matrix (row samples, column samples) of each comparison, -inf where a sample has no valid token.
 
-    All tokens of the rows meet all tokens of the columns once. For groups with the text as query nothing of that is in
-    vain; for all six groups an eighth is, such as video with video.
+    All tokens of the rows are compared with all tokens of the columns, once. Groups with the text as query use all of these
+    similarities; with all six groups an eighth is not used, such as video with video.
     """
     if not comparisons:
         return []
     rows = {name: rows[name] for item in comparisons for name in item.rows}
     columns = {name: columns[name] for item in comparisons for name in item.columns}
-    for sets in (rows, columns):
-        samples = {name: len(tokens.embeds) for name, tokens in sets.items()}
-        if len(set(samples.values())) > 1:
-            raise ValueError(
-                f"Different numbers of samples meet on one side of the scores: {samples}. They must be equal; compute "
-                "groups of other sizes in a separate call."
-            )
-    widths = sorted({tokens.embeds.shape[2] for tokens in (*rows.values(), *columns.values())})
-    if len(widths) > 1:
-        raise ValueError(f"Embeddings of widths {widths} were given; all modalities must have the same.")
-
+    _check_sizes(rows, columns)
     row_embeds, row_side = _join(rows)
     column_embeds, column_side = _join(columns)
     weights: list[Tensor] = []
@@ -95,14 +85,32 @@ def compare(
     matrices = _BlockwiseScores.apply(plan, row_embeds, column_embeds, *weights)
     scores = []
     for item, score in zip(comparisons, matrices, strict=True):
-        for names, sets, dim in ((item.rows, rows, 1), (item.columns, columns, 0)):
-            masks = [sets[name].mask for name in names]
-            valid = [mask for mask in masks if mask is not None]
-            if len(valid) == len(masks):
-                absent = ~torch.cat(valid, dim=1).any(dim=1)
-                score = score.masked_fill(absent.unsqueeze(dim), -torch.inf)
-        scores.append(score)
+        score = _exclude_absent(score, [rows[name] for name in item.rows], dim=1)
+        scores.append(_exclude_absent(score, [columns[name] for name in item.columns], dim=0))
     return scores
+
+
+def _check_sizes(rows: Mapping[Any, "TokenSet"], columns: Mapping[Any, "TokenSet"]) -> None:
+    """Raises a `ValueError` if token sets of one side differ in their samples, or any in their widths."""
+    for sets in (rows, columns):
+        samples = {name: len(tokens.embeds) for name, tokens in sets.items()}
+        if len(set(samples.values())) > 1:
+            raise ValueError(
+                f"Different numbers of samples are on one side of the scores: {samples}. They must be equal; compute "
+                "groups of other sizes in a separate call."
+            )
+    widths = sorted({tokens.embeds.shape[2] for tokens in (*rows.values(), *columns.values())})
+    if len(widths) > 1:
+        raise ValueError(f"Embeddings of widths {widths} were given; all modalities must have the same.")
+
+
+def _exclude_absent(score: Tensor, sets: Sequence["TokenSet"], dim: int) -> Tensor:
+    """A score matrix with -inf for samples of one side without any valid token; `dim` is the axis of the other side."""
+    masks = [tokens.mask for tokens in sets if tokens.mask is not None]
+    if len(masks) < len(sets):
+        return score
+    absent = ~torch.cat(masks, dim=1).any(dim=1)
+    return score.masked_fill(absent.unsqueeze(dim), -torch.inf)
 
 
 def _token_weights(sets: Sequence["TokenSet"], uniform: bool) -> Sequence[Tensor]:
@@ -115,7 +123,7 @@ def _token_weights(sets: Sequence["TokenSet"], uniform: bool) -> Sequence[Tensor
         part = part.to(score_dtype(tokens.embeds.dtype))
         # Finite, because the softmax of a sample without any valid token must not be NaN.
         logits.append(part if tokens.mask is None else part.masked_fill(~tokens.mask, torch.finfo(part.dtype).min))
-    return torch.cat(logits, dim=1).softmax(dim=1).split([part.shape[1] for part in logits], dim=1)
+    return torch.split(torch.cat(logits, dim=1).softmax(dim=1), [part.shape[1] for part in logits], dim=1)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPI
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_checks import check_values
+from .configuration_parts import config_fields, load_part_config, vision_fields
 from .tokenization_valor import TASK_PROMPTS, encode_prompts, load_tokenizer, special_token_ids, translate_prompts
 
 
@@ -446,26 +447,20 @@ class ValorConfig(PreTrainedConfig):
         """
         if requested is not None:
             self.check_groups(requested, name)
-        if name == "alignment_groups":
-            table = {group: [[query], list(candidates)] for group, (query, candidates) in ALIGNMENT_GROUPS.items()}
-        else:
-            table = {group: [list(conditions)] for group, conditions in CAPTIONING_GROUPS.items()}
         groups = list(getattr(self, name) if requested is None else requested)
-        sides = {group: [[m for m in side if m in given] for side in table[group]] for group in groups}
-        if requested is not None:
-            for group in groups:
-                if not all(sides[group]):
-                    missing = [MODALITY_INPUTS[m] for side in table[group] for m in side if m not in given]
-                    raise ValueError(
-                        f"The modality group {group!r} needs {' or '.join(f'`{m}`' for m in missing)}, not given."
-                    )
-            return groups
-        complete = [sides[group] for group in groups if sides[group] == table[group]]
-        return [
-            group
-            for group in groups
-            if all(sides[group]) and (sides[group] == table[group] or sides[group] not in complete)
-        ]
+        sides = {group: group_sides(name, group) for group in groups}
+        present = {group: [[m for m in side if m in given] for side in sides[group]] for group in groups}
+        computable = [group for group in groups if all(present[group])]
+        if requested is None:
+            complete = [present[group] for group in groups if present[group] == sides[group]]
+            return [group for group in computable if present[group] == sides[group] or present[group] not in complete]
+        for group in groups:
+            if group not in computable:
+                missing = [MODALITY_INPUTS[m] for side in sides[group] for m in side if m not in given]
+                raise ValueError(
+                    f"The modality group {group!r} needs {' or '.join(f'`{m}`' for m in missing)}, not given."
+                )
+        return groups
 
     def validate_fractions(self) -> None:
         """Probabilities must lie between 0 and 1."""
@@ -475,46 +470,12 @@ class ValorConfig(PreTrainedConfig):
             raise ValueError(f"`label_smoothing` must be at least 0 and below 1, got {self.label_smoothing}.")
 
 
-def load_part_config(
-    source: str | os.PathLike[str] | PreTrainedConfig, model_type: str | None = None
-) -> PreTrainedConfig:
-    """Configuration of a checkpoint that a part of VALOR starts from.
-
-    Raises:
-        `ValueError`: it is of another type than `model_type`.
-    """
-    config = source if isinstance(source, PreTrainedConfig) else AutoConfig.from_pretrained(source)
-    if model_type is not None and config.model_type != model_type:
-        name = type(source).__name__ if isinstance(source, PreTrainedConfig) else source
-        raise ValueError(f"{name} is of the type {config.model_type!r}; {model_type!r} is accepted here.")
-    return config
-
-
-def config_fields(config: PreTrainedConfig | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Fields of a part, without what transformers notes about the file that they come from."""
-    fields = config.to_dict() if isinstance(config, PreTrainedConfig) else dict(config or {})
-    return {
-        name: value
-        for name, value in fields.items()
-        if name not in ("_name_or_path", "architectures", "dtype", "transformers_version")
-    }
-
-
-def vision_fields(
-    source: str | os.PathLike[str] | PreTrainedConfig | Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Fields of a vision encoder: those of a checkpoint, completed by `given` ones of the same type."""
-    if isinstance(source, Mapping):
-        found = dict(source)
-    else:
-        config = load_part_config(source)
-        found = config_fields(getattr(config, "vision_config", config))
-    if found["model_type"] == "clip_vision_model" and "image_size" in given:
-        found["image_size"] = given["image_size"]  # its positions are resized
-    if found["model_type"] == "vit_mae":
-        found["mask_ratio"] = 0.0  # all patches are seen, unlike in its pretraining
-    same = given.get("model_type", found["model_type"]) == found["model_type"]
-    return {**given, **found} if same else found
+def group_sides(name: Literal["alignment_groups", "captioning_groups"], group: str) -> list[list[str]]:
+    """The modalities of a group: of its queries and of its candidates in alignment, of its conditions in captioning."""
+    if name == "captioning_groups":
+        return [list(CAPTIONING_GROUPS[group])]
+    query, candidates = ALIGNMENT_GROUPS[group]
+    return [[query], list(candidates)]
 
 
 __all__ = ["ValorAudioConfig", "ValorConfig", "ValorTextConfig", "ValorVideoSwinConfig"]

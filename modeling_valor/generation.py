@@ -323,14 +323,7 @@ class ValorGenerationMixin(GenerationMixin):
 
             logits = cast(torch.Tensor, outputs.logits)[:, -1].to(copy=True, dtype=torch.float32, device=device)
             log_probs = logits_processor(cast("torch.LongTensor", input_ids), F.log_softmax(logits, dim=-1))
-            vocab_size = log_probs.shape[-1]
-            candidates = scores[:, :, None] + log_probs.view(batch_size, num_beams, vocab_size)
-            stay = torch.full_like(candidates, -torch.inf)
-            stay[:, :, pad_token_id] = scores
-            candidates = torch.where(finished[:, :, None], stay, candidates)
-            scores, chosen = candidates.flatten(1).topk(num_beams, dim=1)
-
-            beams, words = chosen // vocab_size, chosen % vocab_size
+            scores, beams, words = next_beams(scores, log_probs, finished, pad_token_id)
             rows = (first_rows + beams).flatten()
             finished = finished.gather(1, beams)
             input_ids = torch.cat([input_ids[rows], words.view(-1, 1)], dim=1)
@@ -363,6 +356,28 @@ class ValorGenerationMixin(GenerationMixin):
             hidden_states=hidden_states or None,
             **{CACHE: model_kwargs.get(CACHE)},
         )
+
+
+def next_beams(
+    scores: torch.Tensor, log_probs: torch.Tensor, finished: torch.Tensor, pad_token_id: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The best continuations of the beams of each sample; a finished beam continues with padding only, at no cost.
+
+    Args:
+        scores: sum of log-probabilities of each beam, (batch_size, num_beams).
+        log_probs: of the next words, (batch_size * num_beams, vocab_size).
+        finished: (batch_size, num_beams).
+
+    Returns:
+        Scores of the new beams, best first, the beams that they continue, and their words; each (batch_size, num_beams).
+    """
+    num_beams, vocab_size = scores.shape[1], log_probs.shape[-1]
+    candidates = scores[:, :, None] + log_probs.view(*scores.shape, vocab_size)
+    stay = torch.full_like(candidates, -torch.inf)
+    stay[:, :, pad_token_id] = scores
+    candidates = torch.where(finished[:, :, None], stay, candidates)
+    scores, chosen = candidates.flatten(1).topk(num_beams, dim=1)
+    return scores, chosen // vocab_size, chosen % vocab_size
 
 
 def requested_option(name: str, options: dict[str, Any], *configs: GenerationConfig | None) -> Any:

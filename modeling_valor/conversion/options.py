@@ -158,4 +158,4 @@ def crops_frames(options: Mapping[str, Any]) -> bool:
     named = [entry["video_transforms"] for entry in test_sets if "video_transforms" in entry]
     if options["video_transforms"] == "none" and named:
         options = {**options, "video_transforms": named[0]}
-    return choose(options, "video_transforms", VIDEO_TRANSFORMS)
+    return bool(choose(options, "video_transforms", VIDEO_TRANSFORMS))

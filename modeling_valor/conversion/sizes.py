@@ -46,7 +46,7 @@ def count_layers(state_dict: Mapping[str, Tensor], prefix: str) -> int:
 
 def head_count(options: Mapping[str, Any], part: str, width: int) -> int:
     """Attention heads of a BERT, CLIP or AST stack: 64 wide, unless the options hold `{part}_num_attention_heads`."""
-    heads = options.get(f"{part}_num_attention_heads", width // 64)
+    heads: int = options.get(f"{part}_num_attention_heads", width // 64)
     if heads < 1 or width % heads != 0 or (width % 64 != 0 and f"{part}_num_attention_heads" not in options):
         raise ConversionError(
             f"The {part} stack is {width} wide, which is no multiple of the head width 64: give the number of heads as "
@@ -182,6 +182,33 @@ def prompt_ids(options: Mapping[str, Any], vocab_size: int, tokenizer: BertToken
     return BERT_BASE_UNCASED_PROMPTS
 
 
+def check_encoder_types(options: Mapping[str, Any], vision: str) -> None:
+    """Raises a `ConversionError` unless the options name the encoders of the checkpoint, of which `vision` is one."""
+    for option, accepted in (("audio_encoder_type", "ast"), ("multimodal_encoder_type", "bert")):
+        if not options[option].startswith(accepted):
+            raise ConversionError(f"The option `{option}` is {options[option]!r}; accepted is {accepted!r}.")
+    if not (options["video_encoder_type"] or vision).startswith(vision):
+        raise ConversionError(
+            f"The option `video_encoder_type` is {options['video_encoder_type']!r}, but the checkpoint holds a {vision} "
+            "encoder: the options are of another model."
+        )
+
+
+def text_config_with_tokenizer(
+    state_dict: Mapping[str, Tensor], options: Mapping[str, Any], tokenizer: BertTokenizer | None
+) -> ValorTextConfig:
+    """The configuration of the decoder's stack, with the special tokens of the tokenizer, which must have its vocabulary."""
+    text_config = ValorTextConfig(**bert_sizes(state_dict, options, "multimodal_encoder.", "text"))
+    if tokenizer is not None:
+        if len(tokenizer) != text_config.vocab_size:
+            raise ConversionError(
+                f"The vocabulary has {len(tokenizer)} entries, but the checkpoint embeds {text_config.vocab_size} words: "
+                "it is of another model."
+            )
+        text_config.update(special_token_ids(tokenizer))
+    return text_config
+
+
 @accepts_hps
 def config_from_checkpoint(
     state_dict: Mapping[str, Tensor], options: Mapping[str, Any], tokenizer: BertTokenizer | None = None
@@ -197,25 +224,9 @@ def config_from_checkpoint(
         `ConversionError`: a tensor from which a size follows is missing, or an option is unknown or of another model.
     """
     state_dict, options = strip_prefix(state_dict), read_options(options)
-    for option, accepted in (("audio_encoder_type", "ast"), ("multimodal_encoder_type", "bert")):
-        if not options[option].startswith(accepted):
-            raise ConversionError(f"The option `{option}` is {options[option]!r}; accepted is {accepted!r}.")
     video_swin = "video_encoder.patch_embed.proj.weight" in state_dict
-    found = "videoswin" if video_swin else "clip"
-    if not (options["video_encoder_type"] or found).startswith(found):
-        raise ConversionError(
-            f"The option `video_encoder_type` is {options['video_encoder_type']!r}, but the checkpoint holds a {found} "
-            "encoder: the options are of another model."
-        )
-
-    text_config = ValorTextConfig(**bert_sizes(state_dict, options, "multimodal_encoder.", "text"))
-    if tokenizer is not None:
-        if len(tokenizer) != text_config.vocab_size:
-            raise ConversionError(
-                f"The vocabulary has {len(tokenizer)} entries, but the checkpoint embeds {text_config.vocab_size} words: "
-                "it is of another model."
-            )
-        text_config.update(special_token_ids(tokenizer))
+    check_encoder_types(options, "videoswin" if video_swin else "clip")
+    text_config = text_config_with_tokenizer(state_dict, options, tokenizer)
     text_encoder = text_encoder_config(state_dict, options)
     prompts = prompt_ids(options, text_config.vocab_size, tokenizer)
     if text_encoder is not None and text_encoder.model_type == "clip_text_model":

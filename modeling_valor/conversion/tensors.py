@@ -205,8 +205,25 @@ def convert_state_dict(
         state_dict = join_prompt_type(state_dict)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in ValorForPreTraining(config).state_dict().items()}
+    converted, unused, problems = _rename_tensors(state_dict, config, shapes)
+    problems += [f"missing `{name}`" for name in shapes if name not in converted and name != OUTPUT_EMBEDDINGS]
+    if problems:
+        raise ConversionError("The checkpoint and its options do not fit together: " + listing(problems, 8, quote=""))
+    converted[OUTPUT_EMBEDDINGS] = converted[WORD_EMBEDDINGS]
+    for name, trained in (("video", num_trained_frames), ("audio", num_trained_clips)):
+        positions = f"valor.{name}_condition.position_embedding.weight"
+        converted[positions] = extend_positions(converted[positions], trained)
+    return converted, unused
+
+
+def _rename_tensors(
+    state_dict: Mapping[str, Tensor], config: ValorConfig, shapes: Mapping[str, torch.Size]
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Tensors by their new names, the 2023 names that are not used, and in words what does not fit `shapes`."""
     unused_pattern = re.compile("|".join(unused_patterns(state_dict, config)))
-    converted, unused, problems = {}, [], []
+    converted: dict[str, Tensor] = {}
+    unused: list[str] = []
+    problems: list[str] = []
     for key, tensor in state_dict.items():
         if unused_pattern.match(key) or key == "cls.decoder.weight":
             unused.append(key)
@@ -221,11 +238,4 @@ def convert_state_dict(
                 problems.append(f"`{key}` has the shape {tuple(tensor.shape)}, not that of {tuple(shapes[name])}")
                 break
             converted[name] = values
-    problems += [f"missing `{name}`" for name in shapes if name not in converted and name != OUTPUT_EMBEDDINGS]
-    if problems:
-        raise ConversionError("The checkpoint and its options do not fit together: " + listing(problems, 8, quote=""))
-    converted[OUTPUT_EMBEDDINGS] = converted[WORD_EMBEDDINGS]
-    for name, trained in (("video", num_trained_frames), ("audio", num_trained_clips)):
-        positions = f"valor.{name}_condition.position_embedding.weight"
-        converted[positions] = extend_positions(converted[positions], trained)
-    return converted, unused
+    return converted, unused, problems

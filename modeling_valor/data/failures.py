@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..media import MediaError
-from ..media_container import reason
+from ..media_limits import reason
 from .samples import RecordError, printable
 
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from ..configuration_valor import MEDIA
 from ..media import MediaError
-from ..media_container import reason
+from ..media_limits import reason
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_answer, clean_caption, clean_question
 from .failures import Failure, attempt, describe

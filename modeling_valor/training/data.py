@@ -133,19 +133,10 @@ def keep_apart(
     for name, entry in measured.items():
         shared = [other for other in trained if all(other.get(key) == entry.get(key) for key in _PLACE)]
         splits = [other["split"] for other in shared]
-        own_share = share
         on_purpose = entry["split"] in splits
-        if share is None and shared and not on_purpose and not has_splits(entry["dataset"], entry.get("annotations")):
-            own_share = HELD_OUT_SHARE
-            logger.warning_once(
-                f"{entry['dataset']} has no splits: {own_share:.0%} of it, the same samples in every run, are held out and "
-                "measured, the others are trained. --validation_share sets the share, --eval_dataset names other data."
-            )
-        elif share is None and not trained and not has_splits(entry["dataset"], entry.get("annotations")):
-            logger.warning_once(
-                f"{entry['dataset']} has no splits: all of it is measured, also what a training may have used. "
-                f"--validation_share {HELD_OUT_SHARE:g} measures what a training holds out."
-            )
+        own_share = share
+        if share is None and (not trained or (shared and not on_purpose)):
+            own_share = _share_without_splits(entry, is_trained=bool(trained))
         if own_share is None:
             continue
         if trained and not shared:
@@ -156,6 +147,23 @@ def keep_apart(
         for other in (entry, *shared):
             other["validation_share"] = own_share
         entry["split"] = splits[0] if splits else train_split
+
+
+def _share_without_splits(entry: Mapping[str, Any], is_trained: bool) -> float | None:
+    """The share to hold out of a dataset without splits, with a warning; None if it has splits or is only measured."""
+    if has_splits(entry["dataset"], entry.get("annotations")):
+        return None
+    if not is_trained:
+        logger.warning_once(
+            f"{entry['dataset']} has no splits: all of it is measured, also what a training may have used. "
+            f"--validation_share {HELD_OUT_SHARE:g} measures what a training holds out."
+        )
+        return None
+    logger.warning_once(
+        f"{entry['dataset']} has no splits: {HELD_OUT_SHARE:.0%} of it, the same samples in every run, are held out and "
+        "measured, the others are trained. --validation_share sets the share, --eval_dataset names other data."
+    )
+    return HELD_OUT_SHARE
 
 
 # --- Sources ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from ..alignment import gather_samples, mean_over_ranks
 from ..captioning import IGNORE_INDEX
 from ..configuration_valor import CAPTIONING_GROUPS, MEDIA, MODALITIES
+from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorForPreTraining, ValorForRetrieval
 
 
@@ -33,8 +34,8 @@ def gradient_cached_step(
     inputs: dict[str, Any],
     chunk_size: int,
     backward: Callable[..., None],
-    precision: Callable[[], AbstractContextManager] = nullcontext,
-    defer_sync: Callable[[], AbstractContextManager] = nullcontext,
+    precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    defer_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
     record: Callable[[dict[str, dict[str, Tensor]]], None] | None = None,
 ) -> Tensor:
     """Adds the gradients of a batch's loss to those of the model, `chunk_size` samples at a time.
@@ -54,12 +55,52 @@ def gradient_cached_step(
     Source: section 4.2, eq. 2 to 7; the method is that of Gao et al., "Scaling Deep Contrastive Learning Batch Size under
     Memory Limited Setup" (2021).
     """
+    record = record or _ignore
     inputs = dict(inputs)
     alignment_groups = inputs.pop("alignment_groups", None)
     with_captions = inputs.get("labels") is not None
-    valor = model.valor
     chunks = _split(inputs, chunk_size)
+    embeds, states = _embed_chunks(model.valor, chunks, precision)
+    with precision():
+        alignment, alignment_losses = _alignment_loss(model, embeds, inputs, alignment_groups)
+    if with_captions:
+        alignment = model.config.alignment_loss_weight * alignment
+    grads = _embedding_gradients(alignment, embeds, chunk_size)
+    scoring = _scoring_parameters(model.valor)
+    if scoring:
+        with defer_sync():  # every rank has the gradients of all ranks' samples already
+            backward(alignment, inputs=scoring)
+    record({"alignment_losses": alignment_losses})
+    if not with_captions and len(scoring) == sum(parameter.requires_grad for parameter in model.parameters()):
+        return alignment.detach()
 
+    targets = {"num_targets": _num_targets(inputs)} if with_captions else {}
+    total = alignment.detach()
+    captioning_losses: dict[str, Tensor] = {}
+    for index, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
+        state.restore()
+        with nullcontext() if index == len(chunks) - 1 else defer_sync():
+            with precision():
+                outputs = forward(**chunk, alignment_groups=[], **targets)
+            loss = _alignment_part(outputs, grads[index])
+            if with_captions and outputs.captioning_losses:
+                loss = loss + outputs.loss
+                total = total + outputs.loss.detach()
+                _add(captioning_losses, outputs.captioning_losses)
+            if loss.requires_grad:
+                backward(loss)
+    record({"captioning_losses": captioning_losses})
+    return total
+
+
+def _ignore(losses: dict[str, dict[str, Tensor]]) -> None:
+    """Records nothing."""
+
+
+def _embed_chunks(
+    valor: ValorModel, chunks: list[dict[str, Any]], precision: Callable[[], AbstractContextManager[Any]]
+) -> tuple[list[Tensor | None], list["_RandomState"]]:
+    """The embeddings of a batch by modality, leaves of the graph, and the state of the generators before each chunk."""
     states, parts = [], []
     for chunk in chunks:
         states.append(_RandomState.now(chunk["input_ids"]))
@@ -67,54 +108,50 @@ def gradient_cached_step(
             outputs = valor(**{name: chunk.get(name) for name in ENCODER_INPUTS}, alignment_groups=[])
         parts.append([getattr(outputs, f"{modality.name}_embeds") for modality in MODALITIES])
     embeds = [None if pieces[0] is None else torch.cat(pieces).requires_grad_() for pieces in zip(*parts, strict=True)]
-    with precision():
-        alignment, alignment_losses = _alignment_loss(model, embeds, inputs, alignment_groups)
-    if with_captions:
-        alignment = model.config.alignment_loss_weight * alignment
+    return embeds, states
 
+
+def _embedding_gradients(
+    loss: Tensor, embeds: list[Tensor | None], chunk_size: int
+) -> list[tuple[Tensor | None, ...]]:
+    """The gradients of a loss with respect to the embeddings, for each chunk by modality."""
     leaves = [value for value in embeds if value is not None]
-    trained = {name: parameter for name, parameter in valor.named_parameters() if parameter.requires_grad}
-    scoring = [parameter for name, parameter in trained.items() if name.startswith(SCORING)]
-    grads = iter(torch.autograd.grad(alignment, leaves, retain_graph=True, materialize_grads=True))
-    pieces_of_grads = [None if value is None else next(grads).split(chunk_size) for value in embeds]
-    if scoring:
-        with defer_sync():  # every rank has the gradients of all ranks' samples already
-            backward(alignment, inputs=scoring)
-    captioning_losses: dict[str, Tensor] = {}
-    if record is not None:
-        record({"alignment_losses": alignment_losses})
-    if not with_captions and len(scoring) == sum(parameter.requires_grad for parameter in model.parameters()):
-        return alignment.detach()
+    num_chunks = math.ceil(len(leaves[0]) / chunk_size)
+    grads = iter(torch.autograd.grad(loss, leaves, retain_graph=True, materialize_grads=True))
+    pieces = [(None,) * num_chunks if value is None else torch.split(next(grads), chunk_size) for value in embeds]
+    return list(zip(*pieces, strict=True))
 
-    targets = {"num_targets": _num_targets(inputs)} if with_captions else {}
-    captioning = []
-    for index, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
-        state.restore()
-        with nullcontext() if index == len(chunks) - 1 else defer_sync():
-            with precision():
-                outputs = forward(**chunk, alignment_groups=[], **targets)
-            loss = sum(
-                (getattr(outputs, f"{modality.name}_embeds") * pieces[index]).sum()
-                for modality, pieces in zip(MODALITIES, pieces_of_grads, strict=True)
-                if pieces is not None
-            )
-            if with_captions and outputs.captioning_losses:
-                captioning.append(outputs.loss)
-                for group, part in outputs.captioning_losses.items():
-                    captioning_losses[group] = captioning_losses.get(group, 0) + part.detach()
-                loss = loss + outputs.loss
-            if loss.requires_grad:
-                backward(loss)
-    if record is not None:
-        record({"captioning_losses": captioning_losses})
-    return sum(part.detach() for part in [alignment, *captioning])
+
+def _scoring_parameters(valor: ValorModel) -> list[Tensor]:
+    """The trained parameters that are used after the embeddings."""
+    return [
+        parameter
+        for name, parameter in valor.named_parameters()
+        if parameter.requires_grad and name.startswith(SCORING)
+    ]
+
+
+def _alignment_part(outputs: Any, grads: Sequence[Tensor | None]) -> Tensor:
+    """A loss with these gradients with respect to the embeddings of a chunk."""
+    products = [
+        (getattr(outputs, f"{modality.name}_embeds") * grad).sum()
+        for modality, grad in zip(MODALITIES, grads, strict=True)
+        if grad is not None
+    ]
+    return torch.stack(products).sum()
+
+
+def _add(totals: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
+    """Adds the losses of a chunk to those of the chunks before it."""
+    for group, loss in losses.items():
+        totals[group] = totals[group] + loss.detach() if group in totals else loss.detach()
 
 
 def _split(inputs: dict[str, Any], chunk_size: int) -> list[dict[str, Any]]:
     """Chunks of a batch; what is not a tensor belongs to each of them."""
     num_chunks = math.ceil(len(inputs["input_ids"]) / chunk_size)
     parts = {
-        name: value.split(chunk_size) if isinstance(value, Tensor) else [value] * num_chunks
+        name: torch.split(value, chunk_size) if isinstance(value, Tensor) else [value] * num_chunks
         for name, value in inputs.items()
     }
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]

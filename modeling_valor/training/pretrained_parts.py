@@ -23,7 +23,8 @@ from transformers import (
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, SizeDict
 from transformers.utils import logging
 
-from ..configuration_valor import ValorConfig, config_fields, load_part_config
+from ..configuration_parts import config_fields, load_part_config
+from ..configuration_valor import ValorConfig
 from ..conversion.files import read_torch_file
 from ..conversion.sizes import video_swin_sizes
 from ..conversion.tensors import new_name

@@ -105,9 +105,7 @@ def run_training(
     set_seed(args.seed)
     sources, measured = read_data(data_args, args, task)
     model, processor, new = initialize_model(model_args, task)
-    for source in sources:
-        for name in ("alignment_groups", "captioning_groups"):
-            model.config.check_groups(getattr(source, name) or [], name)
+    check_groups(model, sources)
     evaluations = {
         name: scaled(entry["task"], build_evaluation(entry, processor, samples))
         for name, (entry, samples) in measured.items()
@@ -129,17 +127,32 @@ def run_training(
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
     if args.do_train:
-        trainer.model_card = model_card(
-            Path(args.output_dir or "").resolve().name,
-            HEADS[task or "pretraining"].__name__,
-            overview,
-            {name: measured_task(name, entry, samples, metrics) for name, (entry, samples) in measured.items()},
-            model_args.model_name_or_path,
-        )
-        trainer.create_model_card()
-        if args.push_to_hub:
-            trainer.push_to_hub()
+        tasks = {name: measured_task(name, entry, samples, metrics) for name, (entry, samples) in measured.items()}
+        model_class = HEADS[task or "pretraining"].__name__
+        publish(trainer, model_class, overview, tasks, model_args.model_name_or_path)
     return metrics
+
+
+def check_groups(model: ValorDecoderModel, sources: Sequence[Source]) -> None:
+    """Raises a `ValueError` if the model cannot train the modality groups of a source."""
+    for source in sources:
+        model.config.check_groups(source.alignment_groups or [], "alignment_groups")
+        model.config.check_groups(source.captioning_groups or [], "captioning_groups")
+
+
+def publish(
+    trainer: ValorTrainer,
+    model_class: str,
+    overview: Mapping[str, str],
+    tasks: Mapping[str, MeasuredTask],
+    base_model: str | None,
+) -> None:
+    """Writes the model card of a training, and uploads its folder if `push_to_hub` is set; arguments as of [`model_card`]."""
+    name = Path(trainer.args.output_dir).resolve().name
+    trainer.model_card = model_card(name, model_class, overview, tasks, base_model)
+    trainer.create_model_card()
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
 
 
 def build_trainer(

@@ -186,16 +186,7 @@ def _sample_soundtrack(rng: np.random.Generator, acts: tuple[Act, ...], names: l
     strikes = [name for name in audible if name in STRIKES]
     beds = [name for name in audible if name in BEDS]
     fronts = [name for name in audible if name not in BEDS]
-    halved, eventful = acts[0].when in HALVES, acts[0].verb in EVENTS
-    weights = {
-        "silence": 2 if "silence" in names else 0,
-        "steady": 2,
-        "over": 2 if beds and fronts else 0,
-        "turns": 0 if eventful else 7 if halved else 3,
-        "half": 4 if halved else 0,
-        "strike": 6 if eventful and strikes else 0,
-        "strike over": 4 if eventful and strikes and beds else 0,
-    }
+    weights = _soundtrack_weights(acts[0], "silence" in names, bool(strikes), bool(beds), bool(fronts))
     total = sum(weights.values())
     kind = _pick(rng, list(weights), [weight / total for weight in weights.values()])
     if kind == "silence":
@@ -213,3 +204,18 @@ def _sample_soundtrack(rng: np.random.Generator, acts: tuple[Act, ...], names: l
     # Half of the strikes are at the time of the event. So neither the time of the strike nor that of the event tells which.
     elsewhere = [moment for moment in MOMENTS if moment != acts[0].when]
     return Sound(_pick(rng, strikes), acts[0].when if rng.random() < 0.5 else _pick(rng, elsewhere)), *bed
+
+
+def _soundtrack_weights(act: Act, silence: bool, strikes: bool, beds: bool, fronts: bool) -> dict[str, int]:
+    """How likely each kind of soundtrack is with the first act of a scene, from the kinds of sounds that are allowed."""
+    in_half, is_event = act.when in HALVES, act.verb in EVENTS
+    turns = 7 if in_half else 3
+    return {
+        "silence": 2 * silence,
+        "steady": 2,
+        "over": 2 * (beds and fronts),
+        "turns": turns * (not is_event),
+        "half": 4 * in_half,
+        "strike": 6 * (is_event and strikes),
+        "strike over": 4 * (is_event and strikes and beds),
+    }

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import IO, Any, BinaryIO, cast
 
 from ...media import download
-from ...media_container import reason
+from ...media_limits import reason
 from ...media_sources import media_kind, natural_key
 from ..samples import Sample, SampleStream, printable, unreadable_sample
 from ..splits import SPLIT_NAMES, split_names
