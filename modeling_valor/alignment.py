@@ -1,10 +1,9 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Multimodal Grouping Alignment (section 4.2): how well texts, videos and sounds match, and the loss on it.
 
-Scoring is apart from the loss: `grouped_similarity` (fine-grained, eq. 3) and `coarse_similarity` (Table 10) give score
+Scores and loss are separate: `grouped_similarity` (fine-grained, eq. 3) and `coarse_similarity` (Table 10) give score
 matrices, `contrastive_loss` (eq. 2) takes one, and `gather_samples` joins the samples of all ranks before either.
-`mean_of_groups` joins the losses of several modality groups. How scores are computed in little memory is in
-`alignment_blocks`.
+`mean_of_groups` averages the losses of several modality groups. `alignment_blocks` computes the scores in little memory.
 Nothing here has parameters.
 """
 
@@ -81,7 +80,7 @@ def grouped_similarity(
     gradients the pass needs some tens of megabytes on a CPU, whatever the number of samples.
 
     Args:
-        text, video, audio: tokens of each modality; None where it is not there.
+        text, video, audio: tokens of each modality; None if it is absent.
         groups: keys of `ALIGNMENT_GROUPS`. Samples of the first letter are the rows.
         fusion: what t-av is. "feature" compares with the tokens of both modalities; "score" is S(t, v) + S(t, a) with
             uniform weights, of twice the range. Other groups stay as they are.

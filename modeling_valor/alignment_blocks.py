@@ -37,14 +37,13 @@ if TYPE_CHECKING:
     from .alignment import TokenSet
 
 
-# How many row tokens and column tokens meet in one block. On a CPU such a block stays in the cache, where everything
-# but its matrix products is cheap, and each of a few threads has that many row tokens; an accelerator wants few large
-# kernels.
+# Row tokens and column tokens of one block. On a CPU such a block stays in the cache, where everything but its matrix
+# products is cheap, and each of a few threads has this number of row tokens. An accelerator needs few large kernels.
 _CPU_BLOCK = (768, 2560)
 _CPU_THREADS = 4
 _ACCELERATOR_BLOCK = (1024, 8192)
 
-# Added to the similarities of tokens that no maximum may choose. Finite in any type, also when two of them meet, because
+# Added to the similarities of tokens that no maximum may choose. Finite in any type, also if it is added twice, because
 # infinity times a weight or a gradient of zero would be NaN.
 _EXCLUDED = -1e4
 
@@ -128,7 +127,7 @@ def _token_weights(sets: Sequence["TokenSet"], uniform: bool) -> Sequence[Tensor
 
 @dataclass(frozen=True)
 class _Side:
-    """Which tokens of the joined sets of one side are whose, are padding, and may not be chosen by any maximum."""
+    """For the joined tokens of one side: the set of each, which are padding, and which no maximum may choose."""
 
     slices: dict[Hashable, slice]
     padding: Tensor | None
@@ -211,7 +210,7 @@ _Samples = slice | Tensor  # some samples of a side; as a tensor their indices
 
 
 def _row_blocks(embeds: Tensor, side: _Side, tokens: int) -> Iterator[tuple[_Samples, int]]:
-    """Row samples that make a block of so many tokens, and how many tokens of each of them it takes.
+    """Row samples that fill a block of this number of tokens, and the number of tokens of each that it needs.
 
     On a CPU samples of about the same length share a block, and the padding that all of them end with is left out: with
     captions of 12 to 42 tokens that saves a third of the products. An accelerator would have to wait for the lengths.
@@ -221,7 +220,7 @@ def _row_blocks(embeds: Tensor, side: _Side, tokens: int) -> Iterator[tuple[_Sam
         yield from ((rows, count) for rows in _slices(embeds, tokens))
         return
     lengths = (torch.arange(1, count + 1) * ~side.padding).amax(dim=1)
-    # Where padding counts as 0 in the maxima, how much of it there is makes no difference, but some must be left
+    # If padding counts as 0 in the maxima, its amount makes no difference, but at least one token of it must stay
     lengths += (side.padding & ~side.excluded).any(dim=1)
     lengths, order = lengths.clamp(max(part.start for part in side.slices.values()) + 1, count).sort(descending=True)
     start = 0
@@ -233,7 +232,7 @@ def _row_blocks(embeds: Tensor, side: _Side, tokens: int) -> Iterator[tuple[_Sam
 
 
 def _slices(embeds: Tensor, tokens: int) -> Iterator[slice]:
-    """Slices of the samples that have at most so many tokens, or are a single sample."""
+    """Slices of the samples with at most this number of tokens each, or with a single sample."""
     step = max(1, tokens // embeds.shape[1])
     return (slice(start, start + step) for start in range(0, len(embeds), step))
 
@@ -241,7 +240,7 @@ def _slices(embeds: Tensor, tokens: int) -> Iterator[slice]:
 def _load(
     embeds: Tensor, side: _Side, samples: _Samples, length: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | None]:
-    """The first tokens of some samples, (n, N, C), zero at padding; and what keeps them from the maxima if added, (n, N)."""
+    """The first tokens of some samples, (n, N, C), zero at padding; and what to add to exclude them from maxima, (n, N)."""
     tokens = embeds[samples, :length].to(dtype)
     if side.padding is None or side.excluded is None:
         return tokens, None
@@ -284,7 +283,7 @@ def _block_scores(plan: _Plan, block: _Block) -> list[Tensor]:
 
 
 def _block_grads(plan: _Plan, block: _Block, score_grads: Sequence[Tensor]) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-    """What gradients of a block's scores make of its left tokens, right tokens and weights. Equal maxima share theirs."""
+    """The gradients of a block's left tokens, right tokens and weights. Equal maxima share a gradient equally."""
     similarities = block.similarities()
     pairs = plan.pairs(similarities)
     row_best = [part.amax(dim=2).requires_grad_() for part in pairs.values()]
@@ -301,7 +300,7 @@ def _block_grads(plan: _Plan, block: _Block, score_grads: Sequence[Tensor]) -> t
     for index, (part, grad) in enumerate(zip(pairs.values(), plan.pairs(similarity_grad).values(), strict=True)):
         torch.eq(part, row_best[index][:, :, None], out=grad)
         grad *= (row_grads[index] / grad.sum(dim=2))[:, :, None]
-        chosen = part.eq_(column_best[index][:, None])  # in place: the similarities are of no more use
+        chosen = part.eq_(column_best[index][:, None])  # in place: the similarities are not needed any more
         grad.addcmul_(chosen, (column_grads[index] / chosen.sum(dim=1))[:, None])
     similarity_grad = similarity_grad.flatten(2, 3).flatten(0, 1)  # (n * N, M * q)
     left_grad = (similarity_grad @ block.right.flatten(0, 1)).view_as(block.left)

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Multimodal Grouping Captioning (MGC): what is masked, and what it costs to miss it (section 4.2, eq. 5 and 6)."""
+"""Multimodal Grouping Captioning (MGC): masks of words, and the loss of predicting them (section 4.2, eq. 5 and 6)."""
 
 import torch
 from torch.nn import functional as F
@@ -42,7 +42,7 @@ def mask_tokens(
 
     labels = input_ids.masked_fill(~chosen, IGNORE_INDEX)
     replacement = draw(input_ids.shape)
-    # Ids up to [MASK] are special or unused in BERT vocabularies; in some others it is the last, behind the words
+    # Ids up to [MASK] are special or unused in BERT vocabularies; in some others it is the last, after the words
     first, end = (mask_token_id + 1, vocab_size) if mask_token_id + 1 < vocab_size else (0, mask_token_id)
     random_words = torch.randint(first, end, input_ids.shape, generator=generator, device=input_ids.device)
     masked = torch.where(chosen & (replacement < 0.8), mask_token_id, input_ids)
@@ -101,7 +101,7 @@ def answer_token_weights(labels: torch.Tensor, answer_weights: torch.Tensor | No
 
 
 def total_weight(labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """What [`captioning_loss`] divides by: the number of targets, or the sum of their weights; float32."""
+    """The divisor of [`captioning_loss`]: the number of targets, or the sum of their weights; float32."""
     targets = (labels != IGNORE_INDEX).float()
     return (targets if weights is None else targets * weights).sum()
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Values that a configuration or a processor can have, checked before anything of such sizes is made."""
+"""Ranges of the values of configurations and processors, checked before memory of these sizes is allocated."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ CONFIGURATION_RANGES: dict[str, Range] = {
     **dict.fromkeys(("initializer_range", "position_initializer_range", "alignment_loss_weight"), NOT_NEGATIVE),
     "logit_scale_init_value": (lambda value: -20 <= value <= 20, "between -20 and 20"),  # it is an exponent
 }
-"""Fields of all configurations, of this package and of transformers' encoders: what is accepted, and that in words."""
+"""Fields of all configurations, of this package and of transformers' encoders: what is accepted."""
 
 
 def between(least: float, most: float) -> Range:
@@ -55,7 +55,7 @@ PROCESSOR_RANGES: dict[str, Range] = {
 
 MAX_LAYERS = 1000
 MAX_PARAMETERS = 10**11
-"""Far above any encoder that there is: what exceeds them is damaged, or made to fill the memory."""
+"""Far above any existing encoder: a configuration that exceeds them is damaged, or made to fill the memory."""
 
 
 def check_ranges(values: Any, ranges: Mapping[str, Range], part: str = "") -> None:
@@ -70,7 +70,7 @@ def check_ranges(values: Any, ranges: Mapping[str, Range], part: str = "") -> No
 
 
 def check_values(config: PreTrainedConfig, part: str = "") -> None:
-    """Checks the numbers of a configuration, its activation, and that its sizes are those of a model that there can be.
+    """Checks the numbers of a configuration, its activation, and that its sizes are possible.
 
     Raises:
         `ValueError`: a value is outside its range, or the sizes are too large.

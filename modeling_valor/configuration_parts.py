@@ -24,7 +24,7 @@ def load_part_config(
 
 
 def config_fields(config: PreTrainedConfig | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Fields of a part, without what transformers notes about the file that they come from."""
+    """Fields of a part, without those that describe the file that they come from."""
     fields = config.to_dict() if isinstance(config, PreTrainedConfig) else dict(config or {})
     return {
         name: value

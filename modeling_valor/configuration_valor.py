@@ -253,7 +253,7 @@ class ValorConfig(PreTrainedConfig):
         initializer_range (`float`): standard deviation of new projections.
         position_initializer_range (`float`, *optional*): that of new frame and clip embeddings, which are added to
             normalised tokens. `None` is `initializer_range`, as in the 2023 code; 0.5 makes them half as large as those
-            tokens, for a model that learns from nothing.
+            tokens, for a model that is trained from scratch.
     """
 
     model_type = "valor"

@@ -177,7 +177,7 @@ class ValorGenerationMixin(GenerationMixin):
             )
 
     def decoding_group(self, requested: Sequence[str] | None, modalities: tuple[str, ...]) -> list[str]:
-        """A list of the one modality group that the text is conditioned on; by default all that is there."""
+        """The modality group that the text is conditioned on, as a list; by default that of all given modalities."""
         if requested is None:
             requested = [GROUP_OF_MODALITIES[modalities]]
         if len(requested) != 1:
@@ -274,7 +274,7 @@ class ValorGenerationMixin(GenerationMixin):
                 f"`cache` holds {words.get_seq_length()} tokens already, but `generate` fills an empty cache. "
                 "Continue a text by its `input_ids` alone."
             )
-        # Whatever cache for the conditions was given, it has to be one that does not follow the beams
+        # The cache of the conditions must be one that does not follow the beams, whichever was given
         model_kwargs[CACHE] = EncoderDecoderCache(words, ConditionCache())
 
     def _beam_search(
@@ -288,11 +288,11 @@ class ValorGenerationMixin(GenerationMixin):
     ) -> GenerateBeamOutput | torch.Tensor:
         """Beam search of the released decoder: a fixed number of beams, sums of log-probabilities, no length penalty.
 
-        What it does not have (`do_sample`, `length_penalty`, `early_stopping`) is left to the beam search of transformers.
+        With `do_sample`, `length_penalty` or `early_stopping`, the beam search of transformers is used instead.
 
-        A finished beam stays in its slot with an unchanged score. (The 2023 code lets it fill all slots below it too;
-        scores only fall, so what was below it could never have won, and here these slots go on to offer other captions.)
-        A sample is done when its best beam is finished, or all of them where several sequences are asked for.
+        A finished beam keeps its slot and its score. (In the 2023 code it also fills all slots below it. Scores only
+        decrease, so the beams below it could not have won; here these slots continue with other captions.) A sample is done
+        when its best beam is finished, or all of them if several sequences are requested.
         """
         if generation_config.do_sample or generation_config.early_stopping or generation_config.length_penalty != 0:
             return super()._beam_search(
@@ -304,7 +304,7 @@ class ValorGenerationMixin(GenerationMixin):
         pad_token_id = cast(torch.Tensor, generation_config._pad_token_tensor).to(device)
         first_rows = torch.arange(batch_size, device=device)[:, None] * num_beams
 
-        # All beams start equal: only the first one may offer words at the first step
+        # All beams start equal, so only the first one has candidates at the first step
         scores = torch.zeros(batch_size, num_beams, device=device)
         scores[:, 1:] = -torch.inf
         finished = torch.zeros(batch_size, num_beams, dtype=torch.bool, device=device)
@@ -381,7 +381,7 @@ def next_beams(
 
 
 def requested_option(name: str, options: dict[str, Any], *configs: GenerationConfig | None) -> Any:
-    """The value of an option where somebody gave one: in the call, else in the first configuration that has it."""
+    """The value of an option: that of the call, or by default that of the first configuration that has one; else None."""
     if options.get(name) is not None:
         return options[name]
     values = (getattr(config, name, None) for config in configs)

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""VALOR: where text, frames and sound meet (Figure 5)."""
+"""VALOR: the encoders of text, video and audio, and their alignment (Figure 5)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -83,8 +83,8 @@ class ValorOutput(ModelOutput):
 def l2_normalize(states: torch.Tensor) -> torch.Tensor:
     """L2-normalised along the last axis, computed in float32; zeros stay zeros.
 
-    In float16 the bound that keeps zeros from being divided by zero is zero itself. Under autocast the result is float32,
-    as of other norms.
+    In float16 the epsilon of the division would be rounded to zero. Under autocast the result is float32, like that of
+    other norms.
     """
     normalized = F.normalize(states.to(torch.promote_types(states.dtype, torch.float32)), dim=-1)
     return normalized if torch.is_autocast_enabled(states.device.type) else normalized.to(states.dtype)
@@ -139,7 +139,7 @@ class ValorPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _keys_to_ignore_on_save: set[str]  # PreTrainedModel makes a set of it
     default_auto_class = "AutoModel"
-    """The Auto class that knows the models of this class."""
+    """The Auto class that loads models of this class."""
 
     def __init__(self, config: ValorConfig, *inputs: Any, **kwargs: Any) -> None:
         config.validate()  # `from_pretrained` overrides fields after the configuration was validated
@@ -173,7 +173,7 @@ class ValorPreTrainedModel(PreTrainedModel):
         super()._activation_checkpointing_enable(activation_checkpointing_kwargs, *args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
-        """Of all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support what all are to use take sdpa."""
+        """Sets it for all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support it use sdpa."""
         if isinstance(attn_implementation, str):
             parts = [part for part in self.base_model.children() if isinstance(part, PreTrainedModel)]
             attn_implementation = {"": attn_implementation} | {
@@ -198,9 +198,10 @@ class ValorPreTrainedModel(PreTrainedModel):
 class ValorModel(ValorPreTrainedModel):
     """The encoders of VALOR, the common space in which they are aligned, and the decoder's stack without its head.
 
-    `score` compares texts with videos and sounds as the processor gives them. `get_text_embeds`, `get_video_embeds` and
-    `get_audio_embeds` embed each modality on its own, `get_text_features` and its like also give what the encoders return; `compute_similarity` scores any two sets of embeddings; `forward`
-    does it all for a batch of matching samples.
+    `score` compares texts with videos and sounds, given as outputs of the processor. `get_text_embeds`, `get_video_embeds` and
+    `get_audio_embeds` embed one modality; `get_text_features`, `get_video_features` and `get_audio_features` also return the
+    outputs of the encoder. `compute_similarity` scores any two sets of embeddings. `forward` computes all of it for a batch of
+    matching samples.
     """
 
     # Heads save it with this model, which does not need it
@@ -243,7 +244,7 @@ class ValorModel(ValorPreTrainedModel):
     # --- Encoders -----------------------------------------------------------------------------------------------------
 
     def text_attention_mask(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The mask given, else everything that is not padding."""
+        """The given mask, or by default a mask of everything that is not padding."""
         if attention_mask is None:
             return cast(torch.Tensor, input_ids != self.config.text_config.pad_token_id)
         return attention_mask.bool()

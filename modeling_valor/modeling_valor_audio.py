@@ -113,8 +113,8 @@ class ValorAudioPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, ValorAudioEmbeddings):
             init.normal_(module.class_embedding, std=self.config.initializer_range)
-            # A quarter of what a patch of deviation 1/2 becomes. Of smaller positions little is left behind the layers of
-            # a model that learns from nothing, and then nobody can tell what is heard first
+            # A quarter of the embedding of a patch with standard deviation 1/2. If positions are smaller, little of them is
+            # left after the layers of a model that is trained from scratch, and it cannot learn which sound is heard first
             init.normal_(
                 module.position_embedding.weight, std=self.config.initializer_range * self.config.patch_size / 8
             )

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""VALOR at work: pretraining, retrieval, captioning and question answering (sections 4.2 and 4.3)."""
+"""The heads of VALOR: pretraining, retrieval, captioning and question answering (sections 4.2 and 4.3)."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +97,7 @@ class ValorLMHead(nn.Module):
 
 
 class ValorDecoderModel(ValorPreTrainedModel):
-    """What all heads share: the decoder with its prediction head, and how it decodes. A checkpoint of one serves all."""
+    """The base of all heads: the decoder with its prediction head. A checkpoint of one head loads into all others."""
 
     generation_config: (
         Any  # a GenerationConfig, or None where neither the head can generate nor the checkpoint has one
@@ -109,7 +109,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         self.valor = ValorModel(config)
         self.lm_head = ValorLMHead(config)
         if not self.can_generate():
-            # That of the checkpoint, kept for the heads that can and are made of this one or of what it saves
+            # Later that of the checkpoint: heads that can generate may be made of this one, or of the checkpoint that it saves
             self.generation_config = None
         self.post_init()
 
@@ -181,7 +181,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         prompt_attention_mask: torch.Tensor | None,
         device: torch.device,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The prompt given, else the configuration's."""
+        """The given prompt, or by default that of the configuration."""
         if prompt_input_ids is None:
             return self.valor.prompt("caption_prompt_ids", device), None
         return prompt_input_ids, self.valor.text_attention_mask(prompt_input_ids, prompt_attention_mask)
@@ -210,7 +210,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         input_features: torch.Tensor | None,
         audio_mask: torch.Tensor | None,
     ) -> ValorConditions:
-        """The conditions given, else those of the inputs; a `ValueError` without either."""
+        """The given conditions, or by default those of the inputs; a `ValueError` without either."""
         if conditions is not None:
             return conditions
         if pixel_values_videos is None and input_features is None:
@@ -233,7 +233,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
         """
         if num_targets is None:
             counts = {group: total_weight(targets, weights) for group, targets in labels.items()}
-            # A place for every group, because other ranks may have others
+            # An entry for every group, because other ranks may have other groups
             none = torch.zeros_like(next(iter(counts.values())))
             totals = torch.stack([counts.get(group, none) for group in CAPTIONING_GROUPS])
             num_targets = dict(
@@ -305,7 +305,7 @@ class ValorDecoderModel(ValorPreTrainedModel):
 
 
 def delegate(method: Callable[..., Result]) -> Callable[..., Result]:
-    """A head's method that is the same one of its `valor`, with its signature and docstring."""
+    """A method of a head that calls the same method of its `valor`, with its signature and docstring."""
 
     @wraps(method)
     def call(self: ValorDecoderModel, *args: Any, **kwargs: Any) -> Result:
@@ -317,8 +317,8 @@ def delegate(method: Callable[..., Result]) -> Callable[..., Result]:
 class ValorForRetrieval(ValorDecoderModel):
     """VALOR for text-to-video, text-to-audio and text-to-audiovisual retrieval (section 4.3).
 
-    A decoder head that comes with the checkpoint is kept and saved, but not used. Of a checkpoint without one nothing is
-    missed, and what stands in its place is not saved, so that nobody takes it for a captioner's.
+    The decoder head of a checkpoint is kept and saved, but not used. If a checkpoint has none, there is no warning, and the
+    random head is not saved, so that it cannot be loaded as a captioner.
     """
 
     _keys_to_ignore_on_load_missing = LM_HEAD_KEYS
@@ -374,7 +374,7 @@ class ValorForRetrieval(ValorDecoderModel):
 
 
 class ValorForPreTraining(ValorDecoderModel):
-    """VALOR with both pretraining tasks, MGA and MGC (section 4.2). Its checkpoint serves every other class."""
+    """VALOR with both pretraining tasks, MGA and MGC (section 4.2). Its checkpoint loads into every other class."""
 
     default_auto_class = "AutoModelForPreTraining"
 
@@ -461,7 +461,7 @@ class ValorForPreTraining(ValorDecoderModel):
             group_logits, group_labels = {}, {}
             for group, hidden_states in zip(groups, states, strict=True):
                 targets = self.labels_of(labels, conditions, group)
-                # The vocabulary is wide: predict only what is asked for
+                # The vocabulary is large, so only labelled positions are predicted
                 group_logits[group] = self.lm_head(hidden_states[targets != IGNORE_INDEX])
                 group_labels[group] = targets[targets != IGNORE_INDEX]
             loss, captioning_losses = self.captioning_losses(group_logits, group_labels, num_targets)
@@ -477,7 +477,7 @@ class ValorForPreTraining(ValorDecoderModel):
         decoder_attention_mask: torch.Tensor | None,
         labels: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the decoder reads and what it should say, made from the text where they are not given."""
+        """Inputs and labels of the decoder, made from the text if they are not given."""
         if (decoder_input_ids is None) != (labels is None):
             given, missing = ("decoder_input_ids", "labels") if labels is None else ("labels", "decoder_input_ids")
             raise ValueError(f"`{given}` need `{missing}`; without both, `input_ids` are masked by the model.")

@@ -52,12 +52,12 @@ class ValorConditions(ModelOutput):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities given, video before audio as everywhere in VALOR."""
+        """The given modalities, video before audio as everywhere in VALOR."""
         return tuple(modality.name for modality in MEDIA if getattr(self, modality.name) is not None)
 
     @property
     def device(self) -> torch.device:
-        """Where the tokens are; the model's own `device` is "meta" where parts of it are offloaded."""
+        """The device of the tokens; the model's own `device` is "meta" if parts of it are offloaded."""
         return self[self.modalities[0]].device
 
     def mask(self, modality: str) -> torch.Tensor | None:
@@ -109,7 +109,7 @@ class ConditionCache(DynamicCache):
 
 @dataclass
 class CrossAttentionStep:
-    """One cross-attention of one modality group in every layer: through which block, to which of the block's tokens.
+    """One cross-attention of one modality group, the same in every layer: its block, and the tokens that it attends to.
 
     present (`torch.BoolTensor` of shape `(group_rows, 1, 1)`, *optional*): samples that have any of these tokens; the
         others skip the block, its norm included.
@@ -123,7 +123,7 @@ class CrossAttentionStep:
 
 @dataclass
 class CrossAttentionPlan:
-    """Which tokens each modality group attends to through which block; one plan, with its masks, serves all layers.
+    """The tokens that each modality group attends to, by block. One plan, with its masks, is used by all layers.
 
     blocks (`dict[str, list[str]]`): the modalities whose tokens each block attends to.
     groups (`list[list[CrossAttentionStep]]`): the steps of each group, in the order in which they are applied.
@@ -164,7 +164,7 @@ class ValorTextEmbeddings(nn.Module):
 
 
 class ValorTextAttention(nn.Module):
-    """Multi-head attention whose keys and values may come from elsewhere than its queries."""
+    """Multi-head attention; keys and values may be of other tokens than the queries."""
 
     def __init__(self, config: ValorTextConfig | ValorAudioConfig):
         super().__init__()
@@ -311,7 +311,7 @@ class ValorTextLayer(GradientCheckpointingLayer):
         keys_values: dict[str, tuple[torch.Tensor, torch.Tensor]],
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Figure 7 for one modality group: the blocks in order, or side by side and added ("parallel")."""
+        """Figure 7 for one modality group: the blocks one after the other, or in parallel and added ("parallel")."""
         outputs = []
         for step in steps:
             block = self.cross_attention_block(step.block)
@@ -361,11 +361,11 @@ class ValorTextPreTrainedModel(PreTrainedModel):
 
 
 class ValorTextModel(ValorTextPreTrainedModel):
-    """BERT that encodes text, and that decodes it when it is given `conditions` to attend to (section 4.1).
+    """BERT as text encoder, and with `conditions` to attend to as decoder (section 4.1).
 
     As an encoder (`is_causal=False`) every token sees the text and the prompt. As a decoder (`is_causal=True`) a word
-    sees the prompt and the words up to itself, and the prompt sees only the prompt. The prompt stands before the text,
-    so it is a prefix that can be cached; positions restart at 0 after it.
+    sees the prompt and the words up to itself, and the prompt sees only the prompt. The prompt comes before the text,
+    so it is a prefix that can be cached. Positions start at 0 again after it.
     """
 
     _input_embed_layer = "word_embeddings"
@@ -592,7 +592,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
     def plan_cross_attention(
         self, conditions: ValorConditions, groups: Sequence[Sequence[str]], hidden_states: torch.Tensor
     ) -> CrossAttentionPlan:
-        """Which tokens each group attends to through which block: masks are made once, not once per layer."""
+        """The tokens that each group attends to, by block. Masks are made once, not once per layer."""
         blocks: dict[str, list[str]] = {}
         for block in CROSS_ATTENTION_BLOCKS[self.config.cross_attention_type]:
             attended = conditions.modalities if block == "audiovisual" else (block,)

@@ -61,7 +61,7 @@ def relative_position_index(window: Sequence[int], num_tokens: int, device: torc
 def shifted_window_mask(
     grid: Sequence[int], window: Sequence[int], shift: Sequence[int], device: torch.device
 ) -> torch.Tensor:
-    """Keeps tokens apart that only the cyclic shift has brought into one window.
+    """The mask between tokens that are in one window only because of the cyclic shift.
 
     After the shift, the last `shift` positions of an axis are those that came around from its beginning. `grid`
     (frames, rows, columns) includes the padding to whole windows, which is not masked.

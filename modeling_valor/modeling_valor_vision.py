@@ -81,7 +81,7 @@ VISION_MODELS: dict[str, type[PreTrainedModel]] = {
 
 
 def supported_attention(model_class: type[PreTrainedModel], requested: str | None) -> str | None:
-    """The attention implementation that a part uses where `requested` is asked for of the whole model; said if another."""
+    """The attention implementation of a part if `requested` is that of the whole model; a warning if it is another one."""
     if requested is None:
         return None
     if is_flash_attention_requested(requested_attention_implementation=requested):
@@ -98,8 +98,8 @@ def supported_attention(model_class: type[PreTrainedModel], requested: str | Non
 
 
 def build_part(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
-    """Model of a part that AutoModel knows, with fresh weights, of the dtype that `config` states and of its attention
-    implementation, where the model supports it.
+    """Model of a part that AutoModel knows, with random weights, with the dtype of `config` and, if the model supports it, its
+    attention implementation.
 
     Raises:
         ValueError: if `config` belongs to no model that AutoModel knows.
@@ -113,7 +113,7 @@ def build_part(config: PreTrainedConfig, **kwargs: Any) -> PreTrainedModel:
 
 
 def build_vision_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """Vision encoder of `config` with fresh weights, as [`build_part`] makes them.
+    """Vision encoder of `config` with random weights, as of [`build_part`].
 
     Raises:
         ValueError: if `config` belongs to no model that AutoModel knows, or to one that needs more than pixels.
@@ -323,7 +323,7 @@ def group_by_length(frame_mask: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
 
 
 def passes_of_all_ranks(vision_model: PreTrainedModel, passes: int, device: torch.device) -> int:
-    """Passes that this rank must run for `passes` of its own: the most of any rank, where the weights are sharded."""
+    """The number of passes that this rank must run: its own, or the maximum of all ranks if the weights are sharded."""
     if not is_sharded(vision_model):
         return passes
     most = torch.tensor(passes, device=device)
@@ -332,7 +332,7 @@ def passes_of_all_ranks(vision_model: PreTrainedModel, passes: int, device: torc
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether ranks hold a part of the weights each (FSDP, DeepSpeed ZeRO 3) and gather them at every call of a layer."""
+    """Whether the weights are sharded over ranks (FSDP, DeepSpeed ZeRO 3), which gather them at every call of a layer."""
     if not is_distributed():
         return False
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel  # absent in builds without distributed

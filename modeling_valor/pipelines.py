@@ -36,7 +36,7 @@ LONG_SECONDS = 30
 
 
 class AudiovisualPipeline(Pipeline):
-    """What captioning and question answering share: any form of video and sound in, generated text out."""
+    """The base of captioning and question answering: any form of video and audio in, generated text out."""
 
     _load_processor = True
     _load_image_processor = False
@@ -50,7 +50,7 @@ class AudiovisualPipeline(Pipeline):
     """Key of the text in the results."""
 
     def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
-        # Any other head of the same checkpoint, such as `ValorForPreTraining`, has all that it takes
+        # Any other head of the same checkpoint, such as `ValorForPreTraining`, has all weights that are needed
         super().__init__(
             as_head(model, self.head_class) if isinstance(model, ValorPreTrainedModel) else model, *args, **kwargs
         )
@@ -355,7 +355,7 @@ class _QuestionDataset(Dataset):
 
 @contextmanager
 def _restored(*attributes: tuple[Any, str]) -> Iterator[None]:
-    """Gives attributes, pairs of an object and a name, their values back at the end of the block, also after an error."""
+    """Restores the values of attributes, pairs of an object and a name, at the end of the block, also after an error."""
     before = [(owner, name, name in vars(owner), vars(owner).get(name)) for owner, name in attributes]
     try:
         yield

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Texts as the 2023 code gives them to its tokenizer, so that released checkpoints see what they were trained on."""
+"""Texts as the 2023 code gives them to its tokenizer, so that released checkpoints get the same input as in training."""
 
 import re
 import string

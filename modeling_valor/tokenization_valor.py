@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""The tokenizer of a checkpoint, and the task prompts in its words."""
+"""The tokenizer of a checkpoint, and the task prompts as its ids."""
 
 import os
 from collections.abc import Mapping, Sequence
