@@ -66,7 +66,7 @@ OPTION_KINDS = {
     "audio_target_length": (int,),
 }
 
-# Options of the model's arithmetic that this package has no use for, with the value that changes nothing
+# Options that change the computation and are not supported, with their neutral values
 UNSUPPORTED_OPTIONS = {
     "full_masker": False,
     "scst_finetuning": False,

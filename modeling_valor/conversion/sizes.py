@@ -71,7 +71,7 @@ def clip_sizes(
 
 
 def clip_vision_config(state_dict: Mapping[str, Tensor], options: Mapping[str, Any]) -> CLIPVisionConfig:
-    """CLIP's vision encoder. Its resolution is that of the position embedding, whatever the options say."""
+    """CLIP's vision encoder. Its resolution is that of the position embedding, not that of the options."""
     prefix = "clip_model.visual."
     patches = size_of(state_dict, f"{prefix}positional_embedding", 0) - 1
     side, patch_size = math.isqrt(patches), size_of(state_dict, f"{prefix}conv1.weight", 3)

@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What is trained on and what is measured: from arguments to sources and evaluations, which never share samples by accident."""
+"""Sources and evaluations from arguments and recipes; they share samples only on purpose."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -244,7 +244,7 @@ EVALUATIONS: dict[str, tuple[Callable[..., Evaluation], tuple[str, ...]]] = {
     "captioning": (evaluate_captioning, ("max_length",)),
     "question_answering": (evaluate_question_answering, ("max_length",)),
 }
-"""What measures each task, and the shared options that it has no use for."""
+"""For each task the function that evaluates it, and the shared options that the function does not take."""
 
 
 def samples_to_measure(entry: Mapping[str, Any]) -> list[Sample]:

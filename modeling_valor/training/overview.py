@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What a training is, in a few lines: said before it starts, and kept in the model card."""
+"""A summary of a training in a few lines: logged before it starts, and part of the model card."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _MODALITIES = {"av": "video and audio", "v": "video", "a": "audio"}
 
 
 def describe_weights(args: ModelArguments, model: nn.Module, new: Collection[str]) -> str:
-    """What a model's weights come from, and which are new.
+    """The checkpoints that a model's weights are from, and the parts with random weights.
 
     Args:
         new: names of the parameters that no checkpoint had.

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""What a new model starts with (section 4.1): BERT as text encoder and decoder, CLIP or Video Swin, and AST.
+"""Pretrained parts of a new model (section 4.1): BERT as text encoder and decoder, CLIP or Video Swin, and AST.
 
-New layers keep their random values: cross-attention, projections, token weights, and the decoder's positions of frames and audio clips.
+New layers keep their random weights: cross-attention, projections, token weights, and the decoder's positions of frames and audio clips.
 """
 
 import re
@@ -132,7 +132,7 @@ def pixel_statistics(checkpoint: str) -> dict[str, list[float]]:
 
 
 def fit_processor(processor: ValorProcessor, config: ValorConfig, source: str | None) -> None:
-    """Has the processor of `source`, or a new one, give frames and spectrograms of the sizes of a new `config`."""
+    """Sets the processor of `source`, or a new one, to the frame and spectrogram sizes of a new `config`."""
     before = None if source is None else ValorConfig.from_pretrained(source)
     side = getattr(config.vision_config, "image_size", None)
     if side is not None and (before is None or side != getattr(before.vision_config, "image_size", None)):
@@ -246,7 +246,7 @@ def _load(
     config: PreTrainedConfig,
     optional: str | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model of `config` in a checkpoint that may hold other parts, of which nothing is said; names of missing tensors.
+    """The model of `config` from a checkpoint that may hold other parts, which are ignored; and the names of missing tensors.
 
     Raises:
         ValueError: tensors are missing whose names do not begin with `optional`.

@@ -46,7 +46,7 @@ class ValorTrainer(Trainer):
     Beyond `Trainer`: batches come from the mixture (each step draws one of its sources, the same on every rank);
     contrastive losses see the samples of all ranks; `contrastive_chunk_size` trains contrastive batches larger than memory;
     learning rates differ by part; samples that cannot be read are skipped, counted and reported; steps whose loss or
-    gradient is not finite are left out, and too many of them in a row end the training; SIGTERM and Ctrl-C save a checkpoint.
+    gradient is not finite are skipped, and too many of them in a row end the training; SIGTERM and Ctrl-C save a checkpoint.
 
     Args:
         model: a head whose task is that of all sources, or [`~training.ValorForMultitask`]; or a PEFT model of one, without
@@ -83,16 +83,9 @@ class ValorTrainer(Trainer):
                 "`ValorForMultitask` for several."
             )
         self.epoch_batches = 0
-        self.run_record: dict[str, Any] = {}  # empty where nothing is trained
+        self.run_record: dict[str, Any] = {}  # empty if there is no training
         if train_dataset is not None:
-            batches = args.max_steps * args.gradient_accumulation_steps if args.max_steps > 0 else None
-            self.epoch_batches = sum(steps_of_sources(train_dataset.sources, args.world_size, batches))
-            if args.max_steps <= 0:
-                steps = math.ceil(self.epoch_batches / args.gradient_accumulation_steps)
-                args.max_steps = max(1, round(args.num_train_epochs * steps))
-            for name in ("logging_steps", "eval_steps", "save_steps"):
-                if (share := getattr(args, name)) is not None and share < 1:
-                    setattr(args, name, math.ceil(share * args.max_steps))  # as the state of a checkpoint has it
+            self.epoch_batches = set_steps(args, train_dataset)
             self.run_record = describe_run(model, args, train_dataset.sources)
         super().__init__(model=model, args=args, train_dataset=train_dataset, eval_dataset={}, **kwargs)
         self.evaluations = evaluations or {}
@@ -103,7 +96,7 @@ class ValorTrainer(Trainer):
         self._prepare_for_fsdp()
         total = None if train_dataset is None else train_dataset.num_samples
         self.failure_log = FailureLog(args.max_failures, total, consequence="and were replaced by others")
-        # The loss is a mean over the batch, whatever other batches of the step hold
+        # The loss is a mean over the batch and does not depend on the other batches of the step
         self.loss_is_scaled_for_ga = self.model_accepts_loss_kwargs = False
         self.source_losses: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
         self.group_losses: defaultdict[str, list[torch.Tensor]] = defaultdict(list)
@@ -228,7 +221,7 @@ class ValorTrainer(Trainer):
         return grad_norm
 
     def end_of_backward(self, model: nn.Module, grad_norm: torch.Tensor | float) -> None:
-        """Before the optimizer's step, ranks agree whether it is left out, and whether it is the last one."""
+        """Before the optimizer's step, the ranks agree whether to skip it, and whether it is the last one."""
         for batch, loss in self.trained_batches:
             batch.is_finite = is_finite(loss)
         batches = [batch for batch, _ in self.trained_batches]
@@ -243,7 +236,7 @@ class ValorTrainer(Trainer):
             logger.warning(warning)
 
     def scaler_takes_care(self) -> bool:
-        """Whether gradients may overflow in float16 because the loss is still scaled up too much; the scaler adapts."""
+        """Whether gradients may overflow in float16 only because the scale of the loss is too large; the scaler reduces it."""
         scaler = getattr(self.accelerator, "scaler", None)
         if scaler is None:
             return self.is_deepspeed_enabled and self.args.fp16
@@ -297,7 +290,7 @@ class ValorTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def record_group_losses(self, task: str, outputs: Mapping[str, Any]) -> None:
-        """Takes note of the losses of modality groups, for the next log."""
+        """Keeps the losses of modality groups for the next log."""
         kinds = {"alignment_losses": "alignment_loss", "captioning_losses": "captioning_loss"}
         if task == "question_answering":
             kinds = {"captioning_losses": "answer_loss"}
@@ -310,8 +303,8 @@ class ValorTrainer(Trainer):
         return model(**{name: value for name, value in inputs.items() if name != "task" or self.is_multitask})
 
     def whole_model(self) -> nn.Module:
-        """The model to measure. Under FSDP it is a copy with all parameters on every rank: ranks call it as often as each has
-        samples and words, while a divided model must be called by all of them together.
+        """The model to evaluate. Under FSDP it is a copy with all parameters on every rank, because ranks have different numbers
+        of samples and words, while all of them must call a sharded model together.
         """
         wrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         model = trained_model(wrapped)  # adapters are in its layers
@@ -369,11 +362,13 @@ class ValorTrainer(Trainer):
         return self.accelerator.reduce(torch.stack(list(values)).float().mean(), "mean").item()
 
     def create_model_card(self, **kwargs: Any) -> None:
-        """Writes `model_card`, where that is set, in place of the draft of `Trainer`; never over a card of somebody else."""
+        """Writes `model_card`, if it is set, instead of the draft of `Trainer`; does not replace a card written by hand."""
         if self.model_card is None:
             super().create_model_card(**kwargs)
         elif self.is_world_process_zero() and not write_model_card(self.model_card, self.args.output_dir):
-            logger.warning(f"{self.args.output_dir}/README.md was written by somebody else and stays as it is.")
+            logger.warning(
+                f"{self.args.output_dir}/README.md was not written by modeling-valor, so it is not replaced."
+            )
 
     def train(self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; says what is resumed, and afterwards which samples could not be read.
@@ -414,7 +409,7 @@ class ValorTrainer(Trainer):
         return output
 
     def load_finished(self) -> bool:
-        """Takes the weights of `output_dir` if this very run has ended there. Then nothing is left to train.
+        """Loads the weights of `output_dir` if this run has finished there, so that there is nothing left to train.
 
         Raises:
             ValueError: `output_dir` has the results of another model, task or dataset.
@@ -434,16 +429,29 @@ class ValorTrainer(Trainer):
         return True
 
     def say_resume(self, what: str, folder: str | os.PathLike[str]) -> None:
-        """One line on a run that goes on, after checking that it is the same one."""
+        """Logs one line about the run that is resumed, after a check that it is the same one."""
         differences = check_same_run(folder, self.run_record)
         if self.is_world_process_zero():
             logger.warning(f"{what} {differences}")
 
 
-def complete_state(optimizer: torch.optim.Optimizer) -> None:
-    """Gives parameters that had no gradient so far the state of their first step, which a divided optimizer is resumed with.
+def set_steps(args: ValorTrainingArguments, mixture: Mixture) -> int:
+    """Sets `max_steps`, and the steps that are given as a share of it; returns the number of batches of an epoch."""
+    batches = args.max_steps * args.gradient_accumulation_steps if args.max_steps > 0 else None
+    epoch_batches = sum(steps_of_sources(mixture.sources, args.world_size, batches))
+    if args.max_steps <= 0:
+        steps = math.ceil(epoch_batches / args.gradient_accumulation_steps)
+        args.max_steps = max(1, round(args.num_train_epochs * steps))
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        if (share := getattr(args, name)) is not None and share < 1:
+            setattr(args, name, math.ceil(share * args.max_steps))  # as the state of a checkpoint has it
+    return epoch_batches
 
-    They, and all others, keep their values.
+
+def complete_state(optimizer: torch.optim.Optimizer) -> None:
+    """Initializes the state of parameters that have had no gradient so far, because a sharded optimizer is resumed with it.
+
+    The values of all parameters stay as they are.
     """
     optimizer = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper skips steps
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
