@@ -172,7 +172,9 @@ class ValorPreTrainedModel(PreTrainedModel):
             activation_checkpointing_kwargs = {**options, "use_reentrant": False}
         super()._activation_checkpointing_enable(activation_checkpointing_kwargs, *args, **kwargs)
 
-    def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args: Any, **kwargs: Any) -> None:
+    def set_attn_implementation(
+        self, attn_implementation: str | dict[str, str | None], *args: Any, **kwargs: Any
+    ) -> None:
         """Sets it for all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support it use sdpa."""
         if isinstance(attn_implementation, str):
             parts = [part for part in self.base_model.children() if isinstance(part, PreTrainedModel)]

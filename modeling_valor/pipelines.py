@@ -339,7 +339,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
         return question
 
 
-class _QuestionDataset(Dataset):
+class _QuestionDataset(Dataset[Any]):
     """The samples of a dataset with one question for all of them, or one for each."""
 
     def __init__(self, dataset: Any, question: str | Sequence[str]):
