@@ -178,12 +178,12 @@ class ValorPreTrainedModel(PreTrainedModel):
         """Sets it for all parts, or by part (`{"vision_config": "eager"}`). Parts that do not support it use sdpa."""
         if isinstance(attn_implementation, str):
             parts = [part for part in self.base_model.children() if isinstance(part, PreTrainedModel)]
-            attn_implementation = {"": attn_implementation} | {
-                name: supported_attention(type(part), attn_implementation)
-                for name in self.config.sub_configs
-                for part in parts
-                if part.config is getattr(self.config, name)
-            }
+            by_part: dict[str, str | None] = {"": attn_implementation}
+            for name in self.config.sub_configs:
+                for part in parts:
+                    if part.config is getattr(self.config, name):
+                        by_part[name] = supported_attention(type(part), attn_implementation)
+            attn_implementation = by_part
         super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
     @torch.no_grad()
