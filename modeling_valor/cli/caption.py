@@ -27,6 +27,7 @@ from .arguments import (
     new_app,
     on_one_line,
 )
+from .timelines import Every, Format, Output, Segments, Stride, check_output, choose_boundaries, describe_segments
 
 
 app = new_app()
@@ -49,6 +50,11 @@ def caption(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest text, in tokens.", show_default="the checkpoint's")
     ] = None,
+    every: Every = None,
+    stride: Stride = None,
+    segments: Segments = "fixed",
+    output: Output = None,
+    format: Format = None,
     device: Device = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
@@ -58,7 +64,7 @@ def caption(
     """Describe video and audio files, or answer a question about them.
 
     A file of any length is represented by a few evenly spaced frames and a few audio clips. What lies between them is not
-    used: give more for a long file. `--model CHECKPOINT --help` shows a checkpoint's numbers. The exit status is 1 if any
+    used: give more for a long file, describe a part of it (`film.mp4#t=30,40`), or all of it with `--every 10`. `--model CHECKPOINT --help` shows a checkpoint's numbers. The exit status is 1 if any
     file cannot be described.
     """
     from tqdm import tqdm
@@ -78,6 +84,12 @@ def caption(
     samples, num_empty = list_samples("valor caption", files)
     if not samples:
         return 1
+    boundaries = choose_boundaries(every, stride, segments)
+    check_output(output, format, samples, has_segments=boundaries is not None)
+    if boundaries is not None and question:
+        raise typer.BadParameter(
+            "--question is about whole files: leave out --every and --segments, or name a part of the file."
+        )
     loaded, processor = load(model_class, model, device, dtype)
     describe = pipeline_class(model=loaded, processor=processor, device=loaded.device)
     options = {
@@ -87,13 +99,19 @@ def caption(
         "num_beams": num_beams,
         "max_new_tokens": max_new_tokens,
     }
+    options = {name: value for name, value in options.items() if value is not None}
+    if boundaries is not None:
+        made = describe_segments(
+            describe, samples, boundaries, output, format, as_json, batch_size=batch_size, **options
+        )
+        return int(made or num_empty > 0)
     asked = {"question": question} if question else {}
     results = describe(
         KeyDataset([{"sample": {"video": sample, **asked}} for sample in samples], "sample"),
         batch_size=batch_size,
         num_workers=workers,
         on_error="skip",
-        **{name: value for name, value in options.items() if value is not None},
+        **options,
     )
     failed = num_empty > 0
     progress = tqdm(zip(samples, results, strict=True), total=len(samples), unit="file", disable=None)

@@ -1,0 +1,150 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Captions along a film's time, and the subtitles that are made of them."""
+
+import functools
+import json
+
+import pytest
+import webvtt
+from transformers import pipeline
+
+from helpers.media_files import write_clip
+from modeling_valor import ValorProcessor
+from modeling_valor.cli.main import main
+from modeling_valor.media_segments import fixed_segments, iterate_segments
+from modeling_valor.timelines import TimedCaption, TimelineWriter, caption_timeline, format_of
+
+
+CAPTIONS = [
+    TimedCaption(0.0, 9.9996, "salt & <b>pepper</b> --> a dish", "av"),
+    TimedCaption(9.9996, 20.0, None, error="broken."),
+    TimedCaption(3599.5, 360000.25, "two\nlines", "v"),
+]
+
+
+@pytest.fixture(scope="module")
+def captioner(converted):
+    return pipeline(
+        "audiovisual-captioning", model=str(converted("clip-vision-bert-shared")), max_new_tokens=5, device="cpu"
+    )
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    return str(write_clip(tmp_path_factory.mktemp("films") / "film.mp4", seconds=7, hertz=220, brightness=40))
+
+
+def written(path, captions=CAPTIONS):
+    with TimelineWriter(path) as writer:
+        for caption in captions:
+            writer.write(caption, "film.mp4")
+    return path.read_text(encoding="utf-8")
+
+
+def test_webvtt_is_what_a_library_for_webvtt_reads(tmp_path):
+    text = written(tmp_path / "film.vtt")
+    assert "salt &amp; &lt;b&gt;pepper&lt;/b&gt; --&gt; a dish" in text
+    first, second = webvtt.read(str(tmp_path / "film.vtt"))
+    assert (first.start, first.end) == ("00:00:00.000", "00:00:10.000")
+    assert (second.start, second.end, second.text) == ("00:59:59.500", "100:00:00.250", "two lines")
+
+
+def test_srt_is_numbered_from_one_and_keeps_arrows_out_of_the_text(tmp_path):
+    written(tmp_path / "film.srt")
+    first, second = webvtt.from_srt(str(tmp_path / "film.srt"))
+    assert (first.identifier, second.identifier) == ("1", "2")
+    assert first.text == "salt & <b>pepper</b> -> a dish"
+    assert second.start == "00:59:59.500"
+
+
+def test_json_lines_have_every_segment(tmp_path):
+    rows = [json.loads(line) for line in written(tmp_path / "film.jsonl").splitlines()]
+    assert rows[0] == {
+        "file": "film.mp4",
+        "start": 0.0,
+        "end": 10.0,
+        "text": CAPTIONS[0].text,
+        "modalities": "av",
+    }
+    assert rows[1] == {"file": "film.mp4", "start": 10.0, "end": 20.0, "text": None, "error": "broken."}
+
+
+def test_what_is_written_is_whole_after_each_caption(tmp_path):
+    """So that Ctrl-C keeps it."""
+    with TimelineWriter(tmp_path / "film.vtt") as writer:
+        writer.write(CAPTIONS[0])
+        assert len(webvtt.read(str(tmp_path / "film.vtt"))) == 1
+
+
+def test_other_suffixes_are_refused():
+    with pytest.raises(ValueError, match=r"use \.vtt, \.srt or \.jsonl"):
+        format_of("film.txt")
+
+
+def test_captions_are_those_of_the_parts_one_by_one(captioner, film):
+    timeline = list(caption_timeline(captioner, film, lambda duration: fixed_segments(duration, 2.0), batch_size=3))
+    assert [(caption.start, caption.end) for caption in timeline] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+    for caption in timeline:
+        ((expected,),) = [captioner(f"{film}#t={caption.start},{caption.end}")]
+        assert caption.text == expected["generated_text"] and caption.modalities == expected["modalities"] == "av"
+
+
+def test_options_of_the_pipeline_hold_for_segments(captioner, film):
+    halves = functools.partial(fixed_segments, seconds=3.5)
+    for options in ({"modalities": "v", "num_frames": 3}, {"modalities": "a"}, {"num_beams": 2}):
+        for caption in caption_timeline(captioner, film, halves, **options):
+            (expected,) = captioner(f"{film}#t={caption.start},{caption.end}", **options)
+            assert caption.text == expected["generated_text"]
+            assert caption.modalities == options.get("modalities", "av")
+
+
+def test_segments_are_what_the_processor_makes_of_parts(converted, film):
+    processor = ValorProcessor.from_pretrained(converted("clip-vision-bert-shared"))
+    segments = list(iterate_segments(film, [(0, 3), (1.5, 4.5)], num_frames=processor.video_processor.num_frames))
+    parts = [f"{film}#t={segment.start},{segment.end}" for segment in segments]
+    ours, theirs = processor(videos=segments, return_tensors="pt"), processor(videos=parts, return_tensors="pt")
+    assert ours.keys() == theirs.keys() == {"pixel_values_videos", "input_features"}
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_broken_stretch_costs_its_segments(captioner, film, monkeypatch):
+    from modeling_valor.timelines import captions
+
+    def broken_in_the_middle(*args, **options):
+        for place, segment in enumerate(iterate_segments(*args, **options)):
+            segment.error = "film.mp4 is broken." if place in (1, 2) else None
+            yield segment
+
+    monkeypatch.setattr(captions, "iterate_segments", broken_in_the_middle)
+    timeline = list(caption_timeline(captioner, film, functools.partial(fixed_segments, seconds=2.0)))
+    assert [caption.error for caption in timeline] == [None, "film.mp4 is broken.", "film.mp4 is broken.", None]
+    assert [caption.text is None for caption in timeline] == [False, True, True, False]
+
+
+def test_command_prints_and_writes_the_timeline(converted, film, tmp_path, capsys):
+    model = ["--model", str(converted("clip-vision-bert-shared")), "--device", "cpu"]
+    output = tmp_path / "film.vtt"
+    assert main(["caption", film, "--every", "3", "--output", str(output), "--max-new-tokens", "4", *model]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    cues = list(webvtt.read(str(output)))
+    assert [line.split(" ", 3)[0] for line in printed] == [cue.start for cue in cues]
+    assert [line.split(" ", 3)[3] for line in printed] == [cue.text for cue in cues]
+    assert [cue.start for cue in cues] == ["00:00:00.000", "00:00:03.000", "00:00:06.000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--every", "0"], "positive length"),
+        (["--stride", "2"], "--stride needs --every"),
+        (["--every", "2", "--output", "film.txt"], "use .vtt, .srt or .jsonl"),
+        (["--output", "film.vtt"], "add --every or --segments shots"),
+        (["--every", "2", "--segments", "shots"], "leave out --every"),
+        (["--every", "2", "--output", "no/such/folder/film.vtt"], "no file in a folder that is there"),
+        (["--every", "2", "--question", "why ?"], "leave out --every"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_one_sentence(arguments, message, film, capsys):
+    assert main(["caption", film, *arguments, "--model", "nowhere"]) != 0
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
