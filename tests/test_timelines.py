@@ -50,9 +50,9 @@ def test_webvtt_is_what_a_library_for_webvtt_reads(tmp_path):
 
 
 def test_srt_is_numbered_from_one_and_keeps_arrows_out_of_the_text(tmp_path):
-    written(tmp_path / "film.srt")
+    cues = written(tmp_path / "film.srt").split("\n\n")
+    assert [cue.split("\n")[0] for cue in cues] == ["1", "2", ""]
     first, second = webvtt.from_srt(str(tmp_path / "film.srt"))
-    assert (first.identifier, second.identifier) == ("1", "2")
     assert first.text == "salt & <b>pepper</b> -> a dish"
     assert second.start == "00:59:59.500"
 
@@ -83,7 +83,7 @@ def test_other_suffixes_are_refused():
 
 def test_captions_are_those_of_the_parts_one_by_one(captioner, film):
     timeline = list(caption_timeline(captioner, film, lambda duration: fixed_segments(duration, 2.0), batch_size=3))
-    assert [(caption.start, caption.end) for caption in timeline] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+    assert [caption.start for caption in timeline] == [0, 2, 4, 6] and 7 <= timeline[-1].end < 7.1
     for caption in timeline:
         ((expected,),) = [captioner(f"{film}#t={caption.start},{caption.end}")]
         assert caption.text == expected["generated_text"] and caption.modalities == expected["modalities"] == "av"
