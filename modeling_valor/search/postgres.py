@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from .backend import WHERE_COLUMNS
 from .postgres_condition import condition_sql
-from .postgres_statements import ABOUT, COPY_TOKENS, EXTENSION, FIND_CAPTIONS, NEAREST, RANK, TABLES
+from .postgres_statements import ABOUT, ADD_EXTENSION, COPY_TOKENS, EXTENSION, FIND_CAPTIONS, NEAREST, RANK, TABLES
 from .query import Query
 from .ranking import Scoring, score_bound
 from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
@@ -329,7 +329,7 @@ class PostgresBackend:
 
     def _create_extension(self, connection: psycopg.Connection) -> None:
         try:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            connection.execute(ADD_EXTENSION)
         except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
             raise ValueError(
                 f"The PostgreSQL server of {self.path} lacks pgvector ({_first_sentence(error)}): install it there, see "

@@ -55,6 +55,8 @@ SELECT nspname, extversion FROM pg_extension JOIN pg_namespace ON pg_namespace.o
 WHERE extname = 'vector'
 """
 
+ADD_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector"
+
 COPY_TOKENS = "COPY tokens (segment, place, modality, time, weight, embedding) FROM STDIN (FORMAT BINARY)"
 
 NEAREST = """
