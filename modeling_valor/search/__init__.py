@@ -10,6 +10,7 @@
 `ranking` makes hits of candidates, `embedding` is the model, `segments` the rows.
 """
 
+from .adding import AddReport
 from .backend import Backend, open_backend
 from .index import ValorIndex
 from .ranking import Hit, Match
@@ -17,6 +18,7 @@ from .segments import EmbeddedSegment, FileState, IndexedFile, Segment, SegmentT
 
 
 __all__ = [
+    "AddReport",
     "Backend",
     "EmbeddedSegment",
     "FileState",

@@ -71,6 +71,10 @@ class Backend(Protocol):
         """Whether there is no segment."""
         ...
 
+    def unfinished(self) -> list[str]:
+        """Sources that have segments without being complete."""
+        ...
+
     def sizes(self) -> dict[str, Any]:
         """`segments`, `tokens` and `bytes` (None where nobody knows), and `index`, the kind of the approximate index."""
         ...

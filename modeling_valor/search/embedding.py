@@ -4,7 +4,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..configuration_valor import MEDIA, ValorConfig
 from ..modeling_valor import ValorModel
-from ..modeling_valor_heads import ValorDecoderModel
+from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, as_head
 from ..processing_valor import ValorProcessor
 from .segments import SegmentTokens
 
@@ -75,12 +75,40 @@ class EmbeddingModel:
     def processor(self) -> ValorProcessor:
         return ValorProcessor.from_pretrained(self.name) if self._processor is None else self._processor
 
-    def embed(self, inputs: Mapping[str, Tensor], times: Mapping[str, Sequence[Any]]) -> list[SegmentTokens | None]:
+    @cached_property
+    def _captioner(self) -> ValorForCaptioning:
+        """The checkpoint with its decoder."""
+        if isinstance(self._given, str):
+            weight = self.valor.text_projection.weight
+            head = ValorForCaptioning.from_pretrained(self._given)
+            return cast(ValorForCaptioning, head.to(weight.device, weight.dtype).eval())
+        if isinstance(self._given, ValorModel):
+            raise ValueError(
+                "A ValorModel has no decoder to write captions with: give the checkpoint or a ValorForCaptioning."
+            )
+        return cast(ValorForCaptioning, as_head(self._given, ValorForCaptioning))
+
+    def caption(self, inputs: Mapping[str, Tensor]) -> list[str]:
+        """A caption of each segment of a batch, as `ValorForCaptioning.generate` writes it by default."""
+        with torch.no_grad():
+            ids = self._captioner.generate(**self._on_device(inputs))
+        return self.processor.post_process_generation(ids)
+
+    def _on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weight = self.valor.text_projection.weight
+        return {
+            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+
+    def embed(
+        self, inputs: Mapping[str, Tensor], times: Mapping[str, Sequence[Any]] | None = None
+    ) -> list[SegmentTokens | None]:
         """Tokens of a batch of segments.
 
         Args:
             inputs: what the processor returns for them.
-            times: "v" and "a": for each segment the seconds of its frames, and of its audio clips.
+            times: "v" and "a": for each segment the seconds of its frames, and of its audio clips. None: nobody asks.
 
         Returns:
             The tokens of each; None for one in which there is nothing.
@@ -88,11 +116,7 @@ class EmbeddingModel:
         valor = self.valor
         count = len(next(iter(inputs.values())))
         found: list[list[tuple[str, Any, Tensor, Tensor]]] = [[] for _ in range(count)]
-        weight = valor.text_projection.weight
-        on_device = {
-            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
+        on_device = self._on_device(inputs)
         with torch.no_grad():
             embedded = valor.embed_media(on_device)
         for modality in MEDIA:
@@ -109,7 +133,8 @@ class EmbeddingModel:
             for index in range(count):
                 kept = valid[index].cpu()  # type: ignore[index]  # a mask is given
                 if kept.any():
-                    seconds = _token_times(times[modality.letter][index], len(kept), inputs_per_token)
+                    given = () if times is None else times[modality.letter][index]
+                    seconds = _token_times(given, len(kept), inputs_per_token)
                     found[index].append(
                         (modality.letter, seconds[kept.numpy()], logits[index].cpu()[kept], embeds[index].cpu()[kept])
                     )

@@ -7,7 +7,7 @@ are scored exactly (eq. 3). See `ranking.score_bound` for the proof that no bett
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -15,14 +15,18 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from ..data.samples import Sample
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
+from .adding import AddReport, add_items, find_vanished, plan_additions
 from .backend import Backend, open_backend
 from .embedding import EmbeddingModel
-from .query import STOP_WORDS, Query, text_queries
+from .query import STOP_WORDS, Query, media_query, text_queries
 from .ranking import Hit, Scoring, join_neighbours, make_hit, score_bound, score_segments, scoring_of, select_rows
+from .reading import Segmentation
 from .segments import FORMAT_VERSION, EmbeddedSegment, IndexedFile, Segment, TokenRows
+from .sources import Metadata, Source, absolute, list_items
 
 
 logger = logging.get_logger(__name__)
@@ -93,16 +97,17 @@ class ValorIndex:
     # --- Search -------------------------------------------------------------------------------------------------------
 
     @overload
-    def search(self, texts: str, *args: Any, **kwargs: Any) -> list[Hit]: ...
+    def search(self, texts: str | None = None, *args: Any, **kwargs: Any) -> list[Hit]: ...
     @overload
     def search(self, texts: Sequence[str], *args: Any, **kwargs: Any) -> list[list[Hit]]: ...
     def search(
         self,
-        texts: Any,
+        texts: Any = None,
         top: int = 10,
         modalities: str = "av",
         where: str | None = None,
         *,
+        media: Any = None,
         exact: bool = False,
         nearest_rows: int = NEAREST_ROWS,
         join: bool = True,
@@ -116,27 +121,48 @@ class ValorIndex:
                 scored by the other; one that has nothing of them is not found.
             where: an SQL condition on `source`, `start`, `end`, `metadata`, and `modality` and `time` of tokens, such as
                 "source LIKE '%holiday%' AND start < 60".
+            media: instead of texts, a file or anything else that the processor takes as one video or sound, where the
+                checkpoint has the alignment groups: its frames find segments by their sound (v-a, v-ta), its sound finds
+                them by their frames (v-a, a-tv). Of a film, `modalities` says which: "a" or "av" the former, "v" the latter.
             exact: compare all token rows, also of an index so large that it has an approximate one. Hits of an approximate
                 index are never `proven`.
             nearest_rows: token rows that each token of a query looks for first.
             join: segments that touch each other and that the model finds equally likely, by a factor of 2, are one hit.
 
         Returns:
-            A list of hits for a text; a list of such lists for a list of texts.
+            A list of hits for a text or media; a list of such lists for a list of texts.
 
         Raises:
-            ValueError: the index is empty, a text says nothing, or `where` is no condition.
+            ValueError: the index is empty, a text says nothing, `where` is no condition, or the checkpoint does not compare
+                such media with these modalities.
+            MediaError: `media` cannot be read.
         """
-        several = not isinstance(texts, str)
+        if (texts is None) == (media is None):
+            raise ValueError("A search needs either `texts` or `media`.")
+        several = media is None and not isinstance(texts, str)
         if several and not texts:
             return []
         self._check_filled()
         _check_count("top", top)
         _check_count("nearest_rows", nearest_rows)
-        scoring = scoring_of(self.model.config, "text", modalities)
-        queries = text_queries(self.model.valor, self.model.processor, list(texts) if several else [texts])
+        if media is None:
+            scoring = scoring_of(self.model.config, "text", modalities)
+            queries = text_queries(self.model.valor, self.model.processor, list(texts) if several else [texts])
+        else:
+            queries = [self._media_query(media, modalities)]
+            scoring = scoring_of(self.model.config, queries[0].modality, modalities)
         hits = self._search(queries, scoring, top, where, exact, nearest_rows, join)
         return hits if several else hits[0]
+
+    def _media_query(self, media: Any, modalities: str) -> Query:
+        """The frames of a file, or its sound where that is all that it has or that is compared with frames."""
+        tokens = self.model.embed(self.model.processor(videos=[media], return_tensors="pt"))[0]
+        if tokens is None:
+            raise ValueError("There is nothing in `media` to search with.")
+        letter = "v" if "v" in tokens.modalities and ("a" in modalities or "a" not in tokens.modalities) else "a"
+        chosen = np.array(list(tokens.modalities)) == letter
+        values = (torch.from_numpy(part[chosen].astype(np.float32)) for part in (tokens.embeds, tokens.weights))
+        return media_query({"v": "video", "a": "audio"}[letter], *values)
 
     def _search(
         self,
@@ -190,6 +216,84 @@ class ValorIndex:
         chosen = {segment.id for part, _ in parts for segment in part}
         own = {name: select_rows(rows, names == name) for name in chosen}
         return [make_hit(query, part, score, score >= bound, own) for part, score in parts]
+
+    # --- Adding -------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        sources: Source | Iterable[Source],
+        segment_seconds: float = 10.0,
+        stride: float | None = None,
+        *,
+        segments: str = "fixed",
+        modalities: str = "av",
+        num_frames: int | None = None,
+        metadata: Metadata | None = None,
+        caption: bool = False,
+        batch_size: int = 16,
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> AddReport:
+        """Reads, embeds and stores the segments of files.
+
+        Run it again to go on after it was interrupted or killed, which loses one batch at most, and to bring the index up
+        to date: files of the same size and time are passed over, changed ones are replaced. Files that cannot be read,
+        and parts of them, are named in a warning and left out.
+
+        Args:
+            sources: files, folders, globs, addresses (URLs and object stores) or samples, one or a list. Local files are
+                known by their absolute paths.
+            segment_seconds: length of a segment.
+            stride: seconds from one beginning to the next; by default segments lie end to end.
+            segments: "fixed", or "shots", which PySceneDetect finds.
+            modalities: what is read of each file, "av", "v" or "a".
+            num_frames: frames of each segment, by default those of the checkpoint's processor. Sound is heard all.
+            metadata: anything that JSON has, for the segments of every file, or a function of a source that returns it.
+            caption: let the checkpoint write a caption of each segment, too. Captions of samples are stored in any case.
+            batch_size: segments that are embedded together and written together.
+            workers: processes that decode; 0: this one. By default one for every two cores, 8 at most.
+            progress: show a bar with files, hours and speed, where there is a terminal.
+
+        Returns:
+            What was added, replaced, unchanged, vanished, and could not be read.
+
+        Raises:
+            ValueError: the index is of another model or cannot be written, or an argument is not what is accepted.
+        """
+        if segments not in ("fixed", "shots"):
+            raise ValueError(f'segments={segments!r} was given; "fixed" and "shots" are accepted.')
+        _check_count("batch_size", batch_size)
+        segmentation = Segmentation(
+            segment_seconds,
+            segment_seconds if stride is None else stride,
+            segments == "shots",
+            modalities,
+            self.model.processor.video_processor.num_frames if num_frames is None else num_frames,
+        )
+        sources = sources if isinstance(sources, (str, os.PathLike, Sample)) else list(sources)
+        items, failures = list_items(sources, metadata)
+        report = AddReport(failures=failures)
+        for reason in failures.values():
+            logger.warning(reason)
+        if items:
+            self._create()
+            plan = plan_additions(self.backend, items, segmentation, report)
+            add_items(
+                self.backend,
+                self.model,
+                plan,
+                segmentation,
+                report,
+                batch_size=batch_size,
+                workers=min(8, (os.cpu_count() or 1) // 2) if workers is None else workers,
+                caption=caption,
+                progress=progress,
+            )
+            if report.segments:
+                self.backend.compact()
+        if self.backend.about() is not None:
+            report.vanished = find_vanished(self.backend, sources)
+        return report
 
     # --- Contents -----------------------------------------------------------------------------------------------------
 
@@ -251,6 +355,7 @@ class ValorIndex:
         """
         names = [os.fspath(source) for source in sources]
         known = set() if self.backend.about() is None else {file.source for file in self.backend.files()}
+        names = [name if name in known else absolute(name) for name in names]
         unknown = [name for name in names if name not in known and not self.segments(name)]
         count = self.backend.delete([name for name in names if name not in unknown]) if names else 0
         if unknown:

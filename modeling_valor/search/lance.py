@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute  # `pa.compute`
 import torch
 from filelock import FileLock
 
@@ -150,6 +151,12 @@ class LanceBackend:
     def is_empty(self) -> bool:
         return self._table("segments").count_rows() == 0
 
+    def unfinished(self) -> list[str]:
+        complete = {file.source for file in self.files()}
+        batches = self._read("segments", columns=["source"])
+        sources = {source for batch in batches for source in pa.compute.unique(batch["source"]).to_pylist()}
+        return sorted(sources - complete)
+
     def sizes(self) -> dict[str, Any]:
         segments, tokens = (self._table(name).count_rows() for name in ("segments", "tokens"))
         return {"segments": segments, "tokens": tokens, "bytes": self._bytes(), "index": self._vector_index()}
@@ -168,6 +175,8 @@ class LanceBackend:
                     tokens.delete(left_behind)
                 tokens.add(_token_table(new.values(), tokens.schema))
                 table.add(_segment_table([item.segment for item in new.values()], table.schema))
+                if any(item.segment.caption for item in new.values()):
+                    self._index_captions(table)
             if files:
                 self._replace_files(files)
             self._writes += 1
@@ -201,18 +210,22 @@ class LanceBackend:
             if found:
                 rows = _segment_table([Segment(**item) for item in found], table.schema)
                 table.merge_insert("id").when_matched_update_all().execute(rows)
-            if not any(index.index_type == "FTS" for index in table.list_indices()):
-                table.create_index("caption", config=lancedb.index.FTS())
+            self._index_captions(table)
 
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
         table = self._table("segments")
-        if not any(index.index_type == "FTS" for index in table.list_indices()):
+        if not _has_captions(table):
             raise ValueError(f"The index {self.path} has no captions: store some with `caption`.")
         self._check(where, "segments")
         query = table.search(words, query_type="fts", fts_columns="caption").select(["id", "_score"]).limit(top)
         with self._in_one_sentence():
             rows = (query if where is None else query.where(f"({where})", prefilter=True)).to_list()
         return [(row["id"], row["_score"]) for row in rows]
+
+    def _index_captions(self, table: Any) -> None:
+        """Later captions are found without being in the index of words; `compact` adds them."""
+        if not _has_captions(table):
+            table.create_index("caption", config=lancedb.index.FTS())
 
     def compact(self) -> None:
         with self._in_one_sentence(), self._alone():
@@ -320,6 +333,10 @@ class LanceBackend:
             raise ValueError(
                 f"The index {self.path} cannot be read or written: {_first_sentence(error)}. What was complete is kept."
             ) from error
+
+
+def _has_captions(table: Any) -> bool:
+    return any(index.index_type == "FTS" for index in table.list_indices())
 
 
 def _schemas(width: int) -> dict[str, pa.Schema]:

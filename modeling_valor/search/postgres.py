@@ -209,6 +209,13 @@ class PostgresBackend:
         for source, size, modified, *rest in rows:
             yield IndexedFile(source, FileState(size, modified), *rest)
 
+    def unfinished(self) -> list[str]:
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT source FROM segments EXCEPT SELECT source FROM files ORDER BY 1"
+            ).fetchall()
+        return [source for (source,) in rows]
+
     def is_empty(self) -> bool:
         with self._transaction() as connection:
             return not _one(connection, "SELECT EXISTS (SELECT FROM segments)")

@@ -1,0 +1,208 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""Adding files to an index: what is new is read, embedded and written batch by batch, so that a killed run goes on."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+from transformers.utils import logging
+
+from .backend import Backend
+from .embedding import EmbeddingModel
+from .reading import BrokenSegment, ReadSegment, Segmentation, read_segments
+from .segments import EmbeddedSegment, FileState, IndexedFile, Segment
+from .sources import IndexItem, Source, is_covered, is_gone
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class AddReport:
+    """What came of adding files.
+
+    Args:
+        added: files that were read to their end, those of which only a part was missing included.
+        unchanged: number of files that were passed over, because the index has them as they are.
+        replaced: files that had changed, or that were cut otherwise before; they are among `added`.
+        vanished: files of the index that are no longer there. They stay in the index; `remove` takes them out.
+        failures: for each source that could not be read, or segment of it, one sentence.
+        segments: number of new segments.
+        seconds: seconds of media that were read.
+    """
+
+    added: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    replaced: list[str] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    segments: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.added)} files added ({self.segments} segments of {self.seconds / 3600:.2f} hours)"]
+        for count, what in (
+            (len(self.replaced), "of them replaced"),
+            (self.unchanged, "unchanged"),
+            (len(self.vanished), "vanished"),
+            (len(self.failures), "files or parts of files could not be read"),
+        ):
+            if count:
+                parts.append(f"{count} {what}")
+        return ", ".join(parts) + "."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be read: files, and of each the segments that are done already."""
+
+    items: Sequence[IndexItem]
+    done: dict[int, set[tuple[float, float]]]
+
+
+def plan_additions(
+    backend: Backend, items: Sequence[IndexItem], segmentation: Segmentation, report: AddReport
+) -> Plan:
+    """Which files are new or changed. What the index has of changed ones is deleted."""
+    known = {file.source: file for file in backend.files()}
+    unfinished = set(backend.unfinished())
+    stale, todo, done = [], [], {}
+    for item in items:
+        file = known.get(item.source)
+        if file is not None and _is_current(item.state, file.state) and file.segmentation == str(segmentation):
+            report.unchanged += 1
+            continue
+        if file is not None:
+            report.replaced.append(item.source)
+            stale.append(item.source)
+        elif item.source in unfinished:
+            begun = backend.segments(source=item.source)
+            spans = [(segment.start, segment.end) for segment in begun]
+            current = all(_is_current(item.state, segment.state) for segment in begun)
+            if current and segmentation.may_have_made(spans):
+                done[len(todo)] = {(round(start, 3), round(end, 3)) for start, end in spans}
+            else:
+                stale.append(item.source)
+        todo.append(item)
+    if stale:
+        backend.delete(stale)
+    return Plan(todo, done)
+
+
+def find_vanished(backend: Backend, sources: Source | Iterable[Source]) -> list[str]:
+    """Files of the index that `sources` stood for and that are no longer there."""
+    return [file.source for file in backend.files() if is_gone(file.source) and is_covered(file.source, sources)]
+
+
+def add_items(
+    backend: Backend,
+    model: EmbeddingModel,
+    plan: Plan,
+    segmentation: Segmentation,
+    report: AddReport,
+    *,
+    batch_size: int,
+    workers: int,
+    caption: bool,
+    progress: bool | None,
+) -> None:
+    """Reads, embeds and writes the files of a plan; `report` is kept up to date.
+
+    A batch is written with its files' ends, so that whenever the process ends all but the last batch is there.
+    """
+    batch: list[ReadSegment] = []
+    ended: list[IndexedFile] = []
+    counts = {index: len(spans) for index, spans in plan.done.items()}
+    with tqdm(total=len(plan.items), unit="file", disable=None if progress else not progress) as bar:
+        speed = _Speed(bar)
+        media = [item.media for item in plan.items]
+
+        def write() -> None:
+            segments = _embed(model, plan.items, batch, caption) if batch else []
+            if segments or ended:
+                backend.write(segments, ended)
+            report.segments += len(segments)
+            report.added += [file.source for file in ended]
+            batch.clear()
+            ended.clear()
+
+        for event in read_segments(media, plan.done, segmentation, model.processor, workers):
+            item = plan.items[event.file]
+            if isinstance(event, ReadSegment):
+                batch.append(event)
+                counts[event.file] = counts.get(event.file, 0) + 1
+                report.seconds += event.end - event.start
+                if len(batch) == batch_size:
+                    write()
+                    speed.show(report.seconds)
+            elif isinstance(event, BrokenSegment):
+                _note_failure(report, f"{item.source}#t={event.start:.2f},{event.end:.2f}", event.reason, bar)
+            else:
+                bar.update()
+                if event.reason is not None:
+                    _note_failure(report, item.source, event.reason, bar)
+                else:
+                    count = counts.get(event.file, 0)
+                    ended.append(IndexedFile(item.source, item.state, str(segmentation), event.seconds, count))
+                    if not count:
+                        _note_failure(report, item.source, "There is nothing in it to embed.", bar)
+                    _write_ends(backend, batch, ended, report)
+        write()
+        speed.show(report.seconds)
+
+
+def _write_ends(backend: Backend, batch: Sequence[ReadSegment], ended: list[IndexedFile], report: AddReport) -> None:
+    """Files of which everything is written need not wait for the next batch."""
+    if not batch and ended:
+        backend.write([], ended)
+        report.added += [file.source for file in ended]
+        ended.clear()
+
+
+def _embed(
+    model: EmbeddingModel, items: Sequence[IndexItem], batch: Sequence[ReadSegment], caption: bool
+) -> list[EmbeddedSegment]:
+    inputs = model.processor.pad([read.inputs for read in batch])
+    times = {letter: [read.times.get(letter, ()) for read in batch] for letter in "va"}
+    captions = model.caption(inputs) if caption else [items[read.file].caption for read in batch]
+    embedded = []
+    for read, tokens, text in zip(batch, model.embed(inputs, times), captions, strict=True):
+        if tokens is None:
+            continue
+        item = items[read.file]
+        segment = Segment(
+            source=item.source,
+            start=read.start,
+            end=read.end,
+            modalities="".join(dict.fromkeys(tokens.modalities)),
+            state=item.state,
+            revision=model.revision,
+            caption=text,
+            metadata=item.metadata,
+        )
+        embedded.append(EmbeddedSegment(segment, tokens))
+    return embedded
+
+
+def _is_current(now: FileState, then: FileState) -> bool:
+    """Whether a file is as it was; one whose state nobody knows now is taken to be."""
+    return now == FileState() or now == then
+
+
+def _note_failure(report: AddReport, name: str, reason: str, bar: Any) -> None:
+    report.failures[name] = reason
+    with bar.external_write_mode():
+        logger.warning(reason if name.partition("#t=")[0] in reason else f"{name}: {reason}")
+
+
+class _Speed:
+    """Hours of media, and how many times faster than they play, behind a progress bar."""
+
+    def __init__(self, bar: Any):
+        self.bar, self.start = bar, time.monotonic()
+
+    def show(self, seconds: float) -> None:
+        speed = seconds / max(time.monotonic() - self.start, 1e-6)
+        self.bar.set_postfix_str(f"{seconds / 3600:.2f} h of media, {speed:.0f}x real time")

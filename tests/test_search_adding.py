@@ -1,0 +1,316 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.media_files import write_clip, write_wav
+from modeling_valor import ValorConfig, ValorForRetrieval, ValorModel, ValorProcessor
+from modeling_valor.data.samples import Sample
+from modeling_valor.search import ValorIndex
+
+
+TINY = os.path.abspath("hub_configs/valor-tiny")
+
+
+@pytest.fixture(scope="module")
+def valor():
+    return ValorModel.from_pretrained(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return ValorProcessor.from_pretrained(TINY)
+
+
+@pytest.fixture
+def make(tmp_path, valor, processor):
+    """An index of valor-tiny in `tmp_path`."""
+    return lambda name="index.lance": ValorIndex(tmp_path / name, model=valor, processor=processor)
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory):
+    """A film of 26 s with sound, a silent one of 12 s, and a sound of 11 s in a folder of its own."""
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "more").mkdir()
+    write_clip(folder / "film.mp4", seconds=26)
+    write_clip(folder / "silent.mp4", seconds=12, hertz=None, brightness=90)
+    write_clip(folder / "more" / "sound.m4a", seconds=11, brightness=None)
+    return folder
+
+
+@pytest.fixture
+def videos(films, tmp_path):
+    """A copy of the films that a test may change."""
+    return shutil.copytree(films, tmp_path / "videos")
+
+
+def spans(index, source):
+    return [(segment.start, round(segment.end)) for segment in index.segments(str(source))]
+
+
+def test_segments_of_a_folder(make, videos, valor, processor):
+    index = make()
+    report = index.add(videos, segment_seconds=10.0, workers=1)
+    assert sorted(report.added) == sorted(str(videos / name) for name in ("film.mp4", "more/sound.m4a", "silent.mp4"))
+    assert not report.failures
+    assert spans(index, videos / "film.mp4") == [(0, 10), (10, 20), (20, 26)]
+    assert spans(index, videos / "silent.mp4") == [(0, 10), (10, 12)]
+    assert [s.modalities for s in index.segments(str(videos / "film.mp4"))] == ["va"] * 3
+    assert {s.modalities for s in index.segments(str(videos / "silent.mp4"))} == {"v"}
+    assert {s.modalities for s in index.segments(str(videos / "more/sound.m4a"))} == {"a"}
+    assert (index.info()["files"], index.info()["segments"]) == (3, 6 + (11 > 10))
+    # The tokens are those of the processor and the model for that part of the file
+    segment = index.segments(str(videos / "film.mp4"))[1]
+    rows = index.backend.tokens([segment.id])
+    with torch.no_grad():
+        inputs = processor(videos=[f"{videos}/film.mp4#t=10,20"], num_audio_clips=2, return_tensors="pt")
+        embeds = valor.embed_media(inputs)
+    for letter, name in (("v", "video"), ("a", "audio")):
+        own = rows.modalities == letter
+        expected = embeds[f"{name}_embeds"][0]
+        order = np.argsort(rows.times[own], kind="stable")
+        assert np.abs(rows.embeds[own][order].astype(np.float32) - expected.numpy()).max() < 1e-3
+        weights = getattr(valor, f"{name}_token_weight")(expected[None])[0].detach().numpy()
+        assert rows.weights[own][order] == pytest.approx(weights, abs=1e-3)
+    # Two frames make a token: those at 10.6, 11.9, ... of eight parts of 1.25 s, shown from a multiple of 0.1 s on
+    assert sorted(rows.times[rows.modalities == "v"]) == pytest.approx([11.25, 13.75, 16.25, 18.75], abs=0.11)
+    assert sorted(rows.times[rows.modalities == "a"]) == pytest.approx([12.56, 17.56], abs=0.2)
+
+
+def test_unchanged_changed_and_vanished_files(make, videos):
+    index = make()
+    index.add(videos, workers=0)
+    before = {segment.id for segment in index.segments()}
+    report = index.add(videos, workers=0)
+    assert (report.unchanged, report.added, report.segments) == (3, [], 0)
+    write_clip(videos / "film.mp4", seconds=13)
+    os.remove(videos / "silent.mp4")
+    report = index.add(videos, workers=0)
+    assert report.replaced == report.added == [str(videos / "film.mp4")]
+    assert report.vanished == [str(videos / "silent.mp4")]
+    assert spans(index, videos / "film.mp4") == [(0, 10), (10, 13)]
+    assert {segment.id for segment in index.segments()} - before  # the end is another one
+    assert index.remove(*report.vanished) == 2
+    assert make().add(videos, workers=0).vanished == []
+
+
+def test_another_length_replaces(make, videos):
+    index = make()
+    index.add(videos / "film.mp4", workers=0)
+    report = index.add(videos / "film.mp4", segment_seconds=13, stride=6.5, workers=0)
+    assert report.replaced == [str(videos / "film.mp4")]
+    assert spans(index, videos / "film.mp4") == [(0, 13), (6.5, 20), (13, 26)]
+
+
+def test_sources_of_all_kinds(make, videos, server):
+    index = make()
+    odd = videos / "it's\n日本.mp4"
+    shutil.copy(videos / "film.mp4", odd)
+    sample = Sample("memory", video=np.zeros((8, 3, 64, 64), dtype=np.uint8), captions=("a grey square",))
+    on_disk = Sample("sound", audio=str(videos / "more/sound.m4a"), captions=("a tone",))
+    report = index.add(
+        [
+            videos / "*.mp4",
+            str(videos / "**" / "*.m4a"),
+            sample,
+            on_disk,
+            f"{server[0]}/video.mp4",
+        ],
+        workers=0,
+        metadata=lambda source: {"name": os.path.basename(source)},
+    )
+    assert not report.failures
+    assert str(odd) in report.added and "memory" in report.added
+    assert index.search("a red square", top=50, where="json_get_string(metadata, 'name') = 'film.mp4'", join=False)
+    assert {segment.caption for segment in index.segments(str(videos / "more/sound.m4a"))} == {"a tone"}
+    assert index.search_captions("grey")[0][0].source == "memory"
+
+
+def test_files_that_cannot_be_read_cost_themselves_only(make, videos, caplog):
+    (videos / "broken.mp4").write_bytes(b"no film at all")
+    (videos / "empty.mp4").write_bytes(b"")
+    os.makedirs(videos / "nothing here")
+    undecodable = os.fsdecode(os.fsencode(videos) + b"/\xff.mp4")
+    shutil.copy(videos / "film.mp4", undecodable)
+    index = make()
+    report = index.add([videos, videos / "nothing here", videos / "absent.mp4", "no/*/match.mp4"], workers=1)
+    assert len(report.added) == 3
+    assert len(report.failures) == 6
+    for reason in report.failures.values():
+        assert "\n" not in reason and reason.rstrip().endswith(".") and "Traceback" not in reason
+    assert index.search("a red circle")
+    again = index.add(videos, workers=0)
+    assert (again.unchanged, len(again.added), len(again.failures)) == (3, 0, 3)
+
+
+PROGRAM = textwrap.dedent(
+    """
+    import os, signal, sys
+    from modeling_valor.search import ValorIndex
+    from modeling_valor.search.lance import LanceBackend
+
+    path, films, after, where = sys.argv[1:]
+    index = ValorIndex(path, model={tiny!r})
+    count = 0
+    write = LanceBackend.write
+
+    def killed(*args):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(self, segments, files=()):
+        global count
+        count += 1
+        if count > int(after):
+            if where == "between":  # tokens are written, their segments are not
+                table = self._table("segments")
+                table.add = killed
+            elif where == "before":
+                killed()
+        write(self, segments, files)
+
+    LanceBackend.write = counted
+    index.add(films, segment_seconds=2.0, batch_size=3, workers=int(where == "between"), progress=False)
+    """
+).format(tiny=TINY)
+
+
+@pytest.mark.parametrize(("after", "where"), [(0, "before"), (2, "between"), (4, "between"), (5, "before")])
+def test_a_killed_run_goes_on(make, videos, tmp_path, after, where):
+    whole = make("whole.lance")
+    whole.add(videos, segment_seconds=2.0, workers=0)
+    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(videos), str(after), where]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    killed = subprocess.run(run, env=environment, capture_output=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    index = make()
+    if after:
+        assert index.info()["segments"] >= 3 * (after - 2)  # some writes are of files' ends only
+    report = index.add(videos, segment_seconds=2.0, workers=0)
+    assert report.segments < 26 or after < 2
+    assert {s.id for s in index.segments()} == {s.id for s in whole.segments()}
+    assert index.info()["tokens"] == whole.info()["tokens"]
+    assert index.info()["files"] == 3
+    query = "a red circle moves to the left"
+    expected, found = (item.search(query, top=30, join=False) for item in (whole, index))
+    assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-3)
+    assert index.add(videos, segment_seconds=2.0, workers=0).unchanged == 3
+
+
+def test_two_writers_at_once(make, videos, tmp_path):
+    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(videos), "1000", "never"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    runs = [subprocess.Popen(run, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    for process in runs:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    whole, index = make("whole.lance"), make()
+    whole.add(videos, segment_seconds=2.0, workers=0)
+    assert sorted(s.id for s in index.segments()) == sorted(s.id for s in whole.segments())
+    assert index.info()["tokens"] == whole.info()["tokens"]
+
+
+def test_a_disk_that_is_full(make, videos, tmp_path):
+    index = make()
+    index.add(videos / "silent.mp4", workers=0)
+    program = textwrap.dedent(
+        f"""
+        import resource, signal, sys
+        from modeling_valor.search import ValorIndex
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        index = ValorIndex({str(tmp_path / "index.lance")!r}, model={TINY!r})
+        index.model.revision
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        try:
+            index.add({str(videos)!r}, workers=0, progress=False)
+        except ValueError as error:
+            print(error)
+        """
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    full = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert "cannot be" in full.stdout and full.stdout.count("\n") == 1, full.stdout + full.stderr
+    assert index.search("a red circle")
+    assert len(index.add(videos, workers=0).added) == 2
+
+
+def test_a_worker_that_is_killed_is_said(make, videos, monkeypatch):
+    def killed(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    index = make()
+    with monkeypatch.context() as patch:
+        patch.setattr("modeling_valor.search.reading.iterate_segments", killed)
+        with pytest.raises(ValueError, match="process that decodes was killed"):
+            index.add(videos, workers=1)
+    assert len(index.add(videos, workers=1).added) == 3
+
+
+def test_media_as_the_query(tmp_path, videos, processor):
+    config = ValorConfig.from_pretrained(TINY, alignment_groups=["t-av", "v-a"])
+    model = ValorForRetrieval.from_pretrained(TINY, config=config).eval()
+    index = ValorIndex(tmp_path / "index.lance", model=model, processor=processor)
+    index.add(videos, workers=0)
+    hits = index.search(media=videos / "silent.mp4", join=False)
+    assert all("a" in hit.segments[0].modalities and not hit.matches for hit in hits)
+    assert len(hits) == 5
+    with torch.no_grad():
+        query = model.embed_media(processor(videos=[str(videos / "silent.mp4")], return_tensors="pt"))
+        part = f"{hits[0].source}#t={hits[0].start:g},{hits[0].end:g}"
+        clips = 2 if hits[0].end - hits[0].start > 9 else 1
+        sound = model.embed_media(processor(videos=[part], modalities="a", num_audio_clips=clips, return_tensors="pt"))
+        expected = model.compute_similarity(**query, audio_embeds=sound["audio_embeds"], group="v-a")
+    assert hits[0].score == pytest.approx(float(expected), abs=2e-3)
+    assert index.search(media=videos / "film.mp4", modalities="v", join=False)[0].segments[0].modalities in ("v", "va")
+    with pytest.raises(ValueError, match="compared with frames"):
+        index.search(media=videos / "more/sound.m4a", modalities="a")
+    with pytest.raises(ValueError, match="either `texts` or `media`"):
+        index.search()
+    plain = ValorIndex(tmp_path / "index.lance", model=TINY)
+    with pytest.raises(ValueError, match="alignment group v-a"):
+        plain.search(media=videos / "film.mp4")
+
+
+def test_captions_of_the_checkpoint(tmp_path, videos):
+    index = ValorIndex(tmp_path / "index.lance", model=TINY)
+    index.add(videos / "film.mp4", caption=True, workers=0)
+    captions = [segment.caption for segment in index.segments()]
+    assert len(captions) == 3 and all(captions)
+    assert index.search_captions(captions[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"segment_seconds": 0}, "positive length"),
+        ({"stride": -1}, "positive length"),
+        ({"segments": "scenes"}, '"fixed" and "shots"'),
+        ({"modalities": "t"}, "modalities"),
+        ({"num_frames": 0}, "num_frames"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_arguments_that_make_no_sense(make, videos, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make().add(videos, workers=0, **arguments)
+
+
+def test_a_silent_wave_and_a_still_image_are_segments(make, tmp_path):
+    from PIL import Image
+
+    write_wav(tmp_path / "tone.wav")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    index = make()
+    report = index.add([tmp_path / "tone.wav", tmp_path / "red.png"], workers=0)
+    assert not report.failures
+    assert spans(index, tmp_path / "red.png") == [(0, 0)]
+    assert index.search("a red square", modalities="v", top=1)[0].source == str(tmp_path / "red.png")
