@@ -237,12 +237,12 @@ class Poison(TrainerCallback):
         self.handle.remove()
 
 
-def test_a_step_with_a_gradient_that_is_not_finite_is_left_out_and_said(tmp_path, processor, messages):
+def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_reported(tmp_path, processor, messages):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 1, "max_nonfinite_steps": 2}
     trainer = make_trainer(tmp_path, processor, callbacks=[Poison({2})], **options)
     trainer.train()
     assert history(trainer, "nonfinite_steps") == [1] and not any(map(math.isnan, history(trainer, "grad_norm")[2:]))
-    (said,) = [text for text in messages if "left out" in text]
+    (said,) = [text for text in messages if "is skipped" in text]
     ids = trainer.train_dataset[[r for (r,) in RequestSampler(trainer.train_dataset.sources, 4)][1]]["ids"]
     assert said.startswith("Step 2 is skipped, because its gradient is not finite") and ", ".join(ids) in said
     # Not saved in doubt; the step has changed nothing
