@@ -306,8 +306,13 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
     if frame.format.is_planar:
         # Not `frame.planes`: PyAV 18 goes on beyond the last plane where there are eight or more.
         planes: list[Any] = [AudioPlane(frame, channel) for channel in range(channels)]
-        samples = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in planes])
+        samples = [np.frombuffer(plane, kind, frame.samples) for plane in planes]
     else:
         plane: Any = AudioPlane(frame, 0)
-        samples = np.frombuffer(plane, kind, frame.samples * channels).reshape(-1, channels).T
-    return (samples.astype(np.float32) - (128 if kind == "u1" else 0)).mean(0) / scale
+        samples = list(np.frombuffer(plane, kind, frame.samples * channels).reshape(-1, channels).T)
+    total = samples[0].astype(np.float32)
+    for channel in samples[1:]:
+        total += channel
+    if kind == "u1":
+        total -= 128 * channels
+    return total if scale * channels == 1 else total / (scale * channels)

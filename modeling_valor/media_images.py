@@ -145,7 +145,8 @@ def stack_pictures(
         if frames is None:
             check_memory(path, picture.shape[2], picture.shape[1], len(indices))
             frames = picture.new_empty(len(indices), *picture.shape)
-        frames[rows[number]] = picture
+        for row in rows[number]:
+            np.copyto(frames[row].numpy(), picture.numpy())  # torch would share so little work among threads
     return frames
 
 

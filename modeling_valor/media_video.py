@@ -67,7 +67,8 @@ def _upright(pixels: torch.Tensor, frame: av.VideoFrame) -> torch.Tensor:
     """Pixels (H, W, 3) of a frame as a picture (3, H, W)."""
     matrix = _display_matrix(frame)
     mirrored, turns = (False, 0) if matrix is None else orientation(matrix)
-    return (pixels.flip(1) if mirrored else pixels).rot90(-turns).permute(2, 0, 1)
+    pixels = pixels.flip(1) if mirrored else pixels
+    return (pixels.rot90(-turns) if turns else pixels).permute(2, 0, 1)  # `rot90` copies in any case
 
 
 def _is_quarter_turn(matrix: np.ndarray) -> bool:
@@ -95,6 +96,7 @@ class Cursor(Decoder):
         self.running: Iterator[tuple[float, av.VideoFrame]] | None = None
         self.shown: tuple[float, av.VideoFrame] | None = None
         self.coming: tuple[float, av.VideoFrame] | None = None
+        self.wanted: set[int] | None = None  # times of the frames that are looked at, where the survey knows them
         self.reopened = contextlib.ExitStack()
         self.keys = track.key_entries()
         self.key_times = [(entry.pts or 0) * self.time_base for entry in self.keys]
@@ -103,6 +105,7 @@ class Cursor(Decoder):
 
     def use(self, container: av.container.InputContainer) -> None:
         super().use(container)
+        self.skip = "DEFAULT"
         self.stream.codec_context.options = {"max_pixels": str(MAX_VIDEO_PIXELS)}
 
     def packets(self) -> Iterator[av.Packet]:
@@ -110,7 +113,14 @@ class Cursor(Decoder):
         for packet in super().packets():
             if packet.is_keyframe and packet.pts is not None:
                 self.newest_key = packet.pts * self.time_base
+            self._pass_over(packet)
             yield packet
+
+    def _pass_over(self, packet: av.Packet) -> None:
+        """Has the decoder leave out a frame that is not wanted and that no other frame refers to."""
+        skip = "NONREF" if self.wanted is not None and packet.pts not in self.wanted else "DEFAULT"
+        if skip != self.skip:
+            self.stream.codec_context.skip_frame = self.skip = skip
 
     def at(self, moment: float) -> tuple[float, av.VideoFrame] | None:
         """The frame on the screen at a moment, with its time; where damage left none, the next; None at the very end."""
@@ -130,6 +140,11 @@ class Cursor(Decoder):
         """
         size = time = None
         picture: Any = None
+        moments = list(moments)
+        # Elsewhere a packet may be one of the two fields of a frame
+        if self.track.timing == "pts" and self.track.stamps and self.track.family in ("mov", "matroska"):
+            shown = {cast(float, self.track.shown_at(moment)) for moment in moments}
+            self.wanted = {round(stamp / self.time_base) for stamp in shown}
         for moment in moments:
             found = self.at(moment)
             if found is None:
@@ -207,7 +222,7 @@ class Cursor(Decoder):
 
     def _start_anew(self) -> None:
         """Begins to decode at the beginning of the file, and seeks no more."""
-        self.seeks, self.in_order = False, True
+        self.seeks, self.in_order, self.wanted = False, True, None
         self.use(self.reopened.enter_context(open_container(self.track.path, self.track.name)))
         self._start(self.packets(), None)
 

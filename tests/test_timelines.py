@@ -53,7 +53,7 @@ def test_srt_is_numbered_from_one_and_keeps_arrows_out_of_the_text(tmp_path):
     cues = written(tmp_path / "film.srt").split("\n\n")
     assert [cue.split("\n")[0] for cue in cues] == ["1", "2", ""]
     first, second = webvtt.from_srt(str(tmp_path / "film.srt"))
-    assert first.text == "salt & <b>pepper</b> -> a dish"
+    assert first.raw_text == "salt & <b>pepper</b> -> a dish"
     assert second.start == "00:59:59.500"
 
 
