@@ -36,7 +36,7 @@ FORMATS: dict[str, tuple[str, Callable[[int, TimedCaption, str], str]]] = {
 """What a file of each format begins with, and a caption of it."""
 
 
-def format_of(path: str | os.PathLike) -> str:
+def format_of(path: str | os.PathLike[str]) -> str:
     """The format that a file's suffix names.
 
     Raises:
@@ -61,7 +61,7 @@ class TimelineWriter:
     JSON Lines have a row for each segment, and say of which file and why one has no caption; the others have the captions.
     """
 
-    def __init__(self, path: str | os.PathLike, format: str | None = None):
+    def __init__(self, path: str | os.PathLike[str], format: str | None = None):
         self.path, self.number = Path(path), 0
         self.header, self.write_caption = FORMATS[format_of(path) if format is None else format]
         self.keeps_errors = self.write_caption is _jsonl
