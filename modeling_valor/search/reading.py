@@ -199,25 +199,29 @@ class _Files(IterableDataset):
         return remaining
 
     def _prepare(self, file: int, segment: MediaSegment) -> ReadSegment | BrokenSegment:
-        seconds = segment.end - segment.start
-        extractor = self.processor.feature_extractor
-        # As many audio clips as it takes to hear all of it
-        clip_seconds = extractor.clip_length * extractor.frame_shift_ms / 1000
-        clips = max(1, math.ceil(seconds / clip_seconds - 0.1))
         try:
-            inputs = self.processor(
-                videos=[segment],
-                modalities=self.segmentation.modalities,
-                num_audio_clips=clips,
-                return_tensors="pt",
-            )
+            inputs, times = prepare_segment(self.processor, self.segmentation, segment)
         except Exception as error:
             return BrokenSegment(file, segment.start, segment.end, describe(error))
-        times = {}
-        if segment.frames is not None:
-            times["v"] = np.asarray(segment.frames.timestamps)
-        if segment.audio is not None:
-            samples = int(segment.audio.duration * extractor.sampling_rate)
-            bounds = np.array(extractor.clip_bounds(samples, clips)) / extractor.sampling_rate
-            times["a"] = segment.start + bounds.clip(max=seconds).mean(axis=1)
-        return ReadSegment(file, segment.start, segment.end, dict(inputs), times)
+        return ReadSegment(file, segment.start, segment.end, inputs, times)
+
+
+def prepare_segment(
+    processor: ValorProcessor, segmentation: Segmentation, segment: MediaSegment
+) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    """`inputs` and `times` of a [`ReadSegment`], with as many audio clips as it takes to hear all of it."""
+    seconds = segment.end - segment.start
+    extractor = processor.feature_extractor
+    clip_seconds = extractor.clip_length * extractor.frame_shift_ms / 1000
+    clips = max(1, math.ceil(seconds / clip_seconds - 0.1))
+    inputs = processor(
+        videos=[segment], modalities=segmentation.modalities, num_audio_clips=clips, return_tensors="pt"
+    )
+    times = {}
+    if segment.frames is not None:
+        times["v"] = np.asarray(segment.frames.timestamps)
+    if segment.audio is not None:
+        samples = int(segment.audio.duration * extractor.sampling_rate)
+        bounds = np.array(extractor.clip_bounds(samples, clips)) / extractor.sampling_rate
+        times["a"] = segment.start + bounds.clip(max=seconds).mean(axis=1)
+    return dict(inputs), times
