@@ -23,8 +23,10 @@ from typer.main import get_command
 COMMANDS = {
     "caption": "describe video and audio files, or answer a question about them",
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
+    "embed": "write token embeddings of media to a file, for a search engine of your own",
     "extract": "decode the frames and the audio of a dataset once, so that training reads them faster",
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
+    "index": "make an index of media to search, and keep it up to date",
     "info": "show versions, devices, decoding backends and extras, for reports of faults",
     "search": "find moments in an index of media by a text, or files without an index",
     "statistics": "measure how long captions are and how often they name sounds (Table 1 of the paper)",

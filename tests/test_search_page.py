@@ -152,7 +152,7 @@ def test_sound_pictures_and_what_is_gone_are_cards_too(tmp_path):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0, "00:00"), (9.96, "00:10"), (750.2, "12:30"), (3599.6, "1:00:00"), (36610, "10:10:10")],
+    [(0, "00:00"), (9.96, "00:10"), (2.5, "00:02.5"), (750.2, "12:30.2"), (3599.96, "1:00:00"), (36610, "10:10:10")],
 )
 def test_a_moment_is_in_minutes_and_seconds(seconds, expected):
     assert clock(seconds) == expected

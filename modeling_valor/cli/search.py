@@ -38,14 +38,15 @@ app = new_app()
 @app.command(cls=CheckpointCommand)
 def search(
     texts: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="TEXT [FILE]",
             callback=has_text,
             help="With --index: one text to search for, or several. Without: a text, and the video, audio or image files, "
             "folders of these, or URLs that are compared with it.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     index: Annotated[
         str | None,
         typer.Option(
@@ -53,6 +54,13 @@ def search(
         ),
     ] = None,
     model: IndexModel = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_INDEX_PANEL,
+            help="A video to search for what sounds like it, or a sound to search for what looks like it, instead of a text.",
+        ),
+    ] = None,
     modalities: Modalities = "av",
     num_frames: NumFrames = None,
     num_audio_clips: NumAudioClips = None,
@@ -97,13 +105,17 @@ def search(
     `--model CHECKPOINT --help` shows a checkpoint's numbers. The exit status is 1 if any file cannot be read.
     """
     if index is not None:
-        return search_index(texts, index, model, device, dtype, top or 10, modalities, where, exact, html, as_json)
-    for option, value in (("--where", where), ("--exact", exact), ("--html", html)):
+        if bool(texts) == bool(like):
+            raise typer.BadParameter("give one text or several, or --like FILE.", param_hint="'TEXT'")
+        return search_index(
+            texts or [], like, index, model, device, dtype, top or 10, modalities, where, exact, html, as_json
+        )
+    for option, value in (("--like", like), ("--where", where), ("--exact", exact), ("--html", html)):
         if value:
             raise typer.BadParameter("it searches an index: give --index.", param_hint=repr(option))
     if model is None:
         raise typer.BadParameter("give --index PATH, or --model CHECKPOINT and files.", param_hint="'--model'")
-    if len(texts) == 1:
+    if not texts or len(texts) == 1:
         raise typer.BadParameter("give files after the text, or --index.", param_hint="'FILE'")
     scores, num_failed = score_files(
         texts[0], texts[1:], model, device, dtype, modalities, num_frames, num_audio_clips, batch_size, workers
@@ -115,6 +127,7 @@ def search(
 
 def search_index(
     texts: Sequence[str],
+    like: str | None,
     path: str,
     model: str | None,
     device: str | None,
@@ -133,17 +146,21 @@ def search_index(
     if html is not None:
         check_page(html)
     index = open_index(path, model, device, dtype)
-    results = index.search(list(texts), top=top, modalities=modalities, where=where, exact=exact)
-    for text, hits in zip(texts, results, strict=True):
-        if len(texts) > 1 and not as_json:
+    options: dict[str, Any] = {"top": top, "modalities": modalities, "where": where, "exact": exact}
+    if like is not None:
+        results = {like: index.search(media=like, **options)}
+    else:
+        results = dict(zip(texts, index.search(list(texts), **options), strict=True))
+    for text, hits in results.items():
+        if len(results) > 1 and not as_json:
             print(f"{on_one_line(text)}:")
         for hit in hits:
             print(json.dumps(hit_as_dict(text, hit)) if as_json else hit_line(hit))
         for message in doubts(text, hits, where):
             print(f"valor search: {message}", file=sys.stderr)
     if html is not None:
-        write_page(dict(zip(texts, results, strict=True)), html)
-    return int(not any(results))
+        write_page(results, html)
+    return int(not any(results.values()))
 
 
 def doubts(text: str, hits: Sequence["Hit"], where: str | None) -> list[str]:
@@ -194,7 +211,7 @@ def score_files(
     model: str,
     device: str | None,
     dtype: str,
-    modalities: str,
+    modalities: Modalities,
     num_frames: int | None,
     num_audio_clips: int | None,
     batch_size: int,

@@ -201,10 +201,12 @@ def make_marks(hit: Hit) -> list[Mark]:
 
 
 def clock(seconds: float) -> str:
-    """A moment as minutes and seconds, "12:30", with hours where there are some, "1:02:30"."""
-    minutes, rest = divmod(int(seconds + 0.5), 60)
+    """A moment as minutes and seconds, "12:30" or "12:30.5", with hours where there are some, "1:02:30"."""
+    whole, tenths = divmod(round(10 * seconds), 10)
+    minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
+    decimals = f".{tenths}" if tenths else ""
+    return f"{f'{hours}:' if hours else ''}{minutes:02d}:{rest:02d}{decimals}"
 
 
 def visible(text: str) -> str:

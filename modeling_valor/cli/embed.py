@@ -1,0 +1,62 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`valor embed`: token embeddings of media as Parquet or safetensors, for a search engine of your own."""
+
+import json
+import os
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from .arguments import Device, Dtype, Json, MediaFiles, Modalities, Model, check_model, choose_device, new_app
+from .indexes import Cut, DecodingProcesses, SegmentBatch, SegmentFrames, SegmentSeconds, Stride
+
+
+app = new_app()
+
+
+@app.command()
+def embed(
+    files: MediaFiles,
+    model: Model,
+    output: Annotated[str, typer.Option(help="File to write, .parquet or .safetensors.")],
+    segment_seconds: SegmentSeconds = 10.0,
+    stride: Stride = None,
+    segments: Cut = "fixed",
+    modalities: Modalities = "av",
+    num_frames: SegmentFrames = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    batch_size: SegmentBatch = 16,
+    workers: DecodingProcesses = None,
+    as_json: Json = False,
+) -> int:
+    """Write token embeddings of media to a file, for a search engine of your own.
+
+    Files are cut into segments; each frame and each audio clip of 5.12 s of a segment is a row: source, start and end of
+    the segment, modality (v or a), time, weight (f(e) of the paper's eq. 3, before the softmax over a segment's rows) and
+    embedding. The exit status is 1 if a file, or a part of one, could not be read.
+    """
+    import torch
+    from transformers.utils import logging
+
+    from ..search.embedding import EmbeddingModel
+    from ..search.export import check_output, embed_files
+    from ..search.reading import Segmentation
+
+    check_output(output)
+    logging.disable_progress_bar()
+    chosen = None if dtype == "auto" else getattr(torch, dtype)
+    loaded = EmbeddingModel(check_model(model), device=choose_device(device), dtype=chosen)
+    frames = loaded.processor.video_processor.num_frames if num_frames is None else num_frames
+    report = embed_files(
+        files,
+        output,
+        loaded,
+        Segmentation(segment_seconds, stride or segment_seconds, segments == "shots", modalities, frames),
+        batch_size=batch_size,
+        workers=min(8, (os.cpu_count() or 1) // 2) if workers is None else workers,
+        progress=not as_json,
+    )
+    print(json.dumps({"output": output, **asdict(report)}) if as_json else f"{output}: {report}")
+    return int(bool(report.failures))

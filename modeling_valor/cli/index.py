@@ -1,0 +1,149 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""`valor index`: make an index of media to search, keep it up to date, and show what it holds."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from .arguments import Device, Dtype, IndexModel, Json, Modalities, new_app, on_one_line
+from .indexes import (
+    Cut,
+    DecodingProcesses,
+    IndexPath,
+    SegmentBatch,
+    SegmentFrames,
+    SegmentSeconds,
+    Stride,
+    open_index,
+)
+
+
+INTERRUPTED = 130
+
+app = new_app()
+
+
+def _parse_metadata(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        metadata = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not JSON ({error}).", param_hint="'--metadata'") from error
+    if not isinstance(metadata, dict):
+        message = f"""{text!r} is no JSON object, such as '{{"camera": "front"}}'."""
+        raise typer.BadParameter(message, param_hint="'--metadata'")
+    return metadata
+
+
+@app.command()
+def index(
+    index: IndexPath,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE", help="Files, folders, globs, URLs or object stores to add.", show_default=False
+        ),
+    ] = None,
+    model: IndexModel = None,
+    segment_seconds: SegmentSeconds = 10.0,
+    stride: Stride = None,
+    segments: Cut = "fixed",
+    modalities: Modalities = "av",
+    num_frames: SegmentFrames = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option(help="JSON object that is stored with each of these files, for --where of `valor search`."),
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="Remove a file from the index; may be repeated.")] = None,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Join small files and free the space of what was removed.")
+    ] = False,
+    info: Annotated[bool, typer.Option("--info", help="Show what the index holds.")] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    batch_size: SegmentBatch = 16,
+    workers: DecodingProcesses = None,
+    as_json: Json = False,
+) -> int:
+    """Make an index of media, which `valor search` searches, or bring it up to date.
+
+    Files are cut into segments, of each of which frames and sound are embedded. Unchanged files of the index are passed
+    over, changed ones are replaced, vanished ones are reported. An interrupted run keeps what is done, and the same command
+    goes on. The exit status is 1 if a file, or a part of one, could not be read.
+    """
+    about = _parse_metadata(metadata)
+    if not (sources or remove or compact or info):
+        raise typer.BadParameter("give what to add, or --info, --remove SOURCE or --compact.", param_hint="'SOURCE'")
+    opened = open_index(index, model, device, dtype, make=bool(sources), needs_model=bool(sources))
+    status, result = 0, {}
+    if remove:
+        count = opened.remove(*_known_names(remove))
+        result["removed"] = count
+        if not as_json:
+            print(f"{count} segments removed.")
+    if sources:
+        try:
+            report = opened.add(
+                sources,
+                segment_seconds,
+                stride,
+                segments=segments,
+                modalities=modalities,
+                num_frames=num_frames,
+                metadata=about,
+                batch_size=batch_size,
+                workers=workers,
+                progress=not as_json,
+            )
+        except KeyboardInterrupt:
+            print(
+                "valor index: interrupted. What is done is in the index; the same command goes on from there.",
+                file=sys.stderr,
+            )
+            return INTERRUPTED
+        status = int(bool(report.failures))
+        result |= asdict(report)
+        if not as_json:
+            print(report)
+        if report.vanished:
+            _print_vanished(report.vanished, index)
+    if compact:
+        opened.compact()
+    if info:
+        result |= opened.info()
+        if not as_json:
+            print(_describe(opened.info()))
+    if as_json:
+        print(json.dumps(result))
+    return status
+
+
+def _known_names(sources: list[str]) -> list[str]:
+    from ..search.sources import absolute
+
+    return [absolute(source) for source in sources]
+
+
+def _print_vanished(names: list[str], path: str) -> None:
+    first, more = on_one_line(names[0]), len(names) - 1
+    print(
+        f"valor index: {first}{f' (and {more} more)' if more else ''} is in the index and no longer there; "
+        f"`valor index --index {path} --remove FILE` takes it out.",
+        file=sys.stderr,
+    )
+
+
+def _describe(info: Mapping[str, Any]) -> str:
+    """What `--info` prints."""
+    size = "" if info.get("bytes") is None else f", {info['bytes'] / 1e6:.1f} MB"
+    kind = f"approximate ({info['index']})" if info.get("index") else "exact"
+    revision = f" (weights {info['revision']})" if info.get("revision") else ""
+    return (
+        f"{info['path']}: {info['files']:,} files, {info['hours']:.2f} hours, {info['segments']:,} segments, "
+        f"{info['tokens']:,} tokens{size}.\nModel: {info['model']}{revision}. Search: {kind}."
+    )
