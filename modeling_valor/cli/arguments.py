@@ -71,6 +71,22 @@ NumAudioClips = Annotated[
         show_default="the checkpoint's",
     ),
 ]
+SEGMENTS_PANEL = "Segments of a file"
+Stride = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        rich_help_panel=SEGMENTS_PANEL,
+        help="From the beginning of one segment to that of the next.",
+        show_default="the length of a segment",
+    ),
+]
+Segments = Annotated[
+    Literal["fixed", "shots"],
+    typer.Option(
+        rich_help_panel=SEGMENTS_PANEL, help="Segments of one length, or the shots of a film (PySceneDetect)."
+    ),
+]
 MaxFailures = Annotated[
     float,
     typer.Option(

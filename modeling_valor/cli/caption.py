@@ -20,6 +20,8 @@ from .arguments import (
     Model,
     NumAudioClips,
     NumFrames,
+    Segments,
+    Stride,
     Workers,
     has_text,
     list_samples,
@@ -27,7 +29,7 @@ from .arguments import (
     new_app,
     on_one_line,
 )
-from .timelines import Every, Format, Output, Segments, Stride, check_output, choose_boundaries, describe_segments
+from .timelines import Every, Format, Output, check_output, choose_boundaries, describe_segments
 
 
 app = new_app()

@@ -8,8 +8,20 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Device, Dtype, Json, MediaFiles, Modalities, Model, check_model, choose_device, new_app
-from .indexes import Cut, DecodingProcesses, SegmentBatch, SegmentFrames, SegmentSeconds, Stride
+from .arguments import (
+    Device,
+    Dtype,
+    Json,
+    MediaFiles,
+    Modalities,
+    Model,
+    Segments,
+    Stride,
+    check_model,
+    choose_device,
+    new_app,
+)
+from .indexes import DecodingProcesses, SegmentBatch, SegmentFrames, SegmentSeconds
 
 
 app = new_app()
@@ -22,7 +34,7 @@ def embed(
     output: Annotated[str, typer.Option(help="File to write, .parquet or .safetensors.")],
     segment_seconds: SegmentSeconds = 10.0,
     stride: Stride = None,
-    segments: Cut = "fixed",
+    segments: Segments = "fixed",
     modalities: Modalities = "av",
     num_frames: SegmentFrames = None,
     device: Device = None,

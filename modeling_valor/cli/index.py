@@ -9,15 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from .arguments import Device, Dtype, IndexModel, Json, Modalities, new_app, on_one_line
+from .arguments import Device, Dtype, IndexModel, Json, Modalities, Segments, Stride, new_app, on_one_line
 from .indexes import (
-    Cut,
     DecodingProcesses,
     IndexPath,
     SegmentBatch,
     SegmentFrames,
     SegmentSeconds,
-    Stride,
     open_index,
 )
 
@@ -52,7 +50,7 @@ def index(
     model: IndexModel = None,
     segment_seconds: SegmentSeconds = 10.0,
     stride: Stride = None,
-    segments: Cut = "fixed",
+    segments: Segments = "fixed",
     modalities: Modalities = "av",
     num_frames: SegmentFrames = None,
     metadata: Annotated[

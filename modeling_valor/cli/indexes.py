@@ -1,39 +1,27 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What commands share that make or use an index: the options of segments, and the index itself."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import check_model, choose_device
+from .arguments import SEGMENTS_PANEL, check_model, choose_device
 
 
 if TYPE_CHECKING:
     from ..search import ValorIndex
 
-_SEGMENTS_PANEL = "How files are cut and read"
-
 IndexPath = Annotated[
     str, typer.Option(help="Folder or object store of the index, or postgresql://... for a server with pgvector.")
 ]
-SegmentSeconds = Annotated[float, typer.Option(rich_help_panel=_SEGMENTS_PANEL, help="Length of a segment.")]
-Stride = Annotated[
-    float | None,
-    typer.Option(
-        rich_help_panel=_SEGMENTS_PANEL,
-        help="Seconds from the beginning of a segment to that of the next.",
-        show_default="the length of a segment",
-    ),
-]
-Cut = Annotated[
-    Literal["fixed", "shots"],
-    typer.Option(rich_help_panel=_SEGMENTS_PANEL, help="Segments of one length, or shots, which PySceneDetect finds."),
+SegmentSeconds = Annotated[
+    float, typer.Option(metavar="SECONDS", rich_help_panel=SEGMENTS_PANEL, help="Length of a segment.")
 ]
 SegmentFrames = Annotated[
     int | None,
     typer.Option(
         min=1,
-        rich_help_panel=_SEGMENTS_PANEL,
+        rich_help_panel=SEGMENTS_PANEL,
         help="Frames of each segment; sound is heard all.",
         show_default="the checkpoint's",
     ),

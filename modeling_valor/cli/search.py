@@ -2,8 +2,10 @@
 """`valor search`: find moments in an index of media, or files without one, by a text, best match first."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -179,7 +181,13 @@ def hit_line(hit: "Hit") -> str:
     from ..search.page import MODALITIES, clock, make_marks
 
     reasons = ", ".join(f"{mark.words} {clock(mark.seconds)} {MODALITIES[mark.modality]}" for mark in make_marks(hit))
-    return f"{hit.score:.3f}  {on_one_line(hit.source)}  {clock(hit.start)}-{clock(hit.end)}  {reasons}".rstrip()
+    return f"{hit.score:.3f}  {on_one_line(_short_name(hit.source))}  {clock(hit.start)}-{clock(hit.end)}  {reasons}".rstrip()
+
+
+def _short_name(source: str) -> str:
+    """The name of a file of the current folder, or below it, as it is from there."""
+    is_below = os.path.isabs(source) and Path(source).is_relative_to(Path.cwd())
+    return os.path.relpath(source) if is_below else source
 
 
 def hit_as_dict(text: str, hit: "Hit") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .arguments import on_one_line
+from .arguments import SEGMENTS_PANEL, on_one_line
 
 
 if TYPE_CHECKING:
@@ -18,38 +18,25 @@ if TYPE_CHECKING:
     from ..timelines import TimedCaption
 
 
-_PANEL = "A caption for each segment of a film"
-
 Every = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        rich_help_panel=_PANEL,
+        rich_help_panel=SEGMENTS_PANEL,
         help="Describe each segment of so many seconds, not the file as a whole.",
     ),
-]
-Stride = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        rich_help_panel=_PANEL,
-        help="From the beginning of one segment to that of the next.",
-        show_default="that of --every",
-    ),
-]
-Segments = Annotated[
-    Literal["fixed", "shots"],
-    typer.Option(rich_help_panel=_PANEL, help="Segments of one length, or the shots of a film (PySceneDetect)."),
 ]
 Output = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", rich_help_panel=_PANEL, help="Write subtitles (.vtt, .srt) or a row for each segment (.jsonl)."
+        metavar="FILE",
+        rich_help_panel=SEGMENTS_PANEL,
+        help="Write subtitles (.vtt, .srt) or a row for each segment (.jsonl).",
     ),
 ]
 Format = Annotated[
     Literal["vtt", "srt", "jsonl"] | None,
-    typer.Option(rich_help_panel=_PANEL, help="The format of --output.", show_default="by its suffix"),
+    typer.Option(rich_help_panel=SEGMENTS_PANEL, help="The format of --output.", show_default="by its suffix"),
 ]
 
 
