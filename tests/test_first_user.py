@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,29 @@ def test_search(home):
     assert message.startswith("valor search: ") and "broken.mp4" in message
 
 
+def test_the_search_of_the_readme_prints_what_it_says(home):
+    """Its last command, on the clips that it renders (scores to 2e-3)."""
+    pytest.importorskip("lancedb")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL) if "valor index clips" in block]
+    commands = [
+        shlex.split(line)[1:] for line in block.splitlines() if line.startswith(("valor index", "valor search"))
+    ]
+    rendered = [shlex.split(line)[1:] for line in block.splitlines() if line.startswith("valor world")]
+    shutil.rmtree(home / "readme", ignore_errors=True)
+    (home / "readme").mkdir()
+    (home / "readme" / "hub_configs").symlink_to(ROOT / "hub_configs")
+    out: list[str] = []
+    for command in [*rendered, *commands]:
+        out, _ = valor(*command, folder=home / "readme")
+    (printed,) = re.findall(r"The last command prints.*?```text\n(.*?)```", readme, re.DOTALL)
+    lines = printed.splitlines()
+    assert [SCORE.sub("", line) for line in out] == [SCORE.sub("", line) for line in lines]
+    scores, expected = ([float(score) for line in text for score in SCORE.findall(line)] for text in (out, lines))
+    assert scores == pytest.approx(expected, abs=2e-3)
+
+
+SCORE = re.compile(r"^\d+\.\d+")
 NUMBER = re.compile(r"\d+\.\d+")
 
 
@@ -110,7 +134,8 @@ def test_python_examples_of_the_readme(tmp_path):
 
 def test_first_two_blocks_of_the_readme_set_up_and_run_and_set_up_and_test():
     first, second, *_ = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert "pip install" in first and "valor caption" in first and "valor search" in first
+    assert "pip install" in first and "valor caption" in first and "valor index" in first
+    assert first.splitlines()[-1].startswith("valor search ")
     assert "pip install" in second and second.splitlines()[-1] == "python -m pytest"
 
 

@@ -173,7 +173,5 @@ def embed_files(
             progress=progress,
         )
         if not report.segments:
-            raise ValueError(
-                f"There is nothing to embed in the {len(items)} files that were found; {output} is not written."
-            )
+            raise ValueError(f"There is nothing to embed in what was given; {output} is not written.")
     return report
