@@ -82,8 +82,11 @@ def test_words_are_marked_at_their_place_with_what_answered_them(film, tmp_path)
     page = Page(render_page({"a dog barks": [hit(film, matches=MATCHES)]}, tmp_path))
     marks = page.all("button")
     assert [mark["data-seconds"] for mark in marks] == ["12.500", "16.000"]
-    assert marks[0]["style"] == "left: 25.00%" and marks[0]["class"].split() == ["v"]
-    assert marks[1]["style"] == "right: 40.00%" and marks[1]["class"].split() == ["a", "end"]
+    rows = page.all("li")
+    assert rows == [
+        {"class": "v", "style": "padding-left: 25.00%"},
+        {"class": "a end", "style": "padding-right: 40.00%"},
+    ]
     assert "dog seen barks loudly heard" in page.text  # and not the article
 
 
