@@ -20,7 +20,17 @@ from transformers.utils import logging
 
 from .backend import WHERE_COLUMNS
 from .postgres_condition import condition_sql
-from .postgres_statements import ABOUT, ADD_EXTENSION, COPY_TOKENS, EXTENSION, FIND_CAPTIONS, NEAREST, RANK, TABLES
+from .postgres_statements import (
+    ABOUT,
+    ADD_EXTENSION,
+    ALL,
+    COPY_TOKENS,
+    EXTENSION,
+    FIND_CAPTIONS,
+    NEAREST,
+    RANK,
+    TABLES,
+)
 from .query import Query
 from .ranking import Scoring, score_bound
 from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
@@ -48,7 +58,7 @@ _CONNECTION: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 30, "ap
 _CREATION = 0x76616C6F72  # number of the lock that makes one index at a time
 _OLDEST_PGVECTOR = (0, 8)  # the first that goes on where a filter left too few rows
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
-_MOST_ROWS = 800  # how far the number of rows per token grows, by 4 each time, until the ranking is proven
+_MOST_ROWS = 800  # of an approximate index, for each token of a query
 
 
 @dataclass(frozen=True)
@@ -137,8 +147,9 @@ class PostgresBackend:
         Args:
             scoring: how the query is compared, by `scoring_of`.
             where, exact: as in `nearest`.
-            nearest_rows: rows that each token of the query looks for. The statement is repeated with 4 times as many, up
-                to 800, until the bound proves the ranking; with as many as there are, all segments are scored.
+            nearest_rows: rows that each token of the query looks for. Where these prove no ranking, the statement is
+                repeated with all segments as candidates; with an approximate index, which proves nothing, it is repeated
+                with 4 times as many rows, up to 800, until there are `top` segments.
         """
         condition = self._condition(where)
         padded = query.tokens.zero_padding and not bool(query.mask.all())
@@ -151,21 +162,27 @@ class PostgresBackend:
             "least": 0.0 if padded else -math.inf,
             "top": top,
         }
-        n = nearest_rows
+        n: int | None = nearest_rows
         with self._transaction() as connection, self._checked(where):
             exact = exact or not self._is_indexed(connection)
             while True:
-                self._look_far(connection, n)
-                sql = RANK.replace("{nearest}", _nearest_sql(condition, exact))
-                rows = connection.execute(_encoded(sql), values | {"n": n}).fetchall()
-                last = np.array(rows[0][2] if rows else [-math.inf]) + _EXACT_ERROR
-                bound = score_bound(query, last, scoring) if exact and rows else -math.inf
-                proven = len(rows) >= top and rows[top - 1][1] >= bound
-                if proven or last.max() == -math.inf or 4 * n > _MOST_ROWS:
+                self._look_far(connection, n or 0)
+                candidates = _all_sql(condition) if n is None else _nearest_sql(condition, exact)
+                rows = connection.execute(
+                    _encoded(RANK.replace("{nearest}", candidates)), values | {"n": n}
+                ).fetchall()
+                if n is None or not rows:
+                    bound = -math.inf
+                elif exact:
+                    bound = score_bound(query, np.array(rows[0][2]) + _EXACT_ERROR, scoring)
+                else:
+                    bound = math.inf
+                enough = len(rows) >= top and (not exact or rows[-1][1] >= bound)
+                if enough or n is None or bound == -math.inf or (not exact and n >= _MOST_ROWS):
                     break
-                n *= 4
+                n = None if exact else 4 * n
         ids, scores = [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
-        return RankedSegments(ids, scores, bound if exact else math.inf)
+        return RankedSegments(ids, scores, bound)
 
     # --- Contents -----------------------------------------------------------------------------------------------------
 
@@ -459,9 +476,16 @@ def _nearest_sql(condition: str | None, exact: bool) -> str:
     distance = "tokens.embedding <#> query.vector::halfvec"
     if exact:  # of float32, and no expression that an index has
         distance = "tokens.embedding::vector <#> query.vector"
+    return _filled(NEAREST.replace("{distance}", distance), condition)
+
+
+def _all_sql(condition: str | None) -> str:
+    return _filled(ALL, condition)
+
+
+def _filled(sql: str, condition: str | None) -> str:
     tables = "tokens" if condition is None else "tokens JOIN segments ON segments.id = tokens.segment"
-    sql = NEAREST.replace("{distance}", distance).replace("{tables}", tables)
-    return sql.replace("{condition}", condition or "true")  # last, since it has the strings of a user
+    return sql.replace("{tables}", tables).replace("{condition}", condition or "true")  # which may have any strings
 
 
 def _encoded(sql: str) -> bytes:

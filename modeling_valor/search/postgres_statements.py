@@ -73,13 +73,20 @@ ORDER BY query.word, found.similarity DESC
 """
 """The n rows most similar to each vector."""
 
+ALL = """
+SELECT 1 AS word, tokens.segment, 0::float8 AS similarity
+FROM {tables}
+WHERE tokens.modality = ANY(%(letters)s) AND {condition}
+"""
+"""All rows, in place of `NEAREST` in `RANK`."""
+
 RANK = """
 WITH query AS MATERIALIZED (
     SELECT * FROM unnest(%(vectors)s::vector[], %(weights)s::float8[]) WITH ORDINALITY AS query (vector, weight, word)
 ),
 nearest AS MATERIALIZED ({nearest}),
 last AS (  -- similarity of the last row of each list, unless the list has all rows
-    SELECT word, CASE WHEN count(*) < %(n)s THEN '-Infinity' ELSE min(similarity) END AS similarity
+    SELECT word, CASE WHEN count(*) < %(n)s::bigint THEN '-Infinity' ELSE min(similarity) END AS similarity
     FROM nearest GROUP BY word
 ),
 pairs AS MATERIALIZED (  -- of all tokens of the candidates with all of the query; score fusion adds two scores
@@ -123,7 +130,7 @@ GROUP BY segment
 ORDER BY score DESC, segment
 LIMIT %(top)s
 """
-"""S of eq. 3 of the candidates: the segments that have one of the n rows most similar to a token of the query."""
+"""S of eq. 3 of the candidates: the segments that have a row in {nearest}."""
 
 FIND_CAPTIONS = """
 SELECT id, ts_rank(words, query, 1)::float8 AS score

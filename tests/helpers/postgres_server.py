@@ -72,3 +72,9 @@ def _running(programs: Path, folder: Path, owner: dict[str, Any]) -> Iterator[in
         yield port
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **{**run, "check": False})
+
+
+if __name__ == "__main__":
+    with postgres_server() as url:
+        print(url, "(Enter stops it)", flush=True)
+        input()
