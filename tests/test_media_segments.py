@@ -1,15 +1,28 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """One pass over a film gives what its parts give one by one, and what a decoder gives that never seeks."""
 
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.films import CASES, NUM_FRAMES, decoded_in_order, film_numbers, write_film
 from helpers.media_files import FPS, RATE, tone, write_sound, write_video
 from modeling_valor import media_container
-from modeling_valor.media import MediaError, read_audio, read_frames, segment_indices
-from modeling_valor.media_segments import fixed_segments, iterate_segments
+from modeling_valor.media import (
+    DamagedMediaWarning,
+    MediaError,
+    NoVideoError,
+    read_audio,
+    read_frames,
+    segment_indices,
+)
+from modeling_valor.media_segments import fixed_segments, iterate_segments, shot_segments
 
 
 @pytest.mark.parametrize(
@@ -92,3 +105,86 @@ def test_segments_outside_of_the_file_are_refused(boundaries, folder):
     path = write_sound(folder / "tone.flac", tone(2.5), "flac")
     with pytest.raises(ValueError, match=r"2\.50 seconds long and has no segment"):
         list(iterate_segments(path, boundaries))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Damage
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def without_packets(path: str, copy: Path, first: float, last: float) -> str:
+    """A copy of a film with empty codes in place of the packets between two moments."""
+    content = bytearray(Path(path).read_bytes())
+    with av.open(path) as container:
+        for packet in container.demux():
+            if packet.size and packet.pos is not None and first <= float(packet.dts * packet.time_base) < last:
+                content[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    copy.write_bytes(content)
+    return str(copy)
+
+
+def test_broken_stretch_costs_its_segments_and_not_the_file(folder):
+    """Three of ten seconds of a film whose key frames are a second apart are zeros."""
+    path = write_film(folder / "ten_seconds.mp4", "h264", range(250))
+    broken = without_packets(path, folder / "broken.mp4", 3.9, 6.9)
+    with pytest.warns(DamagedMediaWarning, match=r"broken\.mp4 is damaged"):
+        segments = list(iterate_segments(broken, lambda duration: fixed_segments(duration, 1.0), num_frames=3))
+    assert len(segments) == 10
+    for place, segment in enumerate(segments):
+        if place in (4, 5):
+            assert segment.frames is None
+            assert f"broken.mp4 cannot be decoded from {place}.00 to {place + 1}.00 seconds" in segment.error
+        elif place not in (3, 6):  # at the edges there are frames to use
+            assert segment.error is None
+            assert film_numbers(segment.frames) == [25 * place + index for index in segment_indices(25, 3)]
+
+
+def test_file_that_cannot_be_read_at_all_is_an_error(folder):
+    (folder / "text.mp4").write_text("no film")
+    with pytest.raises(MediaError, match=r"text\.mp4 is not a video or sound file"):
+        next(iterate_segments(folder / "text.mp4"))
+
+
+def test_pictures_are_segments(folder):
+    images = [Image.fromarray(np.full((8, 8, 3), 20 * number, np.uint8)) for number in range(10)]
+    images[0].save(folder / "still.png")
+    (still,) = iterate_segments(folder / "still.png", num_frames=4)
+    assert (still.start, still.end, len(still.frames.frames)) == (0, 0, 1)
+    images[0].save(folder / "steps.gif", save_all=True, append_images=images[1:], duration=500)
+    steps = list(
+        iterate_segments(folder / "steps.gif", lambda duration: fixed_segments(duration, 2.0, 0.5), num_frames=2)
+    )
+    assert [(segment.start, segment.end) for segment in steps] == [
+        (0.5 * place, 0.5 * place + 2) for place in range(7)
+    ]
+    shown = [segment.frames.frames[:, 0, 0, 0].tolist() for segment in steps]
+    assert np.allclose(shown, [[20 * place, 20 * (place + 2)] for place in range(7)], atol=8)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Shots
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_shots_begin_where_the_picture_changes(folder):
+    pytest.importorskip("scenedetect")
+    path, cuts, generator = folder / "shots.mkv", (0, 60, 150, 210), np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for number in range(275):
+            if number in cuts:
+                shot = np.kron(generator.integers(0, 255, (6, 10, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.roll(shot, number // 8, 1), "rgb24")
+            frame.pts, frame.time_base = number + 40, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    edges = [cut / FPS for cut in cuts]
+    assert shot_segments(path) == [pytest.approx(pair, abs=2e-3) for pair in itertools.pairwise([*edges, 11.0])]
+    part = shot_segments(f"{path}#t=1,8")
+    assert part == [pytest.approx(pair, abs=2e-3) for pair in itertools.pairwise([0, 1.4, 5.0, 7.0])]
+    halves = shot_segments(path, max_seconds=2.0)
+    assert len(halves) == 8 and all(end - start <= 2.0 + 1e-6 for start, end in halves)
+    assert len(list(iterate_segments(path, shot_segments(path), num_frames=2))) == 4
+    with pytest.raises(NoVideoError):
+        shot_segments(write_sound(folder / "shotless.flac", tone(1), "flac"))
