@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from helpers.media_files import write_clip
 from helpers.training_world import small_processor, small_samples
 from modeling_valor.data import files as files_module
 from modeling_valor.data.files import WriteError, atomic_write, writing_to
+from modeling_valor.data.fingerprints import file_state, fingerprint
 from modeling_valor.data.loading import LoadingOptions, cache_folder, load_media
 from modeling_valor.data.samples import Sample
 
@@ -180,3 +182,15 @@ def test_a_full_disk_is_a_sentence_and_other_errors_stay(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/clip.mp4")
     with pytest.raises(FileNotFoundError), writing_to(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "gone", str(tmp_path / "a"))
+
+
+def test_parts_of_one_file_are_told_apart_and_know_when_it_changes(load, tmp_path):
+    path = write_clip(tmp_path / "film.mp4", seconds=4)
+    parts = [Sample("film", f"{path}#t={start},{start + 1}", f"{path}#t={start},{start + 1}") for start in (0, 2)]
+    first, second = map(load, parts)
+    assert not torch.equal(first["pixel_values_videos"], second["pixel_values_videos"])
+    assert len(files_in(tmp_path / "cache")) == 2
+    assert fingerprint(parts[0].video) != fingerprint(parts[1].video) != fingerprint(str(path))
+    assert file_state(parts[0].video) == file_state(str(path)) is not None
+    write_clip(tmp_path / "film.mp4", seconds=4, brightness=120)
+    assert not torch.equal(load(parts[0])["pixel_values_videos"], first["pixel_values_videos"])

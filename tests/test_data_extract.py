@@ -100,6 +100,19 @@ def test_the_processors_read_an_extracted_clip_as_they_read_the_video(extracted)
     assert difference[loud > loud.median()].abs().mean() < 0.01
 
 
+def test_parts_of_a_file_are_extracted_as_files_of_their_own(tmp_path):
+    samples = [Sample(f"part-{start}", *2 * [f"{CLIP}#t={start},{start + 2}"], ("a bell",)) for start in (0, 2)]
+    assert extract(samples, tmp_path / "parts", workers=1).failures == {}
+    for sample in read_folder(tmp_path / "parts"):
+        start = int(sample.id[-1])
+        whole = read_frames(f"{CLIP}#t={start},{start + 2}", 4)
+        kept = read_frames(sample.video, 4)
+        assert kept.num_available == 4  # 2 seconds, 2 frames each
+        assert (kept.frames.float() - whole.frames.float()).abs().mean() < 2.0
+        original = read_audio(CLIP).waveform[2 * start * 11_025 : 2 * (start + 2) * 11_025]
+        assert (read_audio(sample.audio).waveform - original.clamp(-1, 1)).abs().max() < 0.02
+
+
 def test_frames_per_second_count_and_size(tmp_path):
     sample = read_folder(EXAMPLES)[:1]
     for name, options, count, side in (

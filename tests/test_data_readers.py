@@ -142,6 +142,9 @@ def test_what_a_row_is_goes_by_the_names_of_its_files(tmp_path):
             {"file_name": "frames/e", "audio_file_name": "e.wav", "id": 5},
             {"file_name": "f.mp4", "audio_file_name": None},
             {"file_name": None, "audio_file_name": "g.wav"},
+            {"file_name": "h.mp4#t=30.5,40", "caption": "part"},
+            {"file_name": "h.mp4#t=40,50", "caption": "another"},
+            {"file_name": "i.wav#t=1", "caption": "part of a sound"},
         ],
     )
     expected = [
@@ -152,6 +155,9 @@ def test_what_a_row_is_goes_by_the_names_of_its_files(tmp_path):
         ("5", "frames/e", "e.wav", ()),
         ("f", "f.mp4", None, ()),
         ("g", None, "g.wav", ()),
+        ("h#t=30.5,40", "h.mp4#t=30.5,40", "h.mp4#t=30.5,40", ("part",)),
+        ("h#t=40,50", "h.mp4#t=40,50", "h.mp4#t=40,50", ("another",)),
+        ("i#t=1", None, "i.wav#t=1", ("part of a sound",)),
     ]
     for sample, (name, video, audio, captions) in zip(read_folder(folder), expected, strict=True):
         paths = [None if file is None else str(folder / file) for file in (video, audio)]
