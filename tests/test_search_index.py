@@ -242,7 +242,7 @@ def test_an_approximate_index_finds_the_same_and_proves_nothing(index, monkeypat
     exact = index.search(QUERIES, top=3, join=False)
     monkeypatch.setattr("modeling_valor.search.lance.FLAT_ROWS", 300)
     index.compact()
-    assert index.info()["index"] == "IvfPq"
+    assert index.info()["index"] == "IvfRq"
     hits = index.search(QUERIES, top=3, join=False)
     assert [names(row) for row in hits] == [names(row) for row in exact]
     assert not any(hit.proven for row in hits for hit in row)

@@ -38,7 +38,6 @@ FLAT_ROWS = 100_000
 """Up to so many token rows are compared one by one; `compact` makes an approximate index of more."""
 
 NPROBES = 20  # partitions of the approximate index that a query looks into
-REFINE_FACTOR = 4  # so many times the rows that are asked for are compared by their stored embeddings
 ROWS_PER_PARTITION = 4096
 WRITES_BETWEEN_COMPACTIONS = 256
 
@@ -58,6 +57,7 @@ class LanceBackend:
         self.path = os.fspath(path)
         self._is_local = "://" not in self.path
         self._writes = 0
+        self._about: dict[str, Any] | None = None
 
     # --- Search -------------------------------------------------------------------------------------------------------
 
@@ -71,7 +71,8 @@ class LanceBackend:
         table = self._table("tokens")
         with self._in_one_sentence():
             query = table.search(vectors, vector_column_name="embedding").distance_type("dot")
-            query = query.nprobes(NPROBES).refine_factor(REFINE_FACTOR).select(["segment", "_distance"]).limit(n)
+            query = query.maximum_nprobes(0).minimum_nprobes(NPROBES)  # more where a condition leaves too few rows
+            query = query.select(["segment", "_distance"]).limit(n)
             rows = (query if condition is None else query.where(condition, prefilter=True)).to_arrow()
         of_vector = np.zeros(len(rows), dtype=int)  # a single vector has no number
         if "query_index" in rows.column_names:
@@ -111,12 +112,11 @@ class LanceBackend:
     # --- Contents -----------------------------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any] | None:
-        if self._is_local and not os.path.isdir(os.path.join(self.path, "about.lance")):
-            return None
-        with self._in_one_sentence():
-            if "about" not in self._names():
-                return None
-            return json.loads(self._table("about").search().limit(1).to_list()[0]["about"])
+        if self._about is None and (not self._is_local or os.path.isdir(os.path.join(self.path, "about.lance"))):
+            with self._in_one_sentence():
+                if "about" in self._names():
+                    self._about = json.loads(self._table("about").search().limit(1).to_list()[0]["about"])
+        return self._about
 
     def create(self, about: Mapping[str, Any]) -> None:
         with self._in_one_sentence(), self._alone():
@@ -232,11 +232,9 @@ class LanceBackend:
             tokens = self._table("tokens")
             rows = tokens.count_rows()
             if rows > FLAT_ROWS and self._vector_index() is None:
-                config = lancedb.index.IvfPq(
-                    distance_type="dot",
-                    num_partitions=max(1, rows // ROWS_PER_PARTITION),
-                    num_sub_vectors=tokens.schema.field("embedding").type.list_size // 8,
-                )
+                # Quantised to a bit for each number: candidates are scored by their stored embeddings in any case
+                partitions = max(1, rows // ROWS_PER_PARTITION)
+                config = lancedb.index.IvfRq(distance_type="dot", num_partitions=partitions, num_bits=1)
                 tokens.create_index("embedding", config=config)
             self._optimize(timedelta(0))
 

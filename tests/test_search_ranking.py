@@ -1,0 +1,166 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_valor.alignment import TokenSet
+from modeling_valor.search import Segment
+from modeling_valor.search.query import Query, token_set
+from modeling_valor.search.ranking import Scoring, join_neighbours, score_bound, score_segments
+from modeling_valor.search.segments import TokenRows
+
+
+WIDTH = 6
+KINDS = {"all": ["vva", "vv", "a", "va"], "one token": ["v", "a"], "frames only": ["vvv", "v"]}
+SCORINGS = {
+    "t-av": Scoring("t-av", "av"),
+    "t-v": Scoring("t-v", "v"),
+    "t-a": Scoring("t-a", "a"),
+    "uniform": Scoring("t-av", "av", uniform=True),
+    "score": Scoring("t-av", "av", by_score=True, uniform=True),
+}
+
+
+def directions(rng, count, shift):
+    """Unit vectors; with a shift they lie on one side, so that similarities with its opposite are negative."""
+    rows = rng.normal(size=(count, WIDTH)) + shift
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def random_rows(rng, kinds, count, shift):
+    letters = [kinds[index % len(kinds)] for index in range(count)]
+    total = sum(map(len, letters))
+    return TokenRows(
+        segments=np.array([f"s{index}" for index, own in enumerate(letters) for _ in own]),
+        modalities=np.array(list("".join(letters))),
+        times=np.zeros(total),
+        weights=3 * rng.normal(size=total),
+        embeds=directions(rng, total, shift).astype(np.float16),
+    )
+
+
+def random_query(rng, length, shift, zero_padding=False):
+    embeds = torch.from_numpy(directions(rng, length, shift)).float()
+    return Query("text", token_set(embeds, torch.from_numpy(2 * rng.normal(size=length)), zero_padding))
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def plain_score(query, embeds, weights, uniform, floor):
+    """Eq. 3 of one text and one segment. `floor`: what padded text has for a similarity."""
+    similarity = query.vectors.astype(np.float64) @ embeds.astype(np.float64).T
+    text = query.weights(uniform)
+    own = np.full(len(embeds), 1 / len(embeds)) if uniform else softmax(weights)
+    return 0.5 * (text @ similarity.max(axis=1) + own @ np.maximum(similarity.max(axis=0), floor))
+
+
+def plain_scores(query, rows, scoring, zero_padding):
+    """The score of each segment, by its id, with a loop over segments."""
+    floor = 0.0 if zero_padding else -math.inf
+    scores = {}
+    for name in dict.fromkeys(rows.segments):
+        sets = [scoring.letters] if not scoring.by_score else list(scoring.letters)
+        parts = [(rows.segments == name) & np.isin(rows.modalities, list(letters)) for letters in sets]
+        parts = [part for part in parts if part.any()]
+        if parts:
+            scores[name] = sum(
+                plain_score(query, rows.embeds[part], rows.weights[part], scoring.uniform, floor) for part in parts
+            )
+    return scores
+
+
+@pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS)
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+def test_scores_are_those_of_a_loop(scoring, kinds):
+    rng = np.random.default_rng(0)
+    for zero_padding in (False, True):
+        query, rows = random_query(rng, 4, 0, zero_padding), random_rows(rng, kinds, 20, 0)
+        expected = plain_scores(query, rows, scoring, zero_padding)
+        ids, scores = score_segments(query, rows, scoring)
+        found = {name: score for name, score in zip(ids, scores, strict=True) if score != -math.inf}
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS)
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("shift", [0, 1.5, -1.5])
+@pytest.mark.parametrize("zero_padding", [False, True])
+def test_no_segment_outside_the_lists_exceeds_the_bound(scoring, kinds, shift, zero_padding):
+    """Random cases against brute force; a shift of the segments away from the query makes all similarities negative."""
+    rng = np.random.default_rng(1)
+    outside, gaps = 0, []
+    for trial in range(40):
+        query = random_query(rng, [1, 3, 7][trial % 3], -shift, zero_padding)
+        rows = random_rows(rng, kinds, 30, shift)
+        taken = np.isin(rows.modalities, list(scoring.letters))
+        if not taken.any():
+            continue
+        similarity = query.vectors @ rows.embeds[taken].astype(np.float32).T
+        scores = plain_scores(query, rows, scoring, zero_padding)
+        for n in (1, 2, 5, 15):
+            order = np.argsort(-similarity, axis=1)[:, :n]
+            union = set(rows.segments[taken][order].flatten())
+            last = np.take_along_axis(similarity, order, axis=1)[:, -1]
+            bound = score_bound(query, last, scoring)
+            rest = [score for name, score in scores.items() if name not in union]
+            outside += len(rest)
+            gaps += [bound - score for score in rest]
+    assert all(gap >= -1e-5 for gap in gaps)
+    if len(kinds) > 1 and scoring.letters != "a":
+        assert outside > 1000
+
+
+def test_the_bound_is_reached_by_a_segment_just_outside():
+    """A segment with one token, as similar to the only query token as the last of the list: S = t."""
+    query = Query("text", TokenSet(torch.tensor([[[1.0, 0.0]]]), weight_logits=torch.zeros(1, 1)))
+    assert score_bound(query, np.array([0.25]), Scoring("t-v", "v")) == pytest.approx(0.25)
+    assert score_bound(query, np.array([-0.5]), Scoring("t-v", "v")) == pytest.approx(-0.5)
+    # Two scores may add up, or one may be missing
+    assert score_bound(query, np.array([0.25]), SCORINGS["score"]) == pytest.approx(0.5)
+    assert score_bound(query, np.array([-0.5]), SCORINGS["score"]) == pytest.approx(-0.5)
+
+
+def test_lists_of_all_rows_leave_nothing_outside():
+    query = random_query(np.random.default_rng(0), 3, 0)
+    assert score_bound(query, np.array([0.5, -math.inf, 0.1]), Scoring("t-av", "av")) == -math.inf
+
+
+def segment(start, source="a.mp4", seconds=10):
+    return Segment(source, float(start), float(start + seconds))
+
+
+def test_neighbours_that_score_alike_are_one_part():
+    ranked = [
+        (segment(20), 0.9),
+        (segment(10), 0.88),
+        (segment(20, "b.mp4"), 0.87),
+        (segment(50), 0.86),
+        (segment(30), 0.86),
+        (segment(40), 0.85),  # joins 20-40 and 50-60
+        (segment(0), 0.5),
+    ]
+    parts = join_neighbours(ranked, 3, tolerance=0.06)
+    assert [([item.start for item in part], part[0].source, score) for part, score in parts] == [
+        ([10, 20, 30, 40, 50], "a.mp4", 0.9),
+        ([20], "b.mp4", 0.87),
+        ([0], "a.mp4", 0.5),
+    ]
+    apart = join_neighbours(ranked, 3, tolerance=-math.inf)
+    assert [score for _, score in apart] == [0.9, 0.88, 0.87]
+
+
+def test_a_part_is_completed_after_the_last_of_the_top():
+    ranked = [(segment(20), 0.9), (segment(0, "b.mp4"), 0.89), (segment(10), 0.88), (segment(70), 0.87)]
+    parts = join_neighbours(ranked, 2, tolerance=0.05)
+    assert [[item.start for item in part] for part, _ in parts] == [[10, 20], [0]]
+
+
+def test_overlapping_segments_touch():
+    ranked = [(segment(5), 0.9), (segment(0), 0.9), (segment(15.5), 0.9)]
+    parts = join_neighbours(ranked, 3, tolerance=0.0)
+    assert [[item.start for item in part] for part, _ in parts] == [[0, 5], [15.5]]
