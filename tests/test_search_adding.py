@@ -314,3 +314,17 @@ def test_a_silent_wave_and_a_still_image_are_segments(make, tmp_path):
     assert not report.failures
     assert spans(index, tmp_path / "red.png") == [(0, 0)]
     assert index.search("a red square", modalities="v", top=1)[0].source == str(tmp_path / "red.png")
+
+
+def test_shots_are_segments(make, videos, tmp_path):
+    pytest.importorskip("scenedetect")
+    from modeling_valor.media_shots import shot_segments
+
+    index = make()
+    report = index.add(videos, segments="shots", workers=0)
+    assert not report.failures
+    shots = shot_segments(str(videos / "film.mp4"))
+    found = [(segment.start, segment.end) for segment in index.segments(str(videos / "film.mp4"))]
+    assert np.array(found) == pytest.approx(np.array(shots), abs=0.01)
+    assert spans(index, videos / "more/sound.m4a")[0] == (0, 10)  # no pictures
+    assert index.add(videos, segments="shots", workers=0).unchanged == 3

@@ -1,9 +1,11 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Files to segments as the model takes them, decoded in one pass each, in worker processes."""
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,8 +15,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..data.failures import describe
-from ..media import media_source
+from ..media import NoVideoError, media_source
 from ..media_segments import Boundaries, MediaSegment, fixed_segments, iterate_segments
+from ..media_shots import shot_segments
 from ..processing_valor import ValorProcessor
 
 
@@ -30,6 +33,7 @@ class Segmentation:
 
     Raises:
         ValueError: other modalities, or a length, stride or number that is not positive.
+        ImportError: PySceneDetect is not installed.
     """
 
     seconds: float = 10.0
@@ -42,6 +46,8 @@ class Segmentation:
         fixed_segments(0.0, self.seconds, self.stride)
         if self.modalities not in ("av", "v", "a"):
             raise ValueError(f'modalities={self.modalities!r} was given; "av", "v" and "a" are accepted.')
+        if self.shots and importlib.util.find_spec("scenedetect") is None:
+            raise ImportError('Segments by shots need PySceneDetect: `pip install "modeling-valor[shots]"`.')
         if self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames} was given; at least 1 is accepted.")
 
@@ -50,10 +56,10 @@ class Segmentation:
         return f"{cut}, {self.modalities}, {self.num_frames} frames"
 
     def boundaries(self, media: Any) -> Boundaries:
+        """The segments of a file; of one without pictures, those of fixed length also where shots are asked for."""
         if self.shots:
-            from ..media_shots import shot_segments
-
-            return shot_segments(media)
+            with suppress(NoVideoError):
+                return shot_segments(media)
         return partial(fixed_segments, seconds=self.seconds, stride=self.stride)
 
     def may_have_made(self, spans: Sequence[tuple[float, float]]) -> bool:
