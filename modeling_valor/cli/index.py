@@ -109,7 +109,7 @@ def index(
         if not as_json:
             print(report)
         if report.vanished:
-            _print_vanished(report.vanished, index)
+            _print_vanished(report.vanished, opened.path)
     if compact:
         opened.compact()
     if info:

@@ -64,12 +64,13 @@ def open_index(
     backend = open_backend(path)
     about = backend.about()
     backend.close()
+    shown = backend.path  # without a password
     if about is None and not make:
-        raise ValueError(f"--index {path}: there is no index here; `valor index FILE... --index {path}` makes one.")
+        raise ValueError(f"--index {shown}: there is no index here; `valor index FILE... --index {shown}` makes one.")
     if about is None and model is None:
-        raise ValueError(f"--index {path}: there is no index here yet; give --model CHECKPOINT to make one.")
+        raise ValueError(f"--index {shown}: there is no index here yet; give --model CHECKPOINT to make one.")
     if needs_model:
-        _check_model_of(path, model, about)
+        _check_model_of(shown, model, about)
     chosen = None if dtype == "auto" else getattr(torch, dtype)
     return ValorIndex(path, model=model, device=choose_device(device), dtype=chosen)
 
