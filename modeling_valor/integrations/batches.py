@@ -28,6 +28,7 @@ from ..search.reading import Segmentation, prepare_segment
 logger = logging.get_logger(__name__)
 
 Row = dict[str, Any]
+Columns = dict[str, list[Any]]
 Span = tuple[float, float]
 
 _READ_BY_MEDIA = ("http", "https", "hf", "file", "data", "zip", "tar")
@@ -75,7 +76,7 @@ class ValorReader:
             self.processor.video_processor.num_frames if num_frames is None else num_frames,
         )
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, list]]:
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Columns]:
         """The segments of a batch of files, some at a time, so that a long film fills no memory.
 
         Args:
@@ -193,14 +194,14 @@ class _SegmentModel:
         self.batch_size, self.reader = batch_size, ValorReader(model, **reader_options)
         self.processor = self.reader.processor
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Columns:
         rows = iter(to_rows(batch)) if "inputs" in batch else self.reader.read(to_rows(batch))
         results: list[Row] = []
         while chunk := list(itertools.islice(rows, self.batch_size)):
             results += self._compute_rows(chunk)
         return to_columns(results)
 
-    def compute(self, inputs: Mapping[str, torch.Tensor], times: Mapping[str, list]) -> list[Row]:
+    def compute(self, inputs: Mapping[str, torch.Tensor], times: Mapping[str, list[Any]]) -> list[Row]:
         """The columns of each row of a batch."""
         raise NotImplementedError
 
@@ -273,7 +274,7 @@ class ValorEmbedder(_SegmentModel):
             "token_embeds": np.zeros((0, width), np.float16),
         }
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Columns:
         """Embeds the segments of files, or those that a [`ValorReader`] has read.
 
         Args:
@@ -287,7 +288,7 @@ class ValorEmbedder(_SegmentModel):
         """
         return super().__call__(batch)
 
-    def compute(self, inputs: Mapping[str, torch.Tensor], times: Mapping[str, list]) -> list[Row]:
+    def compute(self, inputs: Mapping[str, torch.Tensor], times: Mapping[str, list[Any]]) -> list[Row]:
         rows = []
         for tokens in self.model.embed(inputs, times):
             rows.append(
@@ -332,7 +333,7 @@ class ValorCaptioner(_SegmentModel):
         self.model = ValorForCaptioning.from_pretrained(model).to(device=device, dtype=dtype).eval()
         self.generate_kwargs = dict(generate_kwargs or {})
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Columns:
         """Captions the segments of files, or those that a [`ValorReader`] has read.
 
         Args:
@@ -344,7 +345,7 @@ class ValorCaptioner(_SegmentModel):
         """
         return super().__call__(batch)
 
-    def compute(self, inputs: Mapping[str, torch.Tensor], times: Mapping[str, list]) -> list[Row]:
+    def compute(self, inputs: Mapping[str, torch.Tensor], times: Mapping[str, list[Any]]) -> list[Row]:
         count = len(times["v"])
         modalities = AudiovisualPipeline.modalities_of(dict(inputs), count)
         weight = next(self.model.parameters())
@@ -356,6 +357,15 @@ class ValorCaptioner(_SegmentModel):
             ids = self.model.generate(**on_device, **self.generate_kwargs)
         captions = self.processor.post_process_generation(ids)
         return [{"modalities": own, "caption": text} for own, text in zip(modalities, captions, strict=True)]
+
+
+class CaptionRows(ValorCaptioner):
+    """Captions of segments that have an `id`, without the columns that a table of captions has no use for."""
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Columns:
+        captioned = super().__call__(batch)
+        names = ("id", "source", "start", "end", "modalities", "caption", "error")
+        return {name: captioned[name] for name in names}
 
 
 @contextlib.contextmanager
@@ -376,7 +386,7 @@ def to_rows(batch: Mapping[str, Sequence[Any]]) -> list[Row]:
     return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
-def to_columns(rows: Sequence[Row]) -> dict[str, list]:
+def to_columns(rows: Sequence[Row]) -> Columns:
     """The columns of rows that all have the same names."""
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 

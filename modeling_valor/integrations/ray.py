@@ -26,7 +26,7 @@ from ..search import ValorIndex
 from ..search.adding import AddReport, find_vanished, plan_additions
 from ..search.segments import EmbeddedSegment, IndexedFile, Segment, SegmentTokens
 from ..search.sources import IndexItem, Metadata, Source, list_items
-from .batches import Row, Span, ValorCaptioner, ValorEmbedder, ValorReader, to_columns, to_rows
+from .batches import CaptionRows, Columns, Row, Span, ValorCaptioner, ValorEmbedder, ValorReader, to_columns, to_rows
 
 
 __all__ = ["CaptionReport", "ValorCaptioner", "ValorEmbedder", "ValorReader", "caption_videos", "index_videos"]
@@ -42,7 +42,7 @@ SEGMENTS_PER_BLOCK = 64
 
 def index_videos(
     sources: Source | Iterable[Source],
-    index: str | os.PathLike,
+    index: str | os.PathLike[str],
     model: str,
     *,
     metadata: Metadata | None = None,
@@ -84,6 +84,7 @@ def index_videos(
     ray = _import_ray()
     model = _same_everywhere(model)
     segmentation = ValorReader(model, **reader_options).segmentation
+    pool = _Pool(ray, readers, models, num_gpus)  # before the index: Ray forks, which LanceDB does not like
     store = ValorIndex(index, model=model, device="cpu")
     items, failures = list_items(_as_list(sources), metadata)
     report = AddReport(failures=failures)
@@ -93,7 +94,6 @@ def index_videos(
         done = {plan.items[place].source: spans for place, spans in plan.done.items()}
         writer = _IndexWriter(store, plan.items, done, str(segmentation), report)
         if plan.items:
-            pool = _Pool(ray, readers, models, num_gpus)
             with _data_context(ray, progress):
                 files = _rows(ray, [_file_row(item, done) for item in plan.items])
                 read = files.map_batches(
@@ -132,7 +132,7 @@ class CaptionReport:
 
 def caption_videos(
     sources: Source | Iterable[Source],
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     model: str,
     *,
     readers: int | None = None,
@@ -193,7 +193,7 @@ def caption_videos(
                 **pool.reader(SEGMENTS_PER_BLOCK),
             )
             captioned = read.map_batches(
-                _CaptionRows,
+                CaptionRows,
                 fn_constructor_args=(model,),
                 fn_constructor_kwargs={
                     "batch_size": batch_size,
@@ -221,19 +221,10 @@ def caption_videos(
 class _Planner(ValorReader):
     """Files to rows of their segments, without decoding."""
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, list]]:
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Columns]:
         for source in map(str, batch["path"]):
             rows = [{"path": source, **span} for span in self.spans(source)]
             yield to_columns([{**row, "id": Segment(source, row["start"], row["end"]).id} for row in rows])
-
-
-class _CaptionRows(ValorCaptioner):
-    """The columns of the Parquet files."""
-
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list]:
-        captioned = super().__call__(batch)
-        names = ("id", "source", "start", "end", "modalities", "caption", "error")
-        return {name: captioned[name] for name in names}
 
 
 class _IndexWriter:
