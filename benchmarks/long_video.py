@@ -5,7 +5,7 @@
 
 Without a FILM, one is made: a minute of H.264 and AAC, over and over. The baseline is `ffmpeg -i FILM -f null -` with the
 same number of threads (0: ffmpeg's choice), or, where there is no ffmpeg, PyAV that decodes both tracks and does nothing
-with them. Memory is the peak of the process less what it holds after its imports, which a model would come on top of.
+with them. The segments' time is that after the imports. Memory is the peak of the process less what it holds after its imports, which a model would come on top of.
 """
 
 import argparse
@@ -26,15 +26,17 @@ import numpy as np
 FPS, RATE, MINUTE = 25, 48_000, 60
 
 SEGMENTS = """
-import resource, sys
+import resource, sys, time
 from modeling_valor.media_segments import fixed_segments, iterate_segments
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start, cpu_start = time.perf_counter(), time.process_time()
 count = frames = 0
 seconds = 0.0
 for segment in iterate_segments(sys.argv[1], fixed_segments, num_frames=8, threads=int(sys.argv[2])):
     assert segment.error is None, segment.error
     count, frames, seconds = count + 1, frames + len(segment.frames.frames), seconds + segment.audio.duration
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(time.perf_counter() - start, time.process_time() - cpu_start)
 print(f"{count} segments, {frames} frames, {seconds:.0f} seconds of sound; peak memory {(after - before) / 1000:.0f} MB")
 """
 
@@ -136,9 +138,11 @@ def main() -> None:
             if ffmpeg is None
             else [ffmpeg, "-nostdin", "-v", "error", *flags, "-i", str(film), "-f", "null", "-"]
         )
+        _, _, output = run([sys.executable, "-c", SEGMENTS, str(film), threads])
+        times, summary = output.split("\n", 1)
         rows = {
             "PyAV, decoding alone" if ffmpeg is None else "ffmpeg -f null": run(baseline),
-            "segments": run([sys.executable, "-c", SEGMENTS, str(film), threads]),
+            "segments": (*map(float, times.split()), summary),
         }
         print(f"{film.name}, {film.stat().st_size / 1e6:.0f} MB, {os.cpu_count()} CPUs")
         for name, (seconds, cpu_seconds, output) in rows.items():

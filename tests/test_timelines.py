@@ -10,6 +10,7 @@ from transformers import pipeline
 
 from helpers.media_files import write_clip
 from modeling_valor import ValorProcessor
+from modeling_valor.cli import timelines as cli_timelines
 from modeling_valor.cli.main import main
 from modeling_valor.media_segments import fixed_segments, iterate_segments
 from modeling_valor.timelines import TimedCaption, TimelineWriter, caption_timeline, format_of
@@ -148,3 +149,26 @@ def test_arguments_that_do_not_go_together_are_one_sentence(arguments, message, 
     assert main(["caption", film, *arguments, "--model", "nowhere"]) != 0
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
+
+
+def test_what_was_written_before_an_interruption_is_kept(converted, film, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **options):
+        yield CAPTIONS[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_timelines, "_captions", interrupted)
+    output = tmp_path / "film.vtt"
+    model = ["--model", str(converted("clip-vision-bert-shared")), "--device", "cpu"]
+    assert main(["caption", film, "--every", "3", "--output", str(output), *model]) == 130
+    assert f"stopped at {film}; 1 segment in {output} kept." in capsys.readouterr().err
+    assert len(webvtt.read(str(output))) == 1
+
+
+def test_broken_stretch_is_one_line_of_the_command(converted, film, tmp_path, capsys, monkeypatch):
+    broken = [TimedCaption(start, start + 10.0, None, error="it is broken.") for start in (10.0, 20.0)]
+    monkeypatch.setattr(cli_timelines, "_captions", lambda *args, **options: iter([CAPTIONS[0], *broken, CAPTIONS[2]]))
+    model = ["--model", str(converted("clip-vision-bert-shared")), "--device", "cpu"]
+    assert main(["caption", film, "--every", "3", *model]) == 1
+    printed = capsys.readouterr()
+    assert f"2 segments of {film}, from 10.00 to 30.00 seconds, cannot be described: it is broken." in printed.err
+    assert printed.out.count("\n") == 2

@@ -127,7 +127,7 @@ def describe_segments(
                 failed = True
             except KeyboardInterrupt:
                 if writer is not None:
-                    kept = f"{writer.number} segments are in {output}"
+                    kept = f"{writer.number} segment{'' if writer.number == 1 else 's'} in {output} kept"
                     progress.write(f"valor caption: stopped at {file}; {kept}.", file=sys.stderr)
                 raise
             failed = _report(progress, file, broken) or failed
@@ -166,4 +166,4 @@ def _line(file: str, caption: "TimedCaption", as_json: bool, with_file: bool) ->
         times = {"start": round(caption.start, 3), "end": round(caption.end, 3)}
         return json.dumps({"file": file, **times, "text": caption.text, "modalities": caption.modalities})
     name = f"{on_one_line(file)} " if with_file else ""
-    return f"{name}{timestamp(caption.start)} --> {timestamp(caption.end)} {caption.text}"
+    return f"{name}{timestamp(caption.start)} --> {timestamp(caption.end)} {' '.join((caption.text or '').split())}"
