@@ -68,7 +68,9 @@ def plan_additions(
     """Which files are new or changed. What the index has of changed ones is deleted."""
     known = {file.source: file for file in backend.files()}
     unfinished = set(backend.unfinished())
-    stale, todo, done = [], [], {}
+    stale: list[str] = []
+    todo: list[IndexItem] = []
+    done: dict[int, set[tuple[float, float]]] = {}
     for item in items:
         file = known.get(item.source)
         if file is not None and _is_current(item.state, file.state) and file.segmentation == str(segmentation):

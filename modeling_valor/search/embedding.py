@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..configuration_valor import MEDIA, ValorConfig
 from ..modeling_valor import ValorModel
@@ -57,7 +57,7 @@ class EmbeddingModel:
         device = self._device
         if device is None and isinstance(self._given, str):
             device = torch.accelerator.current_accelerator(check_available=True)
-        return valor.to(device=device, dtype=self._dtype).eval(), revision
+        return cast(ValorModel, cast(nn.Module, valor).to(device=device, dtype=self._dtype).eval()), revision
 
     @property
     def valor(self) -> ValorModel:
@@ -86,13 +86,14 @@ class EmbeddingModel:
             raise ValueError(
                 "A ValorModel has no decoder to write captions with: give the checkpoint or a ValorForCaptioning."
             )
-        return cast(ValorForCaptioning, as_head(self._given, ValorForCaptioning))
+        return as_head(self._given, ValorForCaptioning)
 
     def caption(self, inputs: Mapping[str, Tensor]) -> list[str]:
         """A caption of each segment of a batch, as `ValorForCaptioning.generate` writes it by default."""
+        given: dict[str, Any] = self._on_device(inputs)
         with torch.no_grad():
-            ids = self._captioner.generate(**self._on_device(inputs))
-        return self.processor.post_process_generation(ids)
+            ids = self._captioner.generate(**given)
+        return self.processor.post_process_generation(cast(Tensor, ids))
 
     def _on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weight = self.valor.text_projection.weight

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from ..text_cleaning import clean_caption
 
 logger = logging.get_logger(__name__)
 
-MAX_LENGTH: int = ValorProcessorKwargs._defaults["text_kwargs"]["max_length"]
+MAX_LENGTH: int = cast(Any, ValorProcessorKwargs)._defaults["text_kwargs"]["max_length"]
 """Tokens that a query is cut to, as all text is."""
 
 STOP_WORDS = frozenset(
@@ -190,7 +191,8 @@ def find_words(processor: ValorProcessor, text: str) -> tuple[tuple[str, tuple[i
         if word is not None:
             places.setdefault(word, []).append(place)
     offsets, ids = encoded["offset_mapping"][0], encoded["input_ids"][0]
-    words, unknown = [], []
+    words: list[tuple[str, tuple[int, ...]]] = []
+    unknown: list[tuple[str, tuple[int, ...]]] = []
     for own in places.values():
         word = read[offsets[own[0]][0] : offsets[own[-1]][1]]
         if not any(letter.isalnum() for letter in word):

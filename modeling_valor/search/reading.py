@@ -186,7 +186,10 @@ class _Files(IterableDataset):
 
     def _read_array(self, file: int) -> Iterator[Event]:
         """Frames or a waveform in memory are one segment, of no length, as nobody knows how long it is."""
-        options = {"modalities": self.segmentation.modalities, "num_frames": self.segmentation.num_frames}
+        options: dict[str, Any] = {
+            "modalities": self.segmentation.modalities,
+            "num_frames": self.segmentation.num_frames,
+        }
         inputs = dict(self.processor(videos=[self.media[file]], return_tensors="pt", **options))
         counts = {"v": inputs.get("pixel_values_videos", ())[:1], "a": inputs.get("input_features", ())[:1]}
         times = {letter: np.zeros(value.shape[1]) for letter, value in counts.items() if len(value)}

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.files import warn_once
 from ..data.samples import Sample
 from ..media import MediaError
-from ..media_container import reason
+from ..media_limits import reason
 from ..media_sources import list_media, split_part
 from .segments import FileState
 
@@ -47,10 +47,9 @@ def list_items(
         sources: files, folders, globs (`videos/**/*.mp4`, also `s3://bucket/*.mp4`), addresses, or samples.
         metadata: for every file, or a function of its name that returns it.
     """
-    single = isinstance(sources, (str, os.PathLike, Sample))
     items: dict[str, IndexItem] = {}
     failures: dict[str, str] = {}
-    for source in [sources] if single else sources:  # type: ignore[list-item,union-attr]
+    for source in _each(sources):
         try:
             found = list(_items_of(source))
         except MediaError as error:
@@ -69,8 +68,7 @@ def list_items(
 
 def is_covered(source: str, sources: Source | Iterable[Source]) -> bool:
     """Whether a local file that the index knows is one of those that `sources` stand for, were it still there."""
-    single = isinstance(sources, (str, os.PathLike, Sample))
-    for given in [sources] if single else sources:  # type: ignore[list-item,union-attr]
+    for given in _each(sources):
         if isinstance(given, Sample) or _is_address(os.fspath(given)):
             continue
         path = absolute(given)
@@ -89,6 +87,10 @@ def absolute(source: str | os.PathLike) -> str:
 def is_gone(source: str) -> bool:
     """Whether a local file is not there any more."""
     return os.path.isabs(source) and not os.path.exists(source) and not os.path.exists(str(split_part(source)[0]))
+
+
+def _each(sources: Source | Iterable[Source]) -> Iterable[Source]:
+    return [sources] if isinstance(sources, (str, os.PathLike, Sample)) else sources
 
 
 def _items_of(source: Source) -> Iterator[IndexItem]:
