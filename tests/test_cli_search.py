@@ -166,6 +166,8 @@ def test_embed_writes_the_tokens_of_the_index(made, clips, tmp_path, form, capsy
     options = ["--segment-seconds", 2.5, "--workers", 0, "--json"]
     (line,), _ = run(capsys, "embed", clips, "--model", TINY, "--output", output, *options)
     assert json.loads(line)["segments"] == 8
+    (tmp_path / "new").touch()
+    assert output.stat().st_mode == (tmp_path / "new").stat().st_mode
     read = {"parquet": read_parquet, "safetensors": read_safetensors}[form](output)
     backend = ValorIndex(made).backend
     assert len(read) == 8
@@ -231,11 +233,16 @@ def read_safetensors(path):
         (["embed", "clips", "--model", TINY, "--output", "tokens.csv"], 1, "ends in .parquet or .safetensors"),
         (["embed", "clips", "--model", TINY, "--output", "no/t.parquet"], 1, "there is no folder no"),
         (["embed", "empty", "--model", TINY, "--output", "t.parquet"], 1, "nothing to embed"),
+        (["embed", "clips", "--model", TINY, "--output", "t.parquet", "--stride", "0"], 1, "positive length"),
+        (["embed", "film.parquet", "--model", TINY, "--output", "film.parquet"], 1, "is one of the files to read"),
+        (["index", "clips", "--index", "clips", "--model", TINY], 1, "is a folder of other files and no index"),
+        (["search", "a dog", "--index", "film.parquet"], 1, "film.parquet is a file; an index is a folder"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_costs_nothing(made, clips, monkeypatch, capsys, arguments, status, message):
     monkeypatch.chdir(clips.parent)
     Path("empty").mkdir(exist_ok=True)
+    Path("film.parquet").write_bytes(b"a film")
     before = sorted(path.name for path in Path.cwd().iterdir())
     out, messages = run(capsys, *[made if argument == "MADE" else argument for argument in arguments], status=status)
     assert out == [] and len(messages) == 1

@@ -211,6 +211,21 @@ def test_no_index_and_an_empty_one(tmp_path, valor, processor):
     assert not (tmp_path / "nothing.lance").exists()
 
 
+def test_an_index_is_a_folder_of_its_own(index, tmp_path):
+    film = tmp_path / "films" / "film.mp4"
+    film.parent.mkdir()
+    film.write_bytes(b"a film")
+    with pytest.raises(ValueError, match="is a file; an index is a folder"):
+        ValorIndex(film)
+    with pytest.raises(ValueError, match="is a folder of other files and no index"):
+        ValorIndex(film.parent, model=TINY)
+    assert [path.name for path in film.parent.iterdir()] == ["film.mp4"]
+    (tmp_path / "empty").mkdir()
+    assert LanceBackend(tmp_path / "empty").about() is None
+    (tmp_path / "index.lance" / "notes.txt").write_text("mine")
+    assert ValorIndex(index.path).info()["segments"] == 120
+
+
 def test_captions_are_found_by_their_words(index, segments):
     ids = [item.segment.id for item in segments]
     with pytest.raises(ValueError, match="has no captions"):

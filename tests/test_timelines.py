@@ -3,6 +3,8 @@
 
 import functools
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import webvtt
@@ -149,6 +151,17 @@ def test_arguments_that_do_not_go_together_are_one_sentence(arguments, message, 
     assert main(["caption", film, *arguments, "--model", "nowhere"]) != 0
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("fragment", ["", "#t=0,5"])
+def test_the_film_is_never_the_output(film, tmp_path, capsys, fragment):
+    own = tmp_path / "own.mp4"
+    shutil.copy(film, own)
+    (tmp_path / "link.mp4").symlink_to(own)
+    arguments = ["--every", "5", "--format", "vtt", "--output", str(tmp_path / "link.mp4"), "--model", "nowhere"]
+    assert main(["caption", f"{own}{fragment}", *arguments]) != 0
+    assert "is one of the files to read" in capsys.readouterr().err
+    assert own.read_bytes() == Path(film).read_bytes()
 
 
 def test_what_was_written_before_an_interruption_is_kept(converted, film, tmp_path, capsys, monkeypatch):

@@ -65,7 +65,9 @@ def embed(
         files,
         output,
         loaded,
-        Segmentation(segment_seconds, stride or segment_seconds, segments == "shots", modalities, frames),
+        Segmentation(
+            segment_seconds, segment_seconds if stride is None else stride, segments == "shots", modalities, frames
+        ),
         batch_size=batch_size,
         workers=min(8, (os.cpu_count() or 1) // 2) if workers is None else workers,
         progress=not as_json,

@@ -67,10 +67,12 @@ def check_output(output: str | None, format: str | None, files: Sequence[str], h
     """Refuses an output that would not hold what is asked for, before a model is loaded.
 
     Raises:
-        typer.BadParameter: there is no such format or folder, or one file of subtitles would be of several films.
+        typer.BadParameter: there is no such format or folder, the output is one of the films, or one file of subtitles would
+            be of several of them.
     """
     from pathlib import Path
 
+    from ..data.files import check_not_input
     from ..timelines import format_of
 
     if output is None:
@@ -82,6 +84,7 @@ def check_output(output: str | None, format: str | None, files: Sequence[str], h
     if not Path(output).absolute().parent.is_dir() or Path(output).is_dir():
         raise typer.BadParameter(f"--output {output} is no file in a folder that is there.")
     try:
+        check_not_input(output, files)
         chosen = format or format_of(output)
     except ValueError as error:
         raise typer.BadParameter(f"--output {error}") from error

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,6 +16,8 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from transformers.utils import logging
+
+from ..media_sources import MediaError, split_part
 
 
 logger = logging.get_logger(__name__)
@@ -71,6 +73,23 @@ def make_folder(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"{directory} cannot be made a folder: {error.strerror}. Choose another one.") from error
+
+
+def check_not_input(output: str | os.PathLike[str], inputs: Iterable[str]) -> None:
+    """Checks that an output would not replace one of the media files that it is made of.
+
+    Raises:
+        ValueError: it would.
+    """
+    if not os.path.exists(output):
+        return
+    for name in inputs:
+        try:
+            path = os.path.expanduser(split_part(name)[0])
+        except MediaError:  # whoever reads it says why
+            continue
+        if os.path.exists(path) and os.path.samefile(path, output):
+            raise ValueError(f"{os.fspath(output)} is one of the files to read: give the output another name.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from transformers.utils import logging
 
-from ..data.files import atomic_write
+from ..data.files import atomic_write, check_not_input
 from .adding import AddReport, Plan, add_items
 from .backend import Backend
 from .embedding import EmbeddingModel
@@ -101,7 +101,10 @@ class SafetensorsWriter:
             for item in self.items
         ]
         metadata = {"segments": json.dumps(segments), "modeling_valor": json.dumps(self.about)}
+        self.path.touch()
+        mode = self.path.stat().st_mode
         save_file(tensors, self.path, metadata)
+        self.path.chmod(mode)  # safetensors writes files that only their owner can read
 
 
 WRITERS: dict[str, Callable[[Path, dict[str, Any]], TokenWriter]] = {
@@ -153,10 +156,11 @@ def embed_files(
         What was written and what could not be read.
 
     Raises:
-        ValueError, OSError: as in [`check_output`], or there is nothing to embed.
+        ValueError, OSError: as in [`check_output`], the output is one of the sources, or there is nothing to embed.
     """
     check_output(output)
     items, failures = list_items(list(sources))
+    check_not_input(output, [item.source for item in items])
     for reason in failures.values():
         logger.warning(reason)
     report = AddReport(failures=failures)

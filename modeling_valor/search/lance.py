@@ -43,6 +43,7 @@ WRITES_BETWEEN_COMPACTIONS = 256
 
 _SCANNED_ROWS = 16_384  # of a block of the exact search: 16 MB at a width of 256
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
+_OWN_NAMES = {".lock", "tokens.lance", "segments.lance", "files.lance", "about.lance"}
 _ALL = 2**31 - 1  # LanceDB returns 10 rows unless it is told how many
 
 
@@ -58,6 +59,8 @@ class LanceBackend:
         self._is_local = "://" not in self.path
         self._writes = 0
         self._about: dict[str, Any] | None = None
+        if self._is_local:
+            self._check_folder()
 
     # --- Search -------------------------------------------------------------------------------------------------------
 
@@ -84,7 +87,7 @@ class LanceBackend:
         return NearestRows([similarities[part] for part in parts], [segments[part] for part in parts], exact=False)
 
     def _scan(self, vectors: np.ndarray, n: int, condition: str | None) -> NearestRows:
-        """The exact lists, by one pass over all rows. LanceDB's own takes ten times as long."""
+        """The exact lists, by one pass over all rows for all vectors together."""
         queries = torch.from_numpy(vectors)
         best = torch.empty(len(vectors), 0)
         segments = np.empty((len(vectors), 0), dtype=object)
@@ -242,6 +245,17 @@ class LanceBackend:
         self.__dict__.pop("_connection", None)
 
     # --- Inside -------------------------------------------------------------------------------------------------------
+
+    def _check_folder(self) -> None:
+        """Raises a `ValueError` for a file, and for a folder that is in use for something else."""
+        if not os.path.exists(self.path):
+            return
+        if not os.path.isdir(self.path):
+            raise ValueError(f"{self.path} is a file; an index is a folder: give the name of a new one.")
+        with self._in_one_sentence():
+            names = set(os.listdir(self.path))
+        if "about.lance" not in names and names - _OWN_NAMES:
+            raise ValueError(f"{self.path} is a folder of other files and no index: give the name of a new folder.")
 
     @cached_property
     def _connection(self) -> Any:
