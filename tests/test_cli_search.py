@@ -121,7 +121,7 @@ def test_what_was_indexed_is_passed_over_and_what_is_removed_is_gone(made, clips
     result = json.loads(line)
     assert (result["removed"], result["files"], result["segments"]) == (1, 3, 3)
     lines, _ = run(capsys, "index", "--index", index, "--info")
-    assert lines[0].startswith(f"{index}: 3 files, 0.00 hours, 3 segments, ") and TINY in lines[1]
+    assert lines[0].startswith(f"{index}: 3 files, 15.0 seconds, 3 segments, ") and TINY in lines[1]
 
 
 def test_interrupted_work_is_kept_and_goes_on(clips, tmp_path, monkeypatch, capsys):

@@ -14,6 +14,8 @@ from helpers.media_files import write_clip, write_wav
 from modeling_valor import ValorConfig, ValorForRetrieval, ValorModel, ValorProcessor
 from modeling_valor.data.samples import Sample
 from modeling_valor.search import ValorIndex
+from modeling_valor.search.adding import AddReport
+from modeling_valor.search.sources import is_covered
 
 
 TINY = os.path.abspath("hub_configs/valor-tiny")
@@ -102,10 +104,51 @@ def test_unchanged_changed_and_vanished_files(make, videos):
     assert make().add(videos, workers=0).vanished == []
 
 
-def test_another_length_replaces(make, videos):
+def test_new_metadata_of_files_that_are_there(make, videos):
     index = make()
     index.add(videos / "film.mp4", workers=0)
+    report = index.add(videos, workers=0, metadata={"camera": "front"})
+    assert (report.unchanged, report.updated) == (1, [str(videos / "film.mp4")])
+    assert {segment.metadata["camera"] for segment in index.segments()} == {"front"}
+    assert index.add(videos, workers=0).updated == []
+    assert {segment.metadata["camera"] for segment in index.segments()} == {"front"}
+    assert len(index.add(videos, workers=0, metadata={}).updated) == 3
+
+
+def test_a_report_counts_in_words():
+    assert str(AddReport(["a"], segments=1, seconds=5.0)) == "1 file added (1 segment of 5.0 seconds)."
+    report = AddReport(["a", "b"], 3, ["a"], failures={"c": "."}, segments=2000, seconds=5400)
+    assert report.describe("embedded") == (
+        "2 files embedded (2,000 segments of 1.5 hours), 1 of them replaced, 3 unchanged, 1 not read, at least in part."
+    )
+    assert str(AddReport(unchanged=2)) == "0 files added, 2 unchanged."
+
+
+@pytest.mark.parametrize("pattern", ["film.mp?", "fil[mn].mp4", "fi*.mp4"])
+def test_globs_cover_files_that_are_gone(tmp_path, pattern):
+    (tmp_path / "others").mkdir()
+    assert is_covered(str(tmp_path / "film.mp4"), [tmp_path / pattern])
+    assert not is_covered(str(tmp_path / "film.mp4"), [tmp_path / "others" / pattern])
+
+
+def test_the_model_of_an_index_is_found_from_every_folder(tmp_path, videos, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(TINY))
+    ValorIndex(tmp_path / "i.lance", model=os.path.basename(TINY)).add(videos / "silent.mp4", workers=0)
+    monkeypatch.chdir(tmp_path)
+    assert ValorIndex(tmp_path / "i.lance").info()["model"] == TINY
+    assert ValorIndex(tmp_path / "i.lance").search("a red circle")
+
+
+def test_another_length_replaces(make, videos, caplog):
+    index = make()
+    index.add(videos / "film.mp4", workers=0)
+    assert index.info()["segmentations"] == ["10 s every 10 s, av, 8 frames"]
+    assert not caplog.messages
     report = index.add(videos / "film.mp4", segment_seconds=13, stride=6.5, workers=0)
+    assert caplog.messages == [
+        "Files that are cut again: 1. They were cut otherwise before (10 s every 10 s, av, 8 frames), and this time "
+        "13 s every 6.5 s, av, 8 frames is asked for."
+    ]
     assert report.replaced == [str(videos / "film.mp4")]
     assert spans(index, videos / "film.mp4") == [(0, 13), (6.5, 20), (13, 26)]
 

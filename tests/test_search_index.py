@@ -242,6 +242,23 @@ def test_captions_are_found_by_their_words(index, segments):
     assert index.info()["segments"] == len(segments)
 
 
+def test_metadata_of_files_is_replaced(index, segments):
+    odd = {"camera": 'it\'s \\ "東"', "number": 1.5, "of": [True, None, {"a": 1}]}
+    metadata = {f"/videos/film {n}.mp4": {"camera": "new", "film": n} for n in range(5)}
+    metadata |= {"/videos/film 7.mp4": odd, "/videos/none.mp4": odd}
+    expected = [name for name in metadata if name != "/videos/none.mp4"]
+    assert index.backend.set_metadata(metadata) == expected
+    assert index.backend.set_metadata(metadata) == []
+    for segment in index.segments():
+        own = next(item.segment for item in segments if item.segment.id == segment.id)
+        assert segment.metadata == metadata.get(segment.source, own.metadata)
+    hits = index.search(QUERIES[0], top=200, where="json_get_string(metadata, 'camera') = 'new'", join=False)
+    assert {hit.source for hit in hits} == set(expected[:5]) and len(hits) == 30
+    hits = index.search(QUERIES[0], top=200, where="json_get_float(metadata, 'number') = 1.5", join=False)
+    assert {hit.source for hit in hits} == {"/videos/film 7.mp4"}
+    assert index.info()["tokens"] == sum(len(item.tokens.modalities) for item in segments)
+
+
 def test_compaction_keeps_contents_and_frees_space(index):
     for _ in range(3):
         for segment in random_segments(index.model.valor, 6, seed=9):

@@ -138,6 +138,21 @@ def test_files_elsewhere_have_an_absolute_address_and_a_part_is_not_named_twice(
     assert page.all("video")[0]["src"] == "a.mp4#t=10,20"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_name_may_look_like_a_part(tmp_path, there):
+    name = "take#t=one.mp4"
+    if there:
+        write_video(tmp_path / name, count=100, stamps=range(0, 2000, 20))
+    page = Page(render_page({"q": [hit(tmp_path / name)]}, tmp_path))
+    (video,) = page.all("video")
+    assert video["src"] == "take%23t%3Done.mp4#t=10,20" and name in page.text
+    assert bool(video.get("poster")) == there
+    write_video(tmp_path / "b.mp4", count=100, stamps=range(0, 2000, 20))
+    (tmp_path / "b.mp4").rename(tmp_path / "b.mp4#t=3")
+    page = Page(render_page({"q": [hit(tmp_path / "b.mp4#t=3")]}, tmp_path))
+    assert page.all("video")[0]["src"] == "b.mp4%23t%3D3#t=10,20"
+
+
 def test_sound_pictures_and_what_is_gone_are_cards_too(tmp_path):
     write_wav(tmp_path / "sound.wav", seconds=2)
     Image.new("RGB", (640, 480), (200, 30, 30)).save(tmp_path / "photo.jpg")

@@ -40,6 +40,7 @@ for test in (
     shared.test_another_model_is_refused,
     shared.test_the_model_of_the_index_is_the_default,
     shared.test_captions_are_found_by_their_words,
+    shared.test_metadata_of_files_is_replaced,
     shared.test_embeddings_of_another_width_or_model,
     shared.test_files_and_info,
 ):

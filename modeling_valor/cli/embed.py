@@ -72,5 +72,5 @@ def embed(
         workers=min(8, (os.cpu_count() or 1) // 2) if workers is None else workers,
         progress=not as_json,
     )
-    print(json.dumps({"output": output, **asdict(report)}) if as_json else f"{output}: {report}")
+    print(json.dumps({"output": output, **asdict(report)}) if as_json else f"{output}: {report.describe('embedded')}")
     return int(bool(report.failures))

@@ -138,10 +138,14 @@ def _print_vanished(names: list[str], path: str) -> None:
 
 def _describe(info: Mapping[str, Any]) -> str:
     """What `--info` prints."""
+    from ..search.adding import count_of, length_of
+
     size = "" if info.get("bytes") is None else f", {info['bytes'] / 1e6:.1f} MB"
     kind = f"approximate ({info['index']})" if info.get("index") else "exact"
     revision = f" (weights {info['revision']})" if info.get("revision") else ""
+    cut = "; ".join(info["segmentations"])
     return (
-        f"{info['path']}: {info['files']:,} files, {info['hours']:.2f} hours, {info['segments']:,} segments, "
-        f"{info['tokens']:,} tokens{size}.\nModel: {info['model']}{revision}. Search: {kind}."
+        f"{info['path']}: {count_of(info['files'], 'file')}, {length_of(3600 * info['hours'])}, "
+        f"{count_of(info['segments'], 'segment')}, {count_of(info['tokens'], 'token')}{size}.\n"
+        f"Model: {info['model']}{revision}. Search: {kind}.{f' Segments: {cut}.' if cut else ''}"
     )

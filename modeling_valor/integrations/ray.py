@@ -23,7 +23,7 @@ from typing import Any
 from transformers.utils import logging
 
 from ..search import ValorIndex
-from ..search.adding import AddReport, find_vanished, plan_additions
+from ..search.adding import AddReport, find_vanished, plan_additions, update_metadata
 from ..search.segments import EmbeddedSegment, IndexedFile, Segment, SegmentTokens
 from ..search.sources import IndexItem, Metadata, Source, list_items
 from .batches import CaptionRows, Columns, Row, Span, ValorCaptioner, ValorEmbedder, ValorReader, to_columns, to_rows
@@ -91,6 +91,8 @@ def index_videos(
     if items:
         store.add_segments([])  # makes the index
         plan = plan_additions(store.backend, items, segmentation, report)
+        if metadata is not None:
+            update_metadata(store.backend, plan, report)
         done = {plan.items[place].source: spans for place, spans in plan.done.items()}
         writer = _IndexWriter(store, plan.items, done, str(segmentation), report)
         if plan.items:
@@ -107,7 +109,7 @@ def index_videos(
                 )
                 for batch in embedded.iter_batches(batch_size=segments_per_write, batch_format="numpy"):
                     writer.write(to_rows(batch))
-        if report.segments:
+        if report.segments or report.updated:
             store.compact()
     report.vanished = find_vanished(store.backend, _as_list(sources)) if store.backend.about() else []
     _warn_of(report.failures)

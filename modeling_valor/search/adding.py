@@ -27,6 +27,7 @@ class AddReport:
         added: files that were read to their end, those of which only a part was missing included.
         unchanged: number of files that were passed over, because the index has them as they are.
         replaced: files that had changed, or that were cut otherwise before; they are among `added`.
+        updated: files that stay as they are but for their metadata.
         vanished: files of the index that are no longer there. They stay in the index; `remove` takes them out.
         failures: for each source that could not be read, or segment of it, one sentence.
         segments: number of new segments.
@@ -36,30 +37,56 @@ class AddReport:
     added: list[str] = field(default_factory=list)
     unchanged: int = 0
     replaced: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
     vanished: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     segments: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        parts = [f"{len(self.added)} files added ({self.segments} segments of {self.seconds / 3600:.2f} hours)"]
+        return self.describe("added")
+
+    def describe(self, done: str) -> str:
+        """The report in one sentence, in which files are "added" or `done` otherwise."""
+        added = f"{count_of(len(self.added), 'file')} {done}"
+        parts = [
+            f"{added} ({count_of(self.segments, 'segment')} of {length_of(self.seconds)})" if self.added else added
+        ]
         for count, what in (
             (len(self.replaced), "of them replaced"),
             (self.unchanged, "unchanged"),
+            (len(self.updated), "with new metadata"),
             (len(self.vanished), "vanished"),
-            (len(self.failures), "files or parts of files could not be read"),
+            (len(self.failures), "not read, at least in part"),
         ):
             if count:
-                parts.append(f"{count} {what}")
+                parts.append(f"{count:,} {what}")
         return ", ".join(parts) + "."
+
+
+def count_of(count: int, noun: str) -> str:
+    """ "1 file" or "1,200 files"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def length_of(seconds: float) -> str:
+    """ "12.5 seconds", "12.5 minutes" or "12.5 hours"."""
+    for length, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be read: files, and of each the segments that are done already."""
+    """What is to be read: files, and of each the segments that are done already.
+
+    `kept` are files of which the index has something that stays.
+    """
 
     items: Sequence[IndexItem]
     done: dict[int, set[tuple[float, float]]]
+    kept: Sequence[IndexItem] = ()
 
 
 def plan_additions(
@@ -70,14 +97,19 @@ def plan_additions(
     unfinished = set(backend.unfinished())
     stale: list[str] = []
     todo: list[IndexItem] = []
+    kept: list[IndexItem] = []
+    cut_before: list[str] = []
     done: dict[int, set[tuple[float, float]]] = {}
     for item in items:
         file = known.get(item.source)
         if file is not None and _is_current(item.state, file.state) and file.segmentation == str(segmentation):
             report.unchanged += 1
+            kept.append(item)
             continue
         if file is not None:
             report.replaced.append(item.source)
+            if file.segmentation != str(segmentation):
+                cut_before.append(file.segmentation)
             stale.append(item.source)
         elif item.source in unfinished:
             begun = backend.segments(source=item.source)
@@ -85,12 +117,24 @@ def plan_additions(
             current = all(_is_current(item.state, segment.state) for segment in begun)
             if current and segmentation.may_have_made(spans):
                 done[len(todo)] = {(round(start, 3), round(end, 3)) for start, end in spans}
+                kept.append(item)
             else:
                 stale.append(item.source)
         todo.append(item)
+    if cut_before:
+        logger.warning(
+            f"Files that are cut again: {len(cut_before)}. They were cut otherwise before ({'; '.join(sorted(set(cut_before)))}), and "
+            f"this time {segmentation} is asked for."
+        )
     if stale:
         backend.delete(stale)
-    return Plan(todo, done)
+    return Plan(todo, done, kept)
+
+
+def update_metadata(backend: Backend, plan: Plan, report: AddReport) -> None:
+    """Stores the metadata that files are added with now also where nothing of them is read again."""
+    if plan.kept:
+        report.updated = backend.set_metadata({item.source: item.metadata for item in plan.kept})
 
 
 def find_vanished(backend: Backend, sources: Source | Iterable[Source]) -> list[str]:

@@ -96,6 +96,13 @@ class Backend(Protocol):
         """Stores captions of segments, by their ids."""
         ...
 
+    def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Stores the metadata of files, by their sources, with all their segments; returns those that had another one.
+
+        If it is killed, it may be repeated.
+        """
+        ...
+
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
         """Ids of segments whose captions have some of the words, best first, with their score, such as BM25.
 

@@ -2,6 +2,7 @@
 """The model of an index: loaded once it is needed, known by the hash of its weights, and put to work on media."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
@@ -38,8 +39,9 @@ class EmbeddingModel:
 
     @property
     def name(self) -> str:
-        """Folder or Hub name."""
-        return self._given if isinstance(self._given, str) else str(self._given.config._name_or_path)
+        """Hub name, or absolute path of a folder."""
+        name = self._given if isinstance(self._given, str) else str(self._given.config._name_or_path)
+        return os.path.abspath(name) if os.path.isdir(name) else name
 
     @cached_property
     def _loaded(self) -> tuple[ValorModel, str]:

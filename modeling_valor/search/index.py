@@ -19,7 +19,7 @@ from ..data.samples import Sample
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
-from .adding import AddReport, add_items, find_vanished, plan_additions
+from .adding import AddReport, add_items, find_vanished, plan_additions, update_metadata
 from .backend import Backend, open_backend
 from .embedding import EmbeddingModel
 from .query import STOP_WORDS, Query, media_query, text_queries
@@ -249,6 +249,7 @@ class ValorIndex:
             modalities: what is read of each file, "av", "v" or "a".
             num_frames: frames of each segment, by default those of the checkpoint's processor. Sound is heard all.
             metadata: anything that JSON has, for the segments of every file, or a function of a source that returns it.
+                Files that the index has already get it, too.
             caption: let the checkpoint write a caption of each segment, too. Captions of samples are stored in any case.
             batch_size: segments that are embedded together and written together.
             workers: processes that decode; 0: this one. By default one for every two cores, 8 at most.
@@ -278,6 +279,8 @@ class ValorIndex:
         if items:
             self._create()
             plan = plan_additions(self.backend, items, segmentation, report)
+            if metadata is not None:
+                update_metadata(self.backend, plan, report)
             add_items(
                 self.backend,
                 self.model,
@@ -289,7 +292,7 @@ class ValorIndex:
                 caption=caption,
                 progress=progress,
             )
-            if report.segments:
+            if report.segments or report.updated:
                 self.backend.compact()
         if self.backend.about() is not None:
             report.vanished = find_vanished(self.backend, sources)
@@ -301,8 +304,8 @@ class ValorIndex:
         """What the index holds, without loading its model.
 
         Returns:
-            `path`, `model`, `revision`, `version`, `files`, `hours`, `segments`, `tokens`, `bytes` on the disk (None where
-            nobody knows), and `index`, the kind of the approximate index (None: all rows are compared).
+            `path`, `model`, `revision`, `version`, `files`, `hours`, `segmentations` (how files were cut), `segments`, `tokens`,
+            `bytes` on the disk (None where nobody knows), and `index`, the kind of the approximate index (None: all rows are compared).
         """
         about = self.backend.about()
         if about is None:
@@ -311,13 +314,16 @@ class ValorIndex:
                 "model": self._unchecked.name,
                 "files": 0,
                 "hours": 0.0,
+                "segmentations": [],
                 "segments": 0,
                 "tokens": 0,
             }
-        files, seconds = 0, 0.0
+        files, seconds, cut = 0, 0.0, set()
         for file in self.backend.files():
             files, seconds = files + 1, seconds + file.seconds
-        return {"path": self.path, **about, "files": files, "hours": seconds / 3600, **self.backend.sizes()}
+            cut.add(file.segmentation)
+        counts = {"files": files, "hours": seconds / 3600, "segmentations": sorted(cut)}
+        return {"path": self.path, **about, **counts, **self.backend.sizes()}
 
     def segments(self, source: str | None = None) -> list[Segment]:
         """The segments of a file by their start, or all segments in no order, without their tokens."""
@@ -359,9 +365,7 @@ class ValorIndex:
         unknown = [name for name in names if name not in known and not self.segments(name)]
         count = self.backend.delete([name for name in names if name not in unknown]) if names else 0
         if unknown:
-            raise ValueError(
-                f"The index {self.path} has no file {unknown[0]!r}; `info` and `segments` say what it has."
-            )
+            raise ValueError(f"The index {self.path} has no file {unknown[0]!r}; by this path or address.")
         return count
 
     def compact(self) -> None:

@@ -215,6 +215,21 @@ class LanceBackend:
                 table.merge_insert("id").when_matched_update_all().execute(rows)
             self._index_captions(table)
 
+    def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        with self._in_one_sentence(), self._alone():
+            changed = set()
+            for batch in self._read("segments", columns=["source", "metadata"]):
+                for source, text in zip(batch["source"].to_pylist(), batch["metadata"].to_pylist(), strict=True):
+                    if source in metadata and json.loads(text) != json.loads(json.dumps(metadata[source])):
+                        changed.add(source)
+            files_of: dict[str, list[str]] = {}
+            for source in sorted(changed):
+                files_of.setdefault(json.dumps(metadata[source]), []).append(source)
+            for text, sources in files_of.items():
+                for table in ("tokens", "segments"):  # segments last: they tell whether it is done
+                    self._table(table).update(where=f"source IN ({_literals(sources)})", values={"metadata": text})
+        return sorted(changed)
+
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
         table = self._table("segments")
         if not _has_captions(table):

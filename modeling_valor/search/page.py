@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..data.files import atomic_write
 from ..media import MediaError, read_frames
-from ..media_fragments import split_fragment
+from ..media_sources import split_part
 from .query import STOP_WORDS
 from .ranking import Hit
 
@@ -129,7 +129,7 @@ def render_page(results: Mapping[str, Sequence[Hit]], folder: str | os.PathLike 
 
 def make_card(hit: Hit, folder: Path) -> Card:
     """A hit with what the page shows of it, for a page in `folder`."""
-    name, _ = split_fragment(hit.source)
+    name = file_of(hit.source)
     kind = player_of(name, hit)
     return Card(
         hit,
@@ -142,6 +142,14 @@ def make_card(hit: Hit, folder: Path) -> Card:
         make_marks(hit),
         list(dict.fromkeys(segment.caption for segment in hit.segments if segment.caption)),
     )
+
+
+def file_of(source: str) -> str:
+    """A source without the part of it that was indexed; a file that is called so, such as `take#t=2.mp4`, comes first."""
+    try:
+        return split_part(source)[0]
+    except MediaError:  # a file of such a name that is gone
+        return source
 
 
 def player_of(name: str, hit: Hit) -> str:

@@ -295,6 +295,17 @@ class PostgresBackend:
                 [json.dumps(dict(captions))],
             )
 
+    def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        values = json.dumps({source: dict(own) for source, own in metadata.items()})
+        with self._transaction(writes=True) as connection:
+            connection.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
+            rows = connection.execute(
+                "UPDATE segments SET metadata = new.metadata::jsonb FROM json_each(%s) AS new (source, metadata) "
+                "WHERE segments.source = new.source AND segments.metadata <> new.metadata::jsonb RETURNING segments.source",
+                [values],
+            ).fetchall()
+        return sorted({source for (source,) in rows})
+
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
         condition = self._condition(where) or "true"
         with self._transaction() as connection, self._checked(where):

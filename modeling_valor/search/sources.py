@@ -3,6 +3,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,7 @@ def is_covered(source: str, sources: Source | Iterable[Source]) -> bool:
         if isinstance(given, Sample) or _is_address(os.fspath(given)):
             continue
         path = absolute(given)
-        folder = path.split("*")[0].rpartition(os.sep)[0] if glob.has_magic(path) else path
+        folder = re.split(r"[*?[]", path)[0].rpartition(os.sep)[0] if glob.has_magic(path) else path
         if source == path or source.startswith(folder.rstrip(os.sep) + os.sep):
             return True
     return False
