@@ -65,7 +65,11 @@ def fixed_segments(duration: float, seconds: float = 10.0, stride: float | None 
     """
     stride = seconds if stride is None else stride
     if not (0 < seconds < math.inf and 0 < stride < math.inf):
-        raise ValueError(f"Segments need a positive length and stride in seconds, got {seconds!r} and {stride!r}.")
+        own_stride = stride != seconds
+        raise ValueError(
+            f"Segments need a positive length{' and stride' if own_stride else ''} in seconds, got {seconds!r}"
+            f"{f' and {stride!r}' if own_stride else ''}."
+        )
     spare = min(seconds / 10, 1.0)
     segments = [(0.0, min(seconds, duration))]
     while segments[-1][1] < duration - spare and len(segments) * stride < duration - spare:

@@ -282,8 +282,9 @@ class ValorProcessor(ProcessorMixin):
             raise ValueError(f"`{name}` must be a string or a list of strings, got {got}.")
         encoded = self.tokenizer([clean_caption(text) for text in texts] if self.clean_text else texts, **kwargs)
         if any(encoding.overflowing for encoding in encoded.encodings or ()):
+            count = kwargs["max_length"]
             logger.warning_once(
-                f"Text of more than {kwargs['max_length']} tokens is cut. Pass a larger `max_length` to keep all of it."
+                f"Text of more than {count} tokens is cut: the first {count} are used (`max_length` of the processor)."
             )
         encoded = dict(encoded)
         if "attention_mask" in encoded:

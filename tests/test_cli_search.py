@@ -2,6 +2,7 @@
 """`valor index`, `valor search --index` and `valor embed` as users type them, on rendered films."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def test_hits_are_those_of_the_index_in_python(made, caption, capsys):
     assert {match["modality"] for line in found for match in line["matches"]} == {"v"}
     lines, _ = run(capsys, "search", *texts, "--index", made, "--top", 1)
     assert lines[0] == f"{texts[0]}:" and lines[2] == f"{texts[1]}:" and len(lines) == 4
+
+
+def test_a_text_is_answered_as_often_as_it_is_asked(made, capsys):
+    once, _ = run(capsys, "search", "a circle", "--index", made, "--top", 2)
+    twice, _ = run(capsys, "search", "a circle", "a circle", "--index", made, "--top", 2)
+    assert twice == ["a circle:", *once] * 2
+
+
+def test_a_condition_on_metadata_is_the_one_that_the_message_shows(made, capsys):
+    _, (message,) = run(capsys, "search", "a circle", "--index", made, "--where", "camera = 'front'", status=1)
+    (where,) = re.findall(r"json_get_string[^\"]*", message)
+    assert len(run(capsys, "search", "a circle", "--index", made, "--where", where, "--json")[0]) > 0
+    assert not run(capsys, "search", "a circle", "--index", made, "--where", where.replace("front", "x"), status=1)[0]
 
 
 def test_a_condition_limits_what_is_found(made, clips, capsys):

@@ -75,7 +75,7 @@ def search(
         typer.Option(
             rich_help_panel=_INDEX_PANEL,
             help="SQL condition on source, start, end (seconds) and metadata, such as "
-            "\"source LIKE '%holiday%' AND start < 60\".",
+            "\"source LIKE '%holiday%' AND start < 60\" or \"json_get_string(metadata, 'camera') = 'front'\".",
         ),
     ] = None,
     exact: Annotated[
@@ -150,10 +150,10 @@ def search_index(
     index = open_index(path, model, device, dtype)
     options: dict[str, Any] = {"top": top, "modalities": modalities, "where": where, "exact": exact}
     if like is not None:
-        results = {like: index.search(media=like, **options)}
+        results = [(like, index.search(media=like, **options))]
     else:
-        results = dict(zip(texts, index.search(list(texts), **options), strict=True))
-    for text, hits in results.items():
+        results = list(zip(texts, index.search(list(texts), **options), strict=True))
+    for text, hits in results:
         if len(results) > 1 and not as_json:
             print(f"{on_one_line(text)}:")
         for hit in hits:
@@ -161,8 +161,8 @@ def search_index(
         for message in doubts(text, hits, where):
             print(f"valor search: {message}", file=sys.stderr)
     if html is not None:
-        write_page(results, html)
-    return int(not any(results.values()))
+        write_page(dict(results), html)
+    return int(not any(hits for _, hits in results))
 
 
 def doubts(text: str, hits: Sequence["Hit"], where: str | None) -> list[str]:

@@ -17,7 +17,8 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from ..media_sources import MediaError, split_part
+from ..media_limits import MediaError
+from ..media_sources import split_part
 
 
 logger = logging.get_logger(__name__)

@@ -17,6 +17,13 @@ WHERE_COLUMNS = ("source", "start", "end", "modality", "time", "metadata")
 """What a `where` condition may name: columns of a segment, and `modality` and `time` of its tokens."""
 
 
+WHERE_EXAMPLES = (
+    "\"source LIKE '%holiday%' AND start < 60\", \"json_get_string(metadata, 'camera') = 'front'\" or "
+    "\"json_get_int(metadata, 'year') >= 2020\""
+)
+"""What messages show of conditions: on columns, and on a text and a number of the metadata."""
+
+
 class Backend(Protocol):
     """A store of segments, of their tokens and of the files that are complete.
 

@@ -22,7 +22,7 @@ import pyarrow.compute  # `pa.compute`
 import torch
 from filelock import FileLock
 
-from .backend import WHERE_COLUMNS
+from .backend import WHERE_COLUMNS, WHERE_EXAMPLES
 from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
 
 
@@ -326,7 +326,7 @@ class LanceBackend:
         except (ValueError, RuntimeError, OSError) as error:
             raise ValueError(
                 f"where={where!r} is no condition that LanceDB understands ({_first_sentence(error)}). Name "
-                f"{', '.join(WHERE_COLUMNS)}, as in \"source LIKE '%holiday%' AND start < 60\"."
+                f"{', '.join(WHERE_COLUMNS)}, as in {WHERE_EXAMPLES}."
             ) from error
 
     def _optimize(self, keep: timedelta) -> None:

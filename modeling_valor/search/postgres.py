@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import numpy as np
 from transformers.utils import logging
 
-from .backend import WHERE_COLUMNS
+from .backend import WHERE_COLUMNS, WHERE_EXAMPLES
 from .postgres_condition import condition_sql
 from .postgres_statements import (
     ABOUT,
@@ -438,7 +438,7 @@ class PostgresBackend:
     def _no_condition(where: str, error: Exception) -> ValueError:
         return ValueError(
             f"where={where!r} is no condition that PostgreSQL understands ({_first_sentence(error)}). Name "
-            f"{', '.join(WHERE_COLUMNS)}, as in \"source LIKE '%holiday%' AND start < 60\"."
+            f"{', '.join(WHERE_COLUMNS)}, as in {WHERE_EXAMPLES}."
         )
 
     @contextmanager
