@@ -201,7 +201,7 @@ def test_slide_is_seen_in_a_part_in_which_no_frame_begins(folder):
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts"])
 def test_part_is_read_from_the_key_frame_before_it_and_not_from_the_beginning(kind, folder):
-    path = write_film(folder / f"h264_cost.{kind}", "h264", range(2000))
+    path = write_film(folder / f"h264_long.{kind}", "h264", range(2000))
     assert film_numbers(read_frames(f"{path}#t=70,71", 25)) == list(range(1750, 1775))
     assert read_frames(f"{path}#t=70,71", 25).decoded < 25 + 25 + 8
 
