@@ -1,5 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import json
+import os
 
 import numpy as np
 import pytest
@@ -296,5 +297,5 @@ def test_embeddings_of_another_width_or_model(index):
 def test_files_and_info(index):
     index.add_segments([], [IndexedFile("/videos/film 0.mp4", index.segments()[0].state, "10.0 s", 1800.0, 6)])
     info = index.info()
-    assert (info["files"], info["hours"], info["model"]) == (1, 0.5, TINY)
+    assert (info["files"], info["hours"], info["model"]) == (1, 0.5, os.path.abspath(TINY))
     assert json.dumps(info)
