@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import av
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import pages
 from modeling_valor import ValorForPreTraining, ValorProcessor
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
@@ -70,29 +70,13 @@ def page_of(report):
     return functools.cache(lambda task, **changes: html_page(report(task, **changes)))
 
 
-class Page(HTMLParser):
-    """Elements with their attributes, all text that is shown, and the media of the samples."""
+class Page(pages.Page):
+    """A report, with all text that is shown and the media of the samples."""
 
     def __init__(self, page):
-        super().__init__()
-        self.elements, self.text, self.inside = [], "", []
-        self.feed(page)
+        super().__init__(page)
+        self.text = "".join(self.shown)
         self.contents = json.loads(re.search(r'<script type="application/json" id="contents">(.*?)</script>', page)[1])
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self.inside.append(tag)
-
-    def handle_endtag(self, tag):
-        while self.inside and self.inside.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.inside):
-            self.text += data
-
-    def all(self, tag, of=""):
-        return [attributes for name, attributes in self.elements if name == tag and of in attributes.get("class", "")]
 
 
 def decoded(address):

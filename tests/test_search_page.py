@@ -6,44 +6,24 @@ import hashlib
 import io
 import os
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from PIL import Image
 
+from helpers import pages
 from helpers.media_files import write_video, write_wav
 from modeling_valor.search import Hit, Match, Segment
 from modeling_valor.search.page import check_page, clock, make_marks, media_address, render_page, write_page
 
 
-class Page(HTMLParser):
-    """Elements of a page with their attributes, and its text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.words, self.inside = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self.inside.append(tag)
-
-    def handle_endtag(self, tag):
-        while self.inside and self.inside.pop() != tag:
-            pass
-
-    def handle_data(self, data):
-        if not {"script", "style"} & set(self.inside):
-            self.words.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
+class Page(pages.Page):
+    """A page of hits, with its text on one line."""
 
     @property
     def text(self):
-        return " ".join(" ".join(self.words).split())
+        return " ".join(" ".join(self.shown).split())
 
 
 def hit(source, start=10.0, end=20.0, modalities="va", matches=(), caption=None, proven=True):
