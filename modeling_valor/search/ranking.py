@@ -60,7 +60,7 @@ class Scoring:
     Args:
         group: modality group, such as "t-av".
         letters: modalities of the segments that take part, of "va".
-        fusion, uniform: `audiovisual_fusion` is "score", and uniform token weights; both for t-av only (Table 10).
+        by_score, uniform: `audiovisual_fusion` is "score", and uniform token weights; both for t-av only (Table 10).
     """
 
     group: str
