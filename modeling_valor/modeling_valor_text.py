@@ -472,6 +472,8 @@ class ValorTextModel(ValorTextPreTrainedModel):
         """The cache given, or a new one, with a part for the conditions; a `ValueError` for several groups."""
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
+        if isinstance(cache, EncoderDecoderCache) and not isinstance(cache.cross_attention_cache, ConditionCache):
+            cache = cache.self_attention_cache
         if isinstance(cache, DynamicCache):
             cache = EncoderDecoderCache(cache, ConditionCache())
         if cache is not None and num_groups > 1:

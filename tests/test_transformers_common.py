@@ -224,6 +224,19 @@ class ValorForGenerationTest(ModelTesterMixin, GenerationTesterMixin, unittest.T
             inputs["labels"] = inputs["input_ids"]
         return inputs
 
+    def test_bc_cache_name_forward(self):
+        """Of one group, as a cache holds one, and with the question that the class needs."""
+        config, inputs_dict = self.model_tester.prepare_config_and_inputs_for_common()
+        for model_class in self.all_model_classes:
+            inputs = {**self._prepare_for_class(inputs_dict, model_class), "captioning_groups": ["t-av"]}
+            with (
+                mock.patch.object(self, "all_model_classes", [model_class]),
+                mock.patch.object(
+                    self.model_tester, "prepare_config_and_inputs_for_common", return_value=(config, inputs)
+                ),
+            ):
+                super().test_bc_cache_name_forward()
+
     @unittest.skip("of 5.24: it asks for outputs of images, and VALOR has frames of videos (`get_video_features`)")
     def test_multimodal_outputs_are_returned(self):
         pass
