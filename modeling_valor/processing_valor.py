@@ -230,22 +230,12 @@ class ValorProcessor(ProcessorMixin):
         is_batch = bool(conversation) and isinstance(conversation[0], (list, tuple))
         chats: Any
         chats, questions = (conversation, question) if is_batch else ([conversation], [question])
-        media = [_media_of_chat(chat) for chat in chats]
         options = {"return_tensors": return_tensors, **(processor_kwargs or {})}
         if num_frames is not None:
             options.setdefault("num_frames", min(num_frames, self.video_processor.num_frames))
         if load_audio_from_video is not None:
             options["load_audio_from_video"] = load_audio_from_video
-        videos, audio = ([sample.get(name) for sample in media] for name in ("video", "audio"))
-        asked = [bool(text.strip()) for text in questions]
-        if any(asked) != all(asked):
-            raise ValueError("Some of the chats ask a question and others do not: give them apart.")
-        inputs = self(
-            videos=None if all(video is None for video in videos) else videos,
-            audio=None if all(sound is None for sound in audio) else audio,
-            question=questions if all(asked) else None,
-            **options,
-        )
+        inputs = self(**_media_of_chats(chats), question=_questions_of_chats(questions), **options)
         inputs["input_ids"] = [[self.tokenizer.cls_token_id] for _ in chats]
         inputs = BatchFeature(
             inputs.data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
@@ -399,23 +389,14 @@ class ValorProcessor(ProcessorMixin):
             if name in MASKS.values():
                 continue
             values = [sample.get(name) for sample in samples]
-            template = next((value for value in values if value is not None), None)
-            if not isinstance(template, Tensor):
-                rows = zip(values, sizes, strict=True)
-                data[name] = [item for value, size in rows for item in ([None] * size if value is None else value)]
-                continue
-            if name not in MASKS and any(value is None for value in values):
+            if not any(isinstance(value, Tensor) for value in values):
+                data[name] = _join_lists(values, sizes)
+            elif name in MASKS:
+                data.update(_join_modality(name, values, [sample.get(MASKS[name]) for sample in samples], sizes))
+            elif any(value is None for value in values):
                 raise ValueError(f"Some samples have `{name}` and others do not, so that they cannot be joined.")
-            missing = template[:1, :0]  # what is missing has no frames
-            parts = [
-                missing.expand(size, *missing.shape[1:]) if value is None else value
-                for value, size in zip(values, sizes, strict=True)
-            ]
-            data[name] = _join(parts, name)
-            if name in MASKS:
-                mask = _join_masks([sample.get(MASKS[name]) for sample in samples], parts)
-                if not mask.all():
-                    data[MASKS[name]] = mask
+            else:
+                data[name] = _join(values, name)
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
 
     def post_process_generation(
@@ -451,6 +432,21 @@ def _as_list(samples: Any) -> list[Any]:
     single = not isinstance(samples, (list, tuple)) or is_waveform(samples) or has_metadata(samples)
     samples = [samples] if single else samples
     return [sample[0] if isinstance(sample, (list, tuple)) and len(sample) == 1 else sample for sample in samples]
+
+
+def _media_of_chats(chats: Sequence[Sequence[dict[str, Any]]]) -> dict[str, list[Any] | None]:
+    """The `videos` and the `audio` of chats, one entry each; None where no chat has any."""
+    media = [_media_of_chat(chat) for chat in chats]
+    samples = {"videos": [sample.get("video") for sample in media], "audio": [sample.get("audio") for sample in media]}
+    return {name: None if all(sample is None for sample in values) else values for name, values in samples.items()}
+
+
+def _questions_of_chats(questions: list[str]) -> list[str] | None:
+    """The questions, or None where nothing is asked; a `ValueError` where only some of the chats ask."""
+    asked = [bool(question.strip()) for question in questions]
+    if any(asked) != all(asked):
+        raise ValueError("Some of the chats ask a question and others do not: give them apart.")
+    return questions if all(asked) else None
 
 
 def _media_of_chat(chat: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -495,6 +491,26 @@ def _nothing_found(videos: Any, audio: Any, wanted: str) -> ValueError:
     who = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else "The samples"
     message = f'{who} {"has" if len(names) == 1 else "have"} nothing of `modalities="{wanted}"`: {missing}.'
     return MediaError(message) if names else ValueError(message)
+
+
+def _join_lists(values: Sequence[Sequence[Any] | None], sizes: Sequence[int]) -> list[Any]:
+    """The entries of several samples one after the other, None for those of a sample that has none."""
+    rows = zip(values, sizes, strict=True)
+    return [item for value, size in rows for item in ([None] * size if value is None else value)]
+
+
+def _join_modality(
+    name: str, values: Sequence[Tensor | None], masks: Sequence[Tensor | None], sizes: Sequence[int]
+) -> dict[str, Tensor]:
+    """Frames or audio clips `name` of several samples, and their mask where something is missing."""
+    nothing = next(value for value in values if value is not None)[:1, :0]
+    parts = [
+        nothing.expand(size, *nothing.shape[1:]) if value is None else value
+        for value, size in zip(values, sizes, strict=True)
+    ]
+    joined = {name: _join(parts, name)}
+    mask = _join_masks(masks, parts)
+    return joined if mask.all() else {**joined, MASKS[name]: mask}
 
 
 def _join(parts: Sequence[Tensor], name: str) -> Tensor:
