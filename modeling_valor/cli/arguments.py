@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -15,6 +15,8 @@ from typer.core import TyperCommand, TyperOption
 
 if TYPE_CHECKING:
     from .. import ValorPreTrainedModel, ValorProcessor
+
+ModelClass = TypeVar("ModelClass", bound="ValorPreTrainedModel")
 
 
 def has_text(text: str | list[str] | None) -> str | list[str] | None:
@@ -109,7 +111,7 @@ class CheckpointCommand(TyperCommand):
         if set(ctx.help_option_names) & set(args) and (settings := _processor_settings(args)):
             parts = {"num_frames": "video_processor", "num_audio_clips": "feature_extractor"}
             for param in cast(list[TyperOption], self.params):
-                number = settings.get(parts.get(param.name, ""), {}).get(param.name)
+                number = settings.get(parts.get(param.name or "", ""), {}).get(param.name)
                 if number is not None:
                     param.show_default = f"{number}, this checkpoint's"
         return super().parse_args(ctx, args)
@@ -148,8 +150,8 @@ def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
 
 
 def load(
-    model_class: type["ValorPreTrainedModel"], model: str, device: str | None = None, dtype: str = "auto"
-) -> tuple["ValorPreTrainedModel", "ValorProcessor"]:
+    model_class: type[ModelClass], model: str, device: str | None = None, dtype: str = "auto"
+) -> tuple[ModelClass, "ValorProcessor"]:
     """The model and the processor that `--model`, `--device` and `--dtype` name.
 
     Raises:

@@ -56,7 +56,9 @@ def statistics(
 
     found = ontology or _ontology_in(annotations)
     concepts = None if found is None else audio_concepts(found)
-    captions, paper, missing = {}, {}, 0
+    captions: dict[str, list[str]] = {}
+    paper: dict[str, dict[str, float]] = {}
+    missing = 0
     for source in sources:
         try:
             title, splits, texts = _captions_of(source, annotations)
@@ -120,7 +122,8 @@ def _captions_of_benchmark(name: str, annotations: str | None) -> tuple[list[str
         raise ValueError(f"{benchmark.title} needs --annotations, the folder of the files from {benchmark.source}.")
     folder = Path(annotations, name)
     folder = folder if folder.is_dir() else Path(annotations)
-    splits, by_id = [], {}
+    splits: list[str] = []
+    by_id: dict[str, list[str]] = {}
     for split in benchmark.splits:
         try:
             samples = load_benchmark(name, split, annotations=folder, paragraph=False)
