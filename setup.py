@@ -8,7 +8,7 @@ setup(
     py_modules=["valor_cli"],
     packages=find_packages(include=["modeling_valor", "modeling_valor.*"]),
     package_data={
-        "modeling_valor": ["py.typed"],
+        "modeling_valor": ["py.typed", "*.jinja"],
         # Modules of `evaluate` are loaded as files, not imported
         "modeling_valor.evaluation": ["evaluate_modules/*/*.py"],
         "modeling_valor.evaluation.report": ["page.*"],

@@ -118,8 +118,7 @@ def _serve() -> None:
         os.dup2(printed.fileno(), 1)
         os.dup2(printed.fileno(), 2)
     with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
+        resource = importlib.import_module("resource")  # of Unix; as below
         resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -127,8 +126,8 @@ def _serve() -> None:
         answers.write(json.dumps(header).encode() + b"\n" + pixels)
         answers.flush()
 
-    import decord
-
+    # Not `import`: transformers would demand it of everyone who loads this code from the Hub
+    decord = importlib.import_module("decord")
     decord.logging.set_level(decord.logging.ERROR)
     answer(ready=True)
     for line in sys.stdin:

@@ -6,6 +6,7 @@ it finds is compared with the survey; the others serve only files whose structur
 """
 
 import contextlib
+import importlib
 import itertools
 import math
 from bisect import bisect_right
@@ -262,8 +263,8 @@ def read_with_pyav(track: Track, moments: Sequence[float]) -> Reading:
 
 def read_with_torchcodec(track: Track, moments: Sequence[float]) -> Reading:
     """Needs FFmpeg's libraries on the machine; conceals damaged frames without saying so."""
-    import torchcodec
-
+    # Not `import`: transformers would demand it of everyone who loads this code from the Hub
+    torchcodec = importlib.import_module("torchcodec")
     if getattr(torchcodec, "ffmpeg_major_version", "unknown") is None:
         raise ImportError("torchcodec finds no FFmpeg")
     decoder = torchcodec.decoders.VideoDecoder(track.path, stream_index=track.index, seek_mode="exact")

@@ -3,11 +3,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import torch
+from huggingface_hub import CommitInfo, ModelCard
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map_only
@@ -31,6 +33,8 @@ from .alignment import (
     mean_of_groups,
 )
 from .configuration_valor import MEDIA, MODALITIES, ValorConfig
+from .hub import hub_errors, keep_available_code, pipeline_entries, push_saved, restored, saved_with_code
+from .model_card import build_model_card
 from .modeling_valor_audio import ValorAudioModel
 from .modeling_valor_text import ValorConditions, ValorTextModel
 from .modeling_valor_vision import (
@@ -153,12 +157,66 @@ class ValorPreTrainedModel(PreTrainedModel):
         """
         super().register_for_auto_class(auto_class or cls.default_auto_class)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        if self._auto_class is not None:
-            from .modeling_valor_heads import AUTO_MAP  # imports this module; being named here, it travels with it
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        with hub_errors(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-            self.config.auto_map = dict(AUTO_MAP)
-        super().save_pretrained(save_directory, *args, **kwargs)
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        code = saved_with_code(self) if kwargs.get("push_to_hub") else nullcontext()
+        with code, restored((self.config, "auto_map"), (self.config, "custom_pipelines")):
+            if self._auto_class is None:
+                keep_available_code(self.config, save_directory)
+            else:
+                # They import this module; being named here, they travel with it
+                from .modeling_valor_heads import AUTO_MAP
+                from .pipelines import AudiovisualPipeline
+
+                self.config.auto_map = dict(AUTO_MAP)
+                tasks = getattr(self.config, "custom_pipelines", None)
+                self.config.custom_pipelines = tasks or pipeline_entries(AudiovisualPipeline.__module__)
+            super().save_pretrained(save_directory, *args, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        max_shard_size: int | str = "50GB",
+        card: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo:
+        """Uploads the weights, the configuration, the code, and a model card where the repository has none.
+
+        A processor is uploaded by its own `push_to_hub`, into the same repository.
+
+        Args:
+            repo_id: `owner/name`, or a name in your own namespace; it is created if it does not exist.
+            max_shard_size: larger weights are split into files of this size.
+            card: fields of a new card, arguments of `model_card.build_model_card`, such as `{"license": "mit"}`.
+            tags: of a new card.
+            kwargs: `private`, `revision`, `token`, `commit_message`, `commit_description`, `create_pr`.
+
+        Raises:
+            OSError: the Hub cannot be reached, or does not accept the upload.
+        """
+        with saved_with_code(self):
+            return push_saved(
+                lambda folder: self.save_pretrained(folder, max_shard_size=max_shard_size),
+                repo_id,
+                build_card=lambda name: self.build_model_card(name, **{"tags": tags or (), **(card or {})}),
+                **{"commit_message": "Upload model", **kwargs},
+            )
+
+    def build_model_card(self, source: str, **fields: Any) -> ModelCard:
+        """A card of this model for users who load it from `source`; `fields` are those of `model_card.build_model_card`."""
+        return build_model_card(
+            source,
+            self.config if isinstance(self.config, ValorConfig) else None,
+            **{"model_class": type(self).__name__, "num_parameters": self.num_parameters(), **fields},
+        )
 
     def _activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, *args: Any, **kwargs: Any

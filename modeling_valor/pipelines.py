@@ -3,12 +3,12 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline, PreTrainedModel
 from transformers.pipelines.base import build_pipeline_init_args
@@ -16,6 +16,7 @@ from transformers.utils import add_end_docstrings, logging
 
 from .configuration_valor import MEDIA
 from .feature_extraction_valor import is_waveform
+from .hub import push_saved, restored, saved_with_code
 from .media import media_source
 from .modeling_valor import ValorPreTrainedModel
 from .modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
@@ -228,16 +229,29 @@ class AudiovisualPipeline(Pipeline):
         """Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
         without this package with `trust_remote_code=True`.
         """
-        parts = (self.model, self.processor, self.processor.video_processor, self.processor.feature_extractor)
-        with _restored(
-            *((type(part), "_auto_class") for part in parts),
-            *((part, "auto_map") for part in parts),
-            *((self.model.config, name) for name in ("auto_map", "custom_pipelines")),
-        ):
-            type(self.model).register_for_auto_class()
-            type(self.processor).register_for_auto_class()
+        with saved_with_code(self.model, self.processor), restored((self.model.config, "custom_pipelines")):
             super().save_pretrained(save_directory, **kwargs)
             self.processor.save_pretrained(save_directory)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        max_shard_size: int | str = "50GB",
+        card: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> CommitInfo:
+        """Uploads model, processor, the code of both, and a model card where the repository has none.
+
+        Arguments are those of the model's `push_to_hub`.
+        """
+        return push_saved(
+            lambda folder: self.save_pretrained(folder, max_shard_size=max_shard_size),
+            repo_id,
+            build_card=lambda name: self.model.build_model_card(name, **{"tags": tags or (), **(card or {})}),
+            **{"commit_message": "Upload pipeline", **kwargs},
+        )
 
 
 @add_end_docstrings(build_pipeline_init_args(has_processor=True))
@@ -351,20 +365,6 @@ class _QuestionDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         question = self.question if isinstance(self.question, str) else self.question[index]
         return _with_question(self.dataset[index], question)
-
-
-@contextmanager
-def _restored(*attributes: tuple[Any, str]) -> Iterator[None]:
-    """Restores the values of attributes, pairs of an object and a name, at the end of the block, also after an error."""
-    before = [(owner, name, name in vars(owner), vars(owner).get(name)) for owner, name in attributes]
-    try:
-        yield
-    finally:
-        for owner, name, existed, value in before:
-            if existed:
-                setattr(owner, name, value)
-            elif name in vars(owner):
-                delattr(owner, name)
 
 
 def _is_sample(inputs: Any) -> bool:

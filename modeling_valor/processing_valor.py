@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import AudioKwargs, ProcessingKwargs, ProcessorMixin
@@ -17,6 +18,7 @@ from transformers.utils.type_validators import positive_int
 
 from .configuration_valor import MASKS
 from .feature_extraction_valor import ValorFeatureExtractor, is_waveform
+from .hub import hub_errors, keep_available_code, push_saved, saved_with_code
 from .media import MediaError, MediaLimits, NoVideoError, media_source, open_source, source_name
 from .media_segments import MediaSegment
 from .text_cleaning import clean_caption
@@ -109,10 +111,36 @@ class ValorProcessor(ProcessorMixin):
         ValorVideoProcessor.register_for_auto_class()
         ValorFeatureExtractor.register_for_auto_class()
 
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> "ValorProcessor":
+        with hub_errors(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        if self._auto_class is None and kwargs.get("push_to_hub"):
+            with saved_with_code(self):
+                return self.save_pretrained(save_directory, *args, **kwargs)
+        if self._auto_class is None:
+            for part in (self.video_processor, self.feature_extractor, self.tokenizer.init_kwargs):
+                keep_available_code(part, save_directory)
         saved_files = super().save_pretrained(save_directory, *args, **kwargs)
         self.__dict__.pop("auto_map", None)  # concerns the files, as it does where they are loaded
         return saved_files
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
+        """Uploads the processor with its code; the model card comes with the model.
+
+        Args:
+            repo_id: `owner/name`, or a name in your own namespace; it is created if it does not exist.
+            kwargs: `private`, `revision`, `token`, `commit_message`, `commit_description`, `create_pr`.
+
+        Raises:
+            OSError: the Hub cannot be reached, or does not accept the upload.
+        """
+        with saved_with_code(self):
+            return push_saved(self.save_pretrained, repo_id, **{"commit_message": "Upload processor", **kwargs})
 
     @classmethod
     def _load_tokenizer_from_pretrained(

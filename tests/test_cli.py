@@ -190,7 +190,7 @@ def test_workers_and_batches_change_nothing(converted, capsys, command):
         (["--model", "{empty}/missing"], "there is no such folder"),
         (["--model", "{bert}"], "this is a 'bert' checkpoint"),
         (["--model", "{base}"], "this folder has a configuration only, without weights"),
-        (["--model", "casia/missing"], "the Hub gives no checkpoint of this name"),
+        (["--model", "casia/missing"], "no such folder, and casia/missing is not in the cache, and HF_HUB_OFFLINE=1"),
         (["--model", "{valor}", "--device", "cuda:99"], "this machine has no such device"),
     ],
 )
@@ -201,6 +201,7 @@ def test_a_wrong_model_or_device_is_one_sentence(converted, capsys, tmp_path, co
     folders["bert"].mkdir()
     (folders["bert"] / "config.json").write_text('{"model_type": "bert"}')
     options = [option.format(**folders) for option in options]
+    capsys.readouterr()  # progress of the fixture
     assert main([*command, str(CLIPS[0]), *options]) == 1
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == 1 and message in printed[0] and options[-1] in printed[0]

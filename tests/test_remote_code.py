@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from transformers import pipeline
-from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
 import modeling_valor
 from modeling_valor import (
@@ -154,6 +154,16 @@ def test_nothing_that_travels_names_the_package():
                 if name and getattr(node, "level", 0) == 0
             ]
             assert not [name for name in modules if name.split(".")[0] == "modeling_valor"], file.name
+
+
+def test_what_travels_demands_only_packages_that_every_user_needs():
+    """Of code from the Hub, transformers imports whatever any file imports, in functions too, unless a `try` is around it."""
+    files = [ROOT / "pipelines.py", *map(Path, get_relative_import_files(ROOT / "pipelines.py"))]
+    demanded = {name for file in files for name in get_imports(file)} - sys.stdlib_module_names
+    needed = {"PIL", "av", "fsspec", "huggingface_hub", "numpy", "torch", "torchvision", "transformers"}
+    assert demanded == needed
+    only_on_unix = {"fcntl", "grp", "pwd", "resource", "termios"}
+    assert not [file.name for file in files if only_on_unix & set(get_imports(file))]
 
 
 def test_without_registration_no_code_is_saved(tmp_path):

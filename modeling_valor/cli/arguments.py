@@ -205,15 +205,15 @@ def model_type_of(name: str, option: str) -> str:
     """
     from transformers import AutoConfig
 
+    from ..hub import hub_reason
+
     try:
         return AutoConfig.from_pretrained(name).model_type
     except (OSError, ValueError) as error:
         if os.path.isdir(name):
             raise ValueError(f"{option} {name}: {' '.join(str(error).split())}") from error
-        raise ValueError(
-            f"{option} {name}: there is no such folder, and the Hub gives no checkpoint of this name (wrong name, no "
-            "access, or no connection)."
-        ) from error
+        reason = hub_reason(error, name) or "the Hub gives no checkpoint of this name."
+        raise ValueError(f"{option} {name}: there is no such folder, and {reason}") from error
 
 
 def choose_device(name: str | None) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,37 +238,41 @@ def submission(report: Report) -> Any | None:
 
 def eval_results(report: Report) -> list[EvalResult]:
     """The main metrics of an evaluation as entries of a model card, with the settings that they depend on."""
-    recipe = report.recipe
-    task_type, task_name = CARD_TASKS[recipe.task]
-    named = recipe.dataset in BENCHMARKS
+    return results_entries(report.to_dict())
+
+
+def results_entries(results: Mapping[str, Any]) -> list[EvalResult]:
+    """Entries of a model card of the content of a results.json ([`Report.to_dict`])."""
+    recipe, task = results["settings"], results["task"]
+    task_type, task_name = CARD_TASKS[task]
+    named = recipe["dataset"] in BENCHMARKS
     settings = {
-        "modalities": recipe.modalities,
-        "num_frames": recipe.num_frames,
-        "num_audio_clips": recipe.num_audio_clips,
-        "num_beams": None if recipe.task == "retrieval" else recipe.num_beams,
-        "limit": recipe.limit,
-        **report.evaluation.counts,
+        "modalities": results["modalities"],
+        "num_frames": recipe["num_frames"],
+        "num_audio_clips": recipe["num_audio_clips"],
+        "num_beams": None if task == "retrieval" else recipe["num_beams"],
+        "limit": recipe["limit"],
+        **results["counts"],
     }
     wanted = {
         "retrieval": lambda name: name.rpartition("/")[2].startswith("R@"),
         "captioning": lambda name: True,
         "question_answering": lambda name: name == "accuracy",
-    }[recipe.task]
-    named_metrics = [(name, name, value) for name, value in report.evaluation.metrics.items()]
-    for other in report.others:
-        modalities = other.recipe.modalities
-        named_metrics += [(f"{modalities}/{name}", name, value) for name, value in other.evaluation.metrics.items()]
+    }[task]
+    named_metrics = [(name, name, value) for name, value in results["metrics"].items()]
+    for modalities, other in results["other_modalities"].items():
+        named_metrics += [(f"{modalities}/{name}", name, value) for name, value in other["metrics"].items()]
     return [
         EvalResult(
             task_type=task_type,
             task_name=task_name,
-            dataset_type=recipe.dataset if named else Path(recipe.dataset).name,
-            dataset_name=recipe.title if named else Path(recipe.dataset).name,
-            dataset_split=recipe.split,
+            dataset_type=recipe["dataset"] if named else Path(recipe["dataset"]).name,
+            dataset_name=results["dataset"] if named else Path(recipe["dataset"]).name,
+            dataset_split=results["split"],
             dataset_args={name: value for name, value in settings.items() if value is not None},
             metric_type=name.lower().replace("@", "_at_").replace("/", "_"),
             metric_name=name,
-            metric_value=round(scale(recipe.task) * value, 2),
+            metric_value=round(value, 2),
         )
         for name, plain_name, value in named_metrics
         if wanted(plain_name)

@@ -8,20 +8,15 @@ from pathlib import Path
 
 import torch
 import transformers
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult
 
 from .. import __version__
+from ..configuration_valor import ValorConfig
 from ..evaluation.outputs import CARD_TASKS
+from ..model_card import build_model_card
 
 
 MARK = "<!-- Written by modeling-valor after training; delete this line to keep your own changes. -->"
-
-LOADING = """```python
-from modeling_valor import {model_class}, ValorProcessor
-
-model = {model_class}.from_pretrained("{name}").eval()
-processor = ValorProcessor.from_pretrained("{name}")
-```"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,7 @@ def model_card(
     overview: Mapping[str, str],
     measured: Mapping[str, MeasuredTask],
     base_model: str | None = None,
+    config: ValorConfig | None = None,
 ) -> str:
     """The text of a model card.
 
@@ -62,27 +58,26 @@ def model_card(
         overview: what `overview.describe_training` returns.
         measured: name of each evaluation -> its metrics.
         base_model: the checkpoint that the training started from; it is in the metadata if it is a name on the Hub.
+        config: of the model, for the table of its parts.
     """
-    results = [entry for part in measured.values() for entry in _eval_results(part)]
-    metadata = ModelCardData(
-        library_name="transformers",
+    versions = f"modeling-valor {__version__}, transformers {transformers.__version__}, torch {torch.__version__}"
+    card = build_model_card(
+        name,
+        config,
+        model_class=model_class,
         base_model=None if base_model is None or os.path.exists(base_model) else base_model,
-        tags=["valor", *dict.fromkeys(CARD_TASKS[part.task][0] for part in measured.values())],
-        model_name=name,
-        eval_results=results or None,
+        training={**overview, "Versions": versions},
+        eval_results=[entry for part in measured.values() for entry in _eval_results(part)],
+        metrics={_title(label, part): part.metrics for label, part in measured.items()},
+        summary=f"VALOR, trained with modeling-valor {__version__}.",
+        mark=MARK,
     )
-    lines = ["---", metadata.to_yaml().strip(), "---", MARK, "", f"# {name}", ""]
-    lines += [f"VALOR, trained with modeling-valor {__version__}.", "", "## Use", ""]
-    lines += [LOADING.format(model_class=model_class, name=name), "", "## Training", ""]
-    lines += [f"- {heading}: {text}" for heading, text in overview.items()]
-    lines += [f"- Versions: transformers {transformers.__version__}, torch {torch.__version__}"]
-    if measured:
-        lines += ["", "## Metrics", "", "Recalls and accuracies are in percent, captioning metrics times 100."]
-    for label, part in measured.items():
-        split = "" if part.split is None else f", split {part.split}"
-        lines += ["", f"{label} ({part.dataset}{split}, {part.samples:,} samples):", "", "| metric | value |"]
-        lines += ["| --- | ---: |", *(f"| {metric} | {value:.2f} |" for metric, value in part.metrics.items())]
-    return "\n".join(lines) + "\n"
+    return str(card)
+
+
+def _title(label: str, part: MeasuredTask) -> str:
+    split = "" if part.split is None else f", split {part.split}"
+    return f"{label} ({part.dataset}{split}, {part.samples:,} samples)"
 
 
 def _eval_results(part: MeasuredTask) -> Sequence[EvalResult]:

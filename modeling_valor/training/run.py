@@ -20,14 +20,16 @@ from transformers.utils import logging
 
 from ..data.mixture import Mixture, Source
 from ..data.samples import Sample
+from ..hub import push_files
 from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
+from ..publishing import add_code, read_folder
 from ..recipes import find_recipe
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
 from .data import EVALUATIONS, build_evaluation, build_source, read_data, scaled
 from .initialization import build_model, initialize_model
 from .model_card import MeasuredTask, model_card, public_name
-from .multitask import HEADS
+from .multitask import HEADS, trained_model
 from .overview import describe_training, describe_weights
 from .resume import last_checkpoint
 from .self_critical import SelfCriticalTrainer
@@ -149,10 +151,27 @@ def publish(
 ) -> None:
     """Writes the model card of a training, and uploads its folder if `push_to_hub` is set; arguments as of [`model_card`]."""
     name = Path(trainer.args.output_dir).resolve().name
-    trainer.model_card = model_card(name, model_class, overview, tasks, base_model)
+    trainer.model_card = model_card(
+        name, model_class, overview, tasks, base_model, trained_model(trainer.model).config
+    )
     trainer.create_model_card()
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
+        if trainer.is_world_process_zero():
+            push_code(trainer)
+
+
+def push_code(trainer: ValorTrainer) -> None:
+    """Uploads the code of the trained checkpoint, which `Trainer.push_to_hub` leaves out."""
+    contents = read_folder(str(trainer.args.output_dir))
+    if "config.json" not in contents.files:  # adapters of PEFT, which are loaded into another checkpoint
+        return
+    code = add_code(contents)
+    files = {path: content for path, content in contents.files.items() if path in code or isinstance(content, bytes)}
+    args = trainer.args
+    push_files(
+        trainer.hub_model_id, files, commit_message="Add code", token=args.hub_token, revision=args.hub_revision
+    )
 
 
 def build_trainer(
