@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
     "index": "make an index of media to search, and keep it up to date",
     "info": "show versions, devices, decoding backends and extras, for reports of faults",
+    "push": "publish the folder of a checkpoint on the Hub, with its code and a model card",
     "search": "find moments in an index of media by a text, or files without an index",
     "statistics": "measure how long captions are and how often they name sounds (Table 1 of the paper)",
     "train": "pretrain VALOR, or fine-tune it for retrieval, captioning or question answering",
