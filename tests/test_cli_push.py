@@ -2,6 +2,8 @@
 """`valor push`, against a server on loopback."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from modeling_valor.cli.main import main
 from modeling_valor.publishing.code import code_files
 
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "hub_configs" / "valor-tiny"
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = ROOT / "hub_configs" / "valor-tiny"
 RESULTS = {
     "task": "retrieval",
     "dataset": "MSR-VTT",
@@ -30,10 +33,16 @@ RESULTS = {
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch, tmp_path):
     """A server that this process takes for the Hub, with the token of `owner`."""
     with hub_server() as running:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.endpoint)
+        monkeypatch.setattr(
+            huggingface_hub.constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{running.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        )
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)  # between attempts
@@ -223,3 +232,16 @@ def test_an_upload_that_fails_is_one_sentence_and_leaves_the_repository_as_it_wa
         hub.fail_on = None
         assert main(["push", str(folder), "casia/x"]) == 0
         assert len(safetensors.torch.load(hub.files("casia/x")["model.safetensors"])) > 100
+
+
+def test_the_commands_of_the_documentation_run(hub, capsys, monkeypatch, tmp_path):
+    """Without the Hub, as docs/publishing.md says: what was pushed is loaded by its name."""
+    text = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8").partition("## Try it without the Hub")[2]
+    (commands,) = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    for command in commands.splitlines():
+        name, *arguments = shlex.split(command)
+        assert name == "valor" and main(arguments) == 0
+    published, caption = capsys.readouterr().out.splitlines()
+    assert published.startswith(f"Published: {hub.endpoint}/casia/valor-tiny, commit ")
+    assert caption.startswith("examples/media/clip-00000.mp4: ") and "pink" in caption
