@@ -260,6 +260,13 @@ def test_metadata_of_files_is_replaced(index, segments):
     assert index.info()["tokens"] == sum(len(item.tokens.modalities) for item in segments)
 
 
+def test_metadata_of_many_files_is_one_update(index):
+    tables = [index.backend._table(name) for name in ("tokens", "segments")]
+    before = [table.version for table in tables]
+    assert len(index.backend.set_metadata({f"/videos/film {n}.mp4": {"film": n} for n in range(20)})) == 20
+    assert [table.version for table in tables] == [version + 1 for version in before]
+
+
 def test_compaction_keeps_contents_and_frees_space(index):
     for _ in range(3):
         for segment in random_segments(index.model.valor, 6, seed=9):

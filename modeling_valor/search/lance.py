@@ -222,12 +222,13 @@ class LanceBackend:
                 for source, text in zip(batch["source"].to_pylist(), batch["metadata"].to_pylist(), strict=True):
                     if source in metadata and json.loads(text) != json.loads(json.dumps(metadata[source])):
                         changed.add(source)
-            files_of: dict[str, list[str]] = {}
-            for source in sorted(changed):
-                files_of.setdefault(json.dumps(metadata[source]), []).append(source)
-            for text, sources in files_of.items():
+            if changed:
+                names = sorted(changed)
+                rows = _as_table(
+                    {"source": pa.array(names), "metadata": pa.array(json.dumps(metadata[n]) for n in names)}
+                )
                 for table in ("tokens", "segments"):  # segments last: they tell whether it is done
-                    self._table(table).update(where=f"source IN ({_literals(sources)})", values={"metadata": text})
+                    self._table(table).merge_insert("source").when_matched_update_all().execute(rows)
         return sorted(changed)
 
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
