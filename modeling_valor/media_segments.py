@@ -5,6 +5,7 @@ import contextlib
 import functools
 import math
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def fixed_segments(duration: float, seconds: float = 10.0, stride: float | None 
     """Segments of one length, `stride` seconds from one beginning to the next, by default end to end.
 
     What is left at the end is a shorter segment; less than a tenth of the length, and a second at most, belongs to the
-    segment before. A file of no length, such as a still image, is one segment.
+    segment before. A file of no length, such as a still image, is one segment. A warning says where a stride leaves gaps.
 
     Raises:
         ValueError: a length or stride that is not positive.
@@ -70,6 +71,9 @@ def fixed_segments(duration: float, seconds: float = 10.0, stride: float | None 
             f"Segments need a positive length{' and stride' if own_stride else ''} in seconds, got {seconds!r}"
             f"{f' and {stride!r}' if own_stride else ''}."
         )
+    if stride > seconds:
+        message = f"Segments of {seconds:g} s every {stride:g} s leave out what lies between them."
+        warnings.warn(message, stacklevel=1)  # once, wherever segments are asked for
     spare = min(seconds / 10, 1.0)
     segments = [(0.0, min(seconds, duration))]
     while segments[-1][1] < duration - spare and len(segments) * stride < duration - spare:

@@ -2,6 +2,7 @@
 """One pass over a film gives what its parts give one by one, and what a decoder gives that never seeks."""
 
 import itertools
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from helpers.films import CASES, NUM_FRAMES, decoded_in_order, film_numbers, write_film
 from helpers.media_files import FPS, RATE, tone, write_sound, write_video
 from modeling_valor import media_container
+from modeling_valor.cli.timelines import choose_boundaries
 from modeling_valor.media import (
     DamagedMediaWarning,
     MediaError,
@@ -23,6 +25,7 @@ from modeling_valor.media import (
     segment_indices,
 )
 from modeling_valor.media_segments import fixed_segments, iterate_segments, shot_segments
+from modeling_valor.search.reading import Segmentation
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,15 @@ from modeling_valor.media_segments import fixed_segments, iterate_segments, shot
 )
 def test_fixed_segments_cover_the_file(duration, seconds, stride, expected):
     assert fixed_segments(duration, seconds, stride) == expected
+
+
+def test_gaps_between_segments_are_said_once():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        fixed_segments(20.0, 2.0, 2.0)
+        choose_boundaries(2.0, 7.5, "fixed")(20.0)  # `valor caption`
+        Segmentation(2.0, 7.5).boundaries(None)(20.0)  # an index
+    assert [str(one.message) for one in said] == ["Segments of 2 s every 7.5 s leave out what lies between them."]
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])

@@ -15,7 +15,6 @@ from modeling_valor import ValorConfig, ValorForRetrieval, ValorModel, ValorProc
 from modeling_valor.data.samples import Sample
 from modeling_valor.search import ValorIndex
 from modeling_valor.search.adding import AddReport
-from modeling_valor.search.reading import Segmentation
 from modeling_valor.search.sources import is_covered
 
 
@@ -123,12 +122,6 @@ def test_a_report_counts_in_words():
         "2 files embedded (2,000 segments of 1.5 hours), 1 of them replaced, 3 unchanged, 1 not read, at least in part."
     )
     assert str(AddReport(unchanged=2)) == "0 files added, 2 unchanged."
-
-
-def test_gaps_between_segments_are_said(caplog):
-    Segmentation(2.0, 2.0)
-    Segmentation(2.0, 7.5, shots=False)
-    assert caplog.messages == ["Segments of 2 s every 7.5 s leave out what lies between them."]
 
 
 @pytest.mark.parametrize("pattern", ["film.mp?", "fil[mn].mp4", "fi*.mp4"])

@@ -153,12 +153,6 @@ def test_arguments_that_do_not_go_together_are_one_sentence(arguments, message, 
     assert message in printed and printed.count("\n") == 1
 
 
-def test_gaps_between_segments_are_said(capsys):
-    cli_timelines.choose_boundaries(2.0, 2.0, "fixed")
-    cli_timelines.choose_boundaries(2.0, 7.5, "fixed")
-    assert capsys.readouterr().err == "valor caption: segments of 2 s every 7.5 s leave out what lies between them.\n"
-
-
 @pytest.mark.parametrize("fragment", ["", "#t=0,5"])
 def test_the_film_is_never_the_output(film, tmp_path, capsys, fragment):
     own = tmp_path / "own.mp4"

@@ -60,11 +60,6 @@ def choose_boundaries(every: float | None, stride: float | None, segments: str) 
         fixed_segments(0.0, every, stride)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if stride is not None and stride > every:
-        print(
-            f"valor caption: segments of {every:g} s every {stride:g} s leave out what lies between them.",
-            file=sys.stderr,
-        )
     return functools.partial(fixed_segments, seconds=every, stride=stride)
 
 

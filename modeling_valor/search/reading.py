@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..data.failures import describe
-from ..data.files import warn_once
 from ..media import NoVideoError, media_source
 from ..media_segments import Boundaries, MediaSegment, fixed_segments, iterate_segments
 from ..media_shots import shot_segments
@@ -49,11 +48,6 @@ class Segmentation:
             raise ValueError(f'modalities={self.modalities!r} was given; "av", "v" and "a" are accepted.')
         if self.shots and importlib.util.find_spec("scenedetect") is None:
             raise ImportError('Segments by shots need PySceneDetect: `pip install "modeling-valor[shots]"`.')
-        if not self.shots and self.stride > self.seconds:
-            warn_once(
-                f"gaps {self.stride} {self.seconds}",
-                f"Segments of {self.seconds:g} s every {self.stride:g} s leave out what lies between them.",
-            )
         if self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames} was given; at least 1 is accepted.")
 
