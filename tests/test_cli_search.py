@@ -138,6 +138,12 @@ def test_what_was_indexed_is_passed_over_and_what_is_removed_is_gone(made, clips
     assert lines[0].startswith(f"{index}: 3 files, 15.0 seconds, 3 segments, ") and TINY in lines[1]
 
 
+def test_segments_are_those_of_the_index_unless_asked_for(made, clips, capsys):
+    (line,), _ = run(capsys, "index", clips, "--index", made, "--workers", 0, "--json", "--info")
+    report = json.loads(line)
+    assert (report["unchanged"], report["segmentations"]) == (4, ["2.5 s every 2.5 s, av, 8 frames"])
+
+
 def test_interrupted_work_is_kept_and_goes_on(clips, tmp_path, monkeypatch, capsys):
     from modeling_valor.search import adding
 

@@ -15,6 +15,7 @@ from modeling_valor import ValorConfig, ValorForRetrieval, ValorModel, ValorProc
 from modeling_valor.data.samples import Sample
 from modeling_valor.search import ValorIndex
 from modeling_valor.search.adding import AddReport
+from modeling_valor.search.reading import Segmentation
 from modeling_valor.search.sources import is_covered
 
 
@@ -151,6 +152,65 @@ def test_another_length_replaces(make, videos, caplog):
     ]
     assert report.replaced == [str(videos / "film.mp4")]
     assert spans(index, videos / "film.mp4") == [(0, 13), (6.5, 20), (13, 26)]
+
+
+def test_files_are_cut_as_the_index_was_made(make, videos, caplog):
+    index = make()
+    index.add(videos / "film.mp4", segment_seconds=6.5, stride=5, num_frames=4, workers=0)
+    report = make().add(videos, workers=0)
+    assert (report.unchanged, len(report.added), report.replaced) == (1, 2, [])
+    assert index.info()["segmentations"] == ["6.5 s every 5 s, av, 4 frames"]
+    assert spans(index, videos / "silent.mp4") == [(0, 6), (5, 12)]
+    assert make().add(videos / "silent.mp4", segment_seconds=5, workers=0).replaced == [str(videos / "silent.mp4")]
+    assert make().add(videos, workers=0).unchanged == 3  # also what was cut otherwise
+    assert sorted(index.info()["segmentations"]) == ["5 s every 5 s, av, 4 frames", "6.5 s every 5 s, av, 4 frames"]
+    assert caplog.messages == [
+        "Files that are cut again: 1. They were cut otherwise before (6.5 s every 5 s, av, 4 frames), and this time "
+        "5 s every 5 s, av, 4 frames is asked for."
+    ]
+
+
+def test_a_file_that_was_begun_otherwise_is_begun_anew(make, videos, caplog, monkeypatch):
+    index = make()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("modeling_valor.search.adding.IndexedFile", interrupt)
+        index.add(videos / "film.mp4", segment_seconds=6.5, batch_size=1, workers=0)
+    assert len(spans(index, videos / "film.mp4")) == 4 and not list(index.backend.files())
+    index.add(videos / "film.mp4", segment_seconds=13, workers=0)
+    assert spans(index, videos / "film.mp4") == [(0, 13), (13, 26)]
+    assert caplog.messages == [
+        "Files of which a part was indexed and that are begun anew, as they have changed or were cut otherwise: 1."
+    ]
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, "shots, v, 6 frames"),
+        ({"modalities": "a"}, "shots, a, 6 frames"),
+        ({"seconds": 4.0}, "4 s every 4 s, v, 6 frames"),
+        ({"stride": 1.25}, "5 s every 1.25 s, v, 6 frames"),
+        ({"segments": "fixed", "num_frames": 2}, "5 s every 2.5 s, v, 2 frames"),
+        ({"segments": "shots", "seconds": 1 / 3}, "shots, v, 6 frames"),
+    ],
+)
+def test_a_segmentation_with_changes(asked, expected, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    own = Segmentation(5.0, 2.5, shots=True, modalities="v", num_frames=6)
+    assert str(own.changed(**asked)) == expected
+
+
+@pytest.mark.parametrize("seconds", [2.0, 1 / 3, 1e-5, 12345.678])
+def test_a_segmentation_is_read_as_it_is_written(seconds):
+    for own in (Segmentation(seconds, 2 * seconds / 3), Segmentation(1.0, 1.0, modalities="a", num_frames=7)):
+        read = Segmentation.parse(str(own))
+        assert str(read) == str(own)
+        assert (read.seconds, read.stride) == pytest.approx((own.seconds, own.stride), rel=1e-11)
+    assert Segmentation.parse("10.0 s") is None
 
 
 def test_sources_of_all_kinds(make, videos, server):

@@ -9,13 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from .arguments import Device, Dtype, IndexModel, Json, Modalities, Segments, Stride, new_app, on_one_line
+from .arguments import Device, Dtype, IndexModel, Json, new_app, on_one_line
 from .indexes import (
     DecodingProcesses,
     IndexPath,
+    OwnFrames,
+    OwnModalities,
+    OwnSeconds,
+    OwnSegments,
+    OwnStride,
     SegmentBatch,
-    SegmentFrames,
-    SegmentSeconds,
     open_index,
 )
 
@@ -48,11 +51,11 @@ def index(
         ),
     ] = None,
     model: IndexModel = None,
-    segment_seconds: SegmentSeconds = 10.0,
-    stride: Stride = None,
-    segments: Segments = "fixed",
-    modalities: Modalities = "av",
-    num_frames: SegmentFrames = None,
+    segment_seconds: OwnSeconds = None,
+    stride: OwnStride = None,
+    segments: OwnSegments = None,
+    modalities: OwnModalities = None,
+    num_frames: OwnFrames = None,
     metadata: Annotated[
         str | None,
         typer.Option(help="JSON object that is stored with each of these files, for --where of `valor search`."),
@@ -70,7 +73,8 @@ def index(
 ) -> int:
     """Make an index of media, which `valor search` searches, or bring it up to date.
 
-    Files are cut into segments, of each of which frames and sound are embedded. Unchanged files of the index are passed
+    Files are cut into segments, of each of which frames and sound are embedded; the same as when the index was made, unless
+    something else is asked for. Unchanged files of the index are passed
     over, changed ones are replaced, vanished ones are reported. An interrupted run keeps what is done, and the same command
     goes on. The exit status is 1 if a file, or a part of one, could not be read.
     """

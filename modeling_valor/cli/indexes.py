@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What commands share that make or use an index: the options of segments, and the index itself."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +24,50 @@ SegmentFrames = Annotated[
         rich_help_panel=SEGMENTS_PANEL,
         help="Frames of each segment; sound is heard all.",
         show_default="the checkpoint's",
+    ),
+]
+_OWN = "the index's, or {}"
+OwnSeconds = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        rich_help_panel=SEGMENTS_PANEL,
+        help="Length of a segment.",
+        show_default=_OWN.format("10"),
+    ),
+]
+OwnStride = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        rich_help_panel=SEGMENTS_PANEL,
+        help="From the beginning of one segment to that of the next.",
+        show_default=_OWN.format("the length of a segment"),
+    ),
+]
+OwnSegments = Annotated[
+    Literal["fixed", "shots"] | None,
+    typer.Option(
+        rich_help_panel=SEGMENTS_PANEL,
+        help="Segments of one length, or the shots of a film (PySceneDetect).",
+        show_default=_OWN.format("fixed"),
+    ),
+]
+OwnModalities = Annotated[
+    Literal["av", "v", "a"] | None,
+    typer.Option(
+        rich_help_panel=SEGMENTS_PANEL,
+        help="Video and audio (av), or one of them (v, a).",
+        show_default=_OWN.format("av"),
+    ),
+]
+OwnFrames = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=SEGMENTS_PANEL,
+        help="Frames of each segment; sound is heard all.",
+        show_default=_OWN.format("the checkpoint's"),
     ),
 ]
 SegmentBatch = Annotated[int, typer.Option(min=1, help="Segments that are embedded and written together.")]

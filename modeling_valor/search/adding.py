@@ -2,6 +2,7 @@
 """Adding files to an index: what is new is read, embedded and written batch by batch, so that a killed run goes on."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,20 +90,40 @@ class Plan:
     kept: Sequence[IndexItem] = ()
 
 
+def segmentation_of(backend: Backend) -> Segmentation | None:
+    """How files of an index are cut unless something else is asked for: as it was made, or else as most of its files are."""
+    about = backend.about()
+    if about is None:
+        return None
+    made = about.get("segmentation")
+    counts = Counter([made] if made else (file.segmentation for file in backend.files()))
+    return next(filter(None, (Segmentation.parse(text) for text, _ in counts.most_common())), None)
+
+
 def plan_additions(
-    backend: Backend, items: Sequence[IndexItem], segmentation: Segmentation, report: AddReport
+    backend: Backend,
+    items: Sequence[IndexItem],
+    segmentation: Segmentation,
+    report: AddReport,
+    cut_again: bool = True,
 ) -> Plan:
-    """Which files are new or changed. What the index has of changed ones is deleted."""
+    """Which files are new or changed. What the index has of changed ones is deleted.
+
+    Args:
+        cut_again: files that were cut otherwise are cut again; False: they stay as they are.
+    """
     known = {file.source: file for file in backend.files()}
     unfinished = set(backend.unfinished())
     stale: list[str] = []
     todo: list[IndexItem] = []
     kept: list[IndexItem] = []
     cut_before: list[str] = []
+    begun_anew = 0
     done: dict[int, set[tuple[float, float]]] = {}
     for item in items:
         file = known.get(item.source)
-        if file is not None and _is_current(item.state, file.state) and file.segmentation == str(segmentation):
+        is_current = file is not None and _is_current(item.state, file.state)
+        if file is not None and is_current and (file.segmentation == str(segmentation) or not cut_again):
             report.unchanged += 1
             kept.append(item)
             continue
@@ -119,12 +140,17 @@ def plan_additions(
                 done[len(todo)] = {(round(start, 3), round(end, 3)) for start, end in spans}
                 kept.append(item)
             else:
+                begun_anew += 1
                 stale.append(item.source)
         todo.append(item)
     if cut_before:
         logger.warning(
             f"Files that are cut again: {len(cut_before)}. They were cut otherwise before ({'; '.join(sorted(set(cut_before)))}), and "
             f"this time {segmentation} is asked for."
+        )
+    if begun_anew:
+        logger.warning(
+            f"Files of which a part was indexed and that are begun anew, as they have changed or were cut otherwise: {begun_anew}."
         )
     if stale:
         backend.delete(stale)

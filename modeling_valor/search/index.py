@@ -19,7 +19,7 @@ from ..data.samples import Sample
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
-from .adding import AddReport, add_items, find_vanished, plan_additions, update_metadata
+from .adding import AddReport, add_items, find_vanished, plan_additions, segmentation_of, update_metadata
 from .backend import Backend, open_backend
 from .embedding import EmbeddingModel
 from .query import STOP_WORDS, Query, media_query, text_queries
@@ -222,11 +222,11 @@ class ValorIndex:
     def add(
         self,
         sources: Source | Iterable[Source],
-        segment_seconds: float = 10.0,
+        segment_seconds: float | None = None,
         stride: float | None = None,
         *,
-        segments: str = "fixed",
-        modalities: str = "av",
+        segments: str | None = None,
+        modalities: str | None = None,
         num_frames: int | None = None,
         metadata: Metadata | None = None,
         caption: bool = False,
@@ -240,14 +240,18 @@ class ValorIndex:
         to date: files of the same size and time are passed over, changed ones are replaced. Files that cannot be read,
         and parts of them, are named in a warning and left out.
 
+        How files are cut is by default as when the index was made, which was, unless something else was asked for, into
+        segments of 10 s with both modalities and the frames of the checkpoint's processor. Files of the index are cut again
+        only where something is asked for that they are not; a message says so.
+
         Args:
             sources: files, folders, globs, addresses (URLs and object stores) or samples, one or a list. Local files are
                 known by their absolute paths.
             segment_seconds: length of a segment.
-            stride: seconds from one beginning to the next; by default segments lie end to end.
+            stride: seconds from one beginning to the next; with a `segment_seconds` they lie end to end by default.
             segments: "fixed", or "shots", which PySceneDetect finds.
             modalities: what is read of each file, "av", "v" or "a".
-            num_frames: frames of each segment, by default those of the checkpoint's processor. Sound is heard all.
+            num_frames: frames of each segment. Sound is heard all.
             metadata: anything that JSON has, for the segments of every file, or a function of a source that returns it.
                 Files that the index has already get it, too.
             caption: let the checkpoint write a caption of each segment, too. Captions of samples are stored in any case.
@@ -261,24 +265,19 @@ class ValorIndex:
         Raises:
             ValueError: the index is of another model or cannot be written, or an argument is not what is accepted.
         """
-        if segments not in ("fixed", "shots"):
-            raise ValueError(f'segments={segments!r} was given; "fixed" and "shots" are accepted.')
         _check_count("batch_size", batch_size)
-        segmentation = Segmentation(
-            segment_seconds,
-            segment_seconds if stride is None else stride,
-            segments == "shots",
-            modalities,
-            self.model.processor.video_processor.num_frames if num_frames is None else num_frames,
-        )
+        asked = (segment_seconds, stride, segments, modalities, num_frames)
+        own = segmentation_of(self.backend) or Segmentation(num_frames=self.model.processor.video_processor.num_frames)
+        segmentation = own.changed(*asked)
         sources = sources if isinstance(sources, (str, os.PathLike, Sample)) else list(sources)
         items, failures = list_items(sources, metadata)
         report = AddReport(failures=failures)
         for reason in failures.values():
             logger.warning(reason)
         if items:
-            self._create()
-            plan = plan_additions(self.backend, items, segmentation, report)
+            self._create(segmentation)
+            cut_again = any(option is not None for option in asked)
+            plan = plan_additions(self.backend, items, segmentation, report, cut_again)
             if metadata is not None:
                 update_metadata(self.backend, plan, report)
             add_items(
@@ -304,8 +303,9 @@ class ValorIndex:
         """What the index holds, without loading its model.
 
         Returns:
-            `path`, `model`, `revision`, `version`, `files`, `hours`, `segmentations` (how files were cut), `segments`, `tokens`,
-            `bytes` on the disk (None where nobody knows), and `index`, the kind of the approximate index (None: all rows are compared).
+            `path`, `model`, `revision`, `version`, `files`, `hours`, `segmentation` (how files are cut by default),
+            `segmentations` (how files were cut), `segments`, `tokens`, `bytes` on the disk (None where nobody knows), and
+            `index`, the kind of the approximate index (None: all rows are compared).
         """
         about = self.backend.about()
         if about is None:
@@ -394,7 +394,7 @@ class ValorIndex:
 
     # --- Inside -------------------------------------------------------------------------------------------------------
 
-    def _create(self) -> None:
+    def _create(self, segmentation: Segmentation | None = None) -> None:
         if self.backend.about() is None:
             self.backend.create(
                 {
@@ -402,6 +402,7 @@ class ValorIndex:
                     "model": self.model.name,
                     "revision": self.model.revision,
                     "width": self.model.config.projection_dim,
+                    "segmentation": None if segmentation is None else str(segmentation),
                 }
             )
 

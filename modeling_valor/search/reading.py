@@ -3,6 +3,7 @@
 
 import importlib.util
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -52,8 +53,43 @@ class Segmentation:
             raise ValueError(f"num_frames={self.num_frames} was given; at least 1 is accepted.")
 
     def __str__(self) -> str:
-        cut = "shots" if self.shots else f"{self.seconds:g} s every {self.stride:g} s"
+        cut = "shots" if self.shots else f"{self.seconds:.12g} s every {self.stride:.12g} s"
         return f"{cut}, {self.modalities}, {self.num_frames} frames"
+
+    @classmethod
+    def parse(cls, text: str) -> "Segmentation | None":
+        """The segmentation that `str` describes so; None for any other text."""
+        found = re.fullmatch(r"(?:shots|([\d.e+-]+) s every ([\d.e+-]+) s), (av|v|a), (\d+) frames", text)
+        if found is None:
+            return None
+        lengths = {} if found[1] is None else {"seconds": float(found[1]), "stride": float(found[2])}
+        return cls(shots=found[1] is None, modalities=found[3], num_frames=int(found[4]), **lengths)
+
+    def changed(
+        self,
+        seconds: float | None = None,
+        stride: float | None = None,
+        segments: str | None = None,
+        modalities: str | None = None,
+        num_frames: int | None = None,
+    ) -> "Segmentation":
+        """This one with what is given; another length also makes segments fixed and lets them lie end to end.
+
+        Raises:
+            ValueError: as for the class, or `segments` other than "fixed" and "shots".
+        """
+        if segments not in (None, "fixed", "shots"):
+            raise ValueError(f'segments={segments!r} was given; "fixed" and "shots" are accepted.')
+        is_cut_anew = seconds is not None or stride is not None
+        if stride is None:
+            stride = self.stride if seconds is None else seconds
+        return Segmentation(
+            self.seconds if seconds is None else seconds,
+            stride,
+            segments == "shots" or (segments is None and self.shots and not is_cut_anew),
+            self.modalities if modalities is None else modalities,
+            self.num_frames if num_frames is None else num_frames,
+        )
 
     def boundaries(self, media: Any) -> Boundaries:
         """The segments of a file; of one without pictures, those of fixed length also where shots are asked for."""
