@@ -42,6 +42,14 @@ def made(clips) -> str:
     return path
 
 
+@pytest.fixture(scope="module")
+def captioned(made, clips, tmp_path_factory) -> str:
+    """The index with captions, which were written after it was made."""
+    path = str(shutil.copytree(made, tmp_path_factory.mktemp("captioned") / "films.lance"))
+    assert main(["index", str(clips), "--index", path, "--workers", "0", "--captions"]) == 0
+    return path
+
+
 def run(capsys, *arguments, status=0) -> tuple[list[str], list[str]]:
     """Lines that a command prints, and its messages."""
     capsys.readouterr()
@@ -144,6 +152,39 @@ def test_segments_are_those_of_the_index_unless_asked_for(made, clips, capsys):
     assert (report["unchanged"], report["segmentations"]) == (4, ["2.5 s every 2.5 s, av, 8 frames"])
 
 
+def test_captions_are_found_by_their_words(captioned, clips, tmp_path, capsys):
+    from modeling_valor.search import ValorIndex
+
+    expected = {(s.source, s.start): s.caption for s in ValorIndex(captioned).segments()}
+    assert len(expected) == 8 and all(expected.values())
+    word = sorted({word for caption in expected.values() for word in caption.split() if len(word) > 4})[0]
+    having = {place: caption for place, caption in expected.items() if word in caption.split()}
+    page = tmp_path / "page.html"
+    command = ["search", word.upper(), "--index", captioned, "--captions"]
+    out, _ = run(capsys, *command, "--json", "--html", page)
+    found = [json.loads(line) for line in out]
+    assert {(line["file"], line["start"]): line["captions"] for line in found} == {
+        place: [caption] for place, caption in having.items()
+    }
+    scores = [line["score"] for line in found]
+    assert scores == sorted(scores, reverse=True) and found[0]["query"] == word.upper()
+    assert found[0]["metadata"] == {"camera": "front"}
+    assert page.read_text(encoding="utf-8").count('<p class="caption"') == len(found)
+    (first, *rest), _ = run(capsys, *command, "--top", 1)
+    assert not rest and first.endswith("  " + found[0]["captions"][0]) and found[0]["file"] in first
+    where = f"source LIKE '%{Path(found[-1]['file']).name}' AND start = {found[-1]['start']}"
+    (line,), _ = run(capsys, *command, "--where", where, "--json")
+    assert json.loads(line) == found[-1]
+    _, messages = run(capsys, "search", "zebra", "--index", captioned, "--captions", status=1)
+    assert messages == ["valor search: 'zebra': the index has no caption with any of these words."]
+
+
+def test_captions_need_no_model(captioned, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("modeling_valor.search.embedding.ValorModel.from_pretrained", None)
+    out, _ = run(capsys, "search", "circle square triangle", "--index", captioned, "--captions", "--json")
+    assert out
+
+
 def test_interrupted_work_is_kept_and_goes_on(clips, tmp_path, monkeypatch, capsys):
     from modeling_valor.search import adding
 
@@ -240,6 +281,17 @@ def read_safetensors(path):
         (["search", "a dog", "--index", "MADE", "--like", "x.mp4"], 2, "give one text or several, or --like FILE"),
         (["search", "--index", "MADE", "--like", "clips/clip-00000.mp4"], 1, "alignment group v-a or v-ta"),
         (["search", "--index", "MADE", "--like", "nowhere.mp4"], 1, "nowhere.mp4 does not exist"),
+        (
+            ["search", "a dog", "--index", "MADE", "--captions"],
+            1,
+            "has no captions: `valor index SOURCE... --captions`",
+        ),
+        (
+            ["search", "a dog", "--index", "MADE", "--captions", "--exact"],
+            2,
+            "'--exact': --captions searches words only",
+        ),
+        (["search", "a dog", "clips", "--model", TINY, "--captions"], 2, "'--captions': it searches an index"),
         (["search", "a dog", "clips", "--model", TINY, "--html", "x.html"], 2, "'--html': it searches an index"),
         (["search", "a dog", "clips"], 2, "give --index PATH, or --model CHECKPOINT and files"),
         (["search", "a dog", "--model", TINY], 2, "give files after the text, or --index"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers.media_files import write_clip, write_wav
-from modeling_valor import ValorConfig, ValorForRetrieval, ValorModel, ValorProcessor
+from modeling_valor import ValorConfig, ValorForCaptioning, ValorForRetrieval, ValorModel, ValorProcessor
 from modeling_valor.data.samples import Sample
 from modeling_valor.search import ValorIndex
 from modeling_valor.search.adding import AddReport
@@ -389,6 +389,59 @@ def test_captions_of_the_checkpoint(tmp_path, videos):
     captions = [segment.caption for segment in index.segments()]
     assert len(captions) == 3 and all(captions)
     assert index.search_captions(captions[0])
+
+
+@pytest.fixture(scope="module")
+def captioner():
+    return ValorForCaptioning.from_pretrained(TINY).eval()
+
+
+def test_captions_of_segments_that_are_there(tmp_path, videos, captioner, processor, monkeypatch, caplog):
+    """They are those of a run that writes them at once; what has a caption keeps it, and a run that ended goes on."""
+    names = tmp_path / "whole.lance", tmp_path / "index.lance"
+    whole, index = (ValorIndex(name, model=captioner, processor=processor) for name in names)
+    assert whole.add(videos, caption=True, workers=0).captioned == 7
+    index.add(videos / "film.mp4", segment_seconds=9, workers=0)
+    index.add([videos / "silent.mp4", videos / "more"], segment_seconds=10, workers=0)
+    assert {segment.caption for segment in index.segments()} == {None}
+    kept = index.segments(str(videos / "silent.mp4"))[0].id
+    index.caption({kept: "mine"})
+
+    set_captions, calls = index.backend.set_captions, []
+
+    def interrupted(captions):
+        calls.append(len(captions))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        set_captions(captions)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(index.backend, "set_captions", interrupted)
+        index.add(videos, caption=True, batch_size=2, workers=0)
+    assert calls == [2, 1]
+    report = index.add(videos, caption=True, batch_size=2, workers=0)
+    assert (report.captioned, report.unchanged, report.segments, report.failures) == (4, 3, 0, {})
+    assert str(report) == "0 files added, 3 unchanged, 4 segments captioned."
+    found = {segment.id: segment.caption for segment in index.segments()}
+    assert found.pop(kept) == "mine" and None not in found.values() and len(found) == 6
+    expected = {segment.id: segment.caption for segment in whole.segments()}
+    same = found.keys() & expected.keys()
+    assert len(same) == 3 and all(found[name] == expected[name] for name in same)
+    assert index.add(videos, caption=True, workers=0).captioned == 0
+    assert not caplog.messages
+
+
+def test_captions_of_long_segments(tmp_path, videos, captioner, processor, caplog, monkeypatch):
+    monkeypatch.setattr("modeling_valor.data.files._topics_of_warnings", set())
+    index = ValorIndex(tmp_path / "index.lance", model=captioner, processor=processor)
+    index.add(videos / "film.mp4", segment_seconds=13, caption=True, workers=0)
+    assert caplog.messages == [
+        "Some segments have more than the 2 audio clips that the decoder takes: their captions are of 2, evenly spaced."
+    ]
+    inputs = processor(videos=[f"{videos}/film.mp4#t=13,26"], num_audio_clips=3, return_tensors="pt")
+    inputs["input_features"] = inputs["input_features"][:, [0, 2]]
+    (expected,) = processor.post_process_generation(captioner.generate(**inputs))
+    assert index.segments(str(videos / "film.mp4"))[1].caption == expected
 
 
 @pytest.mark.parametrize(

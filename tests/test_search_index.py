@@ -235,6 +235,7 @@ def test_captions_are_found_by_their_words(index, segments):
     assert {segment.id for segment, _ in index.search_captions("dog")} == {ids[0], ids[2]}
     assert index.segments("/videos/film 0.mp4")[1].caption == "Rain falls."
     index.caption({ids[0]: None, ids[3]: "a dog again"})
+    assert {segment.id for segment in index.backend.segments(uncaptioned=True)} == set(ids) - {ids[1], ids[2], ids[3]}
     assert {segment.id for segment, _ in index.search_captions("dog")} == {ids[2], ids[3]}
     found = index.search_captions("dog", where="json_get_int(metadata, 'number') = 3")
     assert [segment.id for segment, _ in found] == [ids[3]]

@@ -60,6 +60,13 @@ def index(
         str | None,
         typer.Option(help="JSON object that is stored with each of these files, for --where of `valor search`."),
     ] = None,
+    captions: Annotated[
+        bool,
+        typer.Option(
+            "--captions",
+            help="Have the checkpoint write a caption of each segment that has none, for `valor search --captions`.",
+        ),
+    ] = False,
     remove: Annotated[list[str] | None, typer.Option(help="Remove a file from the index; may be repeated.")] = None,
     compact: Annotated[
         bool, typer.Option("--compact", help="Join small files and free the space of what was removed.")
@@ -98,6 +105,7 @@ def index(
                 modalities=modalities,
                 num_frames=num_frames,
                 metadata=about,
+                caption=captions,
                 batch_size=batch_size,
                 workers=workers,
                 progress=not as_json,

@@ -4,7 +4,7 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +63,14 @@ def search(
             help="A video to search for what sounds like it, or a sound to search for what looks like it, instead of a text.",
         ),
     ] = None,
+    captions: Annotated[
+        bool,
+        typer.Option(
+            "--captions",
+            rich_help_panel=_INDEX_PANEL,
+            help="Search the words of the captions that the index holds, which `valor index --captions` writes.",
+        ),
+    ] = False,
     modalities: Modalities = "av",
     num_frames: NumFrames = None,
     num_audio_clips: NumAudioClips = None,
@@ -100,7 +108,8 @@ def search(
     """Find moments in an index of media by a text, or files without an index, best match first.
 
     `valor search TEXT... --index PATH` prints for each hit its score, its file, from when to when it is, and for each word
-    the second and the modality that answered it. The exit status is 1 if nothing was found.
+    the second and the modality that answered it. The exit status is 1 if nothing was found. With `--captions` it looks for
+    segments with some of the words in their caption, and prints this.
 
     `valor search TEXT FILE... --model CHECKPOINT` compares whole files. A file of any length is represented by a few
     evenly spaced frames and a few audio clips. What lies between them is not used: index a long file.
@@ -109,12 +118,19 @@ def search(
     if index is not None:
         if bool(texts) == bool(like):
             raise typer.BadParameter("give one text or several, or --like FILE.", param_hint="'TEXT'")
-        return search_index(
-            texts or [], like, index, model, device, dtype, top or 10, modalities, where, exact, html, as_json
-        )
-    for option, value in (("--like", like), ("--where", where), ("--exact", exact), ("--html", html)):
-        if value:
-            raise typer.BadParameter("it searches an index: give --index.", param_hint=repr(option))
+        options: dict[str, Any] = {"top": top or 10, "where": where}
+        if captions:
+            _refuse(
+                "--captions searches words only.",
+                **{"--like": like, "--exact": exact, "--modalities": modalities != "av"},
+            )
+        else:
+            options |= {"modalities": modalities, "exact": exact}
+        return search_index(texts or [], like, captions, index, model, device, dtype, options, html, as_json)
+    _refuse(
+        "it searches an index: give --index.",
+        **{"--like": like, "--captions": captions, "--where": where, "--exact": exact, "--html": html},
+    )
     if model is None:
         raise typer.BadParameter("give --index PATH, or --model CHECKPOINT and files.", param_hint="'--model'")
     if not texts or len(texts) == 1:
@@ -127,29 +143,36 @@ def search(
     return int(num_failed > 0)
 
 
+def _refuse(why: str, **options: Any) -> None:
+    """Refuses the first of these options that is given."""
+    for option, value in options.items():
+        if value:
+            raise typer.BadParameter(why, param_hint=repr(option))
+
+
 def search_index(
     texts: Sequence[str],
     like: str | None,
+    captions: bool,
     path: str,
     model: str | None,
     device: str | None,
     dtype: str,
-    top: int,
-    modalities: str,
-    where: str | None,
-    exact: bool,
+    options: Mapping[str, Any],
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Prints the hits of an index, and writes them to a page; returns the exit status."""
+    """Prints the hits of an index, and writes them to a page; returns the exit status. `options` are those of the search."""
     from ..search.page import check_page, write_page
+    from ..search.ranking import caption_hit
     from .indexes import open_index
 
     if html is not None:
         check_page(html)
-    index = open_index(path, model, device, dtype)
-    options: dict[str, Any] = {"top": top, "modalities": modalities, "where": where, "exact": exact}
-    if like is not None:
+    index = open_index(path, model, device, dtype, needs_model=not captions)
+    if captions:
+        results = [(text, [caption_hit(*one) for one in index.search_captions(text, **options)]) for text in texts]
+    elif like is not None:
         results = [(like, index.search(media=like, **options))]
     else:
         results = list(zip(texts, index.search(list(texts), **options), strict=True))
@@ -158,18 +181,19 @@ def search_index(
             print(f"{on_one_line(text)}:")
         for hit in hits:
             print(json.dumps(hit_as_dict(text, hit)) if as_json else hit_line(hit))
-        for message in doubts(text, hits, where):
+        for message in doubts(text, hits, options["where"], captions):
             print(f"valor search: {message}", file=sys.stderr)
     if html is not None:
         write_page(dict(results), html)
     return int(not any(hits for _, hits in results))
 
 
-def doubts(text: str, hits: Sequence["Hit"], where: str | None) -> list[str]:
+def doubts(text: str, hits: Sequence["Hit"], where: str | None, captions: bool = False) -> list[str]:
     """What a user should know of the hits of a text: that there is none, or that some are not proven."""
     if not hits:
-        limits = " with these modalities that --where lets through" if where else " with these modalities"
-        return [f"{text!r}: the index has no segment{limits}."]
+        limits = " that --where lets through" if where else ""
+        what = "caption with any of these words" if captions else "segment with these modalities"
+        return [f"{text!r}: the index has no {what}{limits}."]
     unproven = sum(not hit.proven for hit in hits)
     if unproven:
         return [f"{text!r}: of {len(hits)} hits {unproven} are not proven; a better segment may have been missed."]
@@ -177,10 +201,11 @@ def doubts(text: str, hits: Sequence["Hit"], where: str | None) -> list[str]:
 
 
 def hit_line(hit: "Hit") -> str:
-    """Score, file and time of a hit, and what answered each word."""
+    """Score, file and time of a hit, and what answered each word; the captions where no word asks."""
     from ..search.page import MODALITIES, clock, make_marks
 
     reasons = ", ".join(f"{mark.words} {clock(mark.seconds)} {MODALITIES[mark.modality]}" for mark in make_marks(hit))
+    reasons = reasons or " / ".join(on_one_line(segment.caption) for segment in hit.segments if segment.caption)
     return f"{hit.score:.3f}  {on_one_line(_short_name(hit.source))}  {clock(hit.start)}-{clock(hit.end)}  {reasons}".rstrip()
 
 

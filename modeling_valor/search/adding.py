@@ -32,6 +32,7 @@ class AddReport:
         vanished: files of the index that are no longer there. They stay in the index; `remove` takes them out.
         failures: for each source that could not be read, or segment of it, one sentence.
         segments: number of new segments.
+        captioned: number of segments, new ones and others, that the checkpoint wrote a caption of.
         seconds: seconds of media that were read.
     """
 
@@ -42,6 +43,7 @@ class AddReport:
     vanished: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     segments: int = 0
+    captioned: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -57,6 +59,7 @@ class AddReport:
             (len(self.replaced), "of them replaced"),
             (self.unchanged, "unchanged"),
             (len(self.updated), "with new metadata"),
+            (self.captioned, "segments captioned"),
             (len(self.vanished), "vanished"),
             (len(self.failures), "not read, at least in part"),
         ):
@@ -196,6 +199,7 @@ def add_items(
             if segments or ended:
                 backend.write(segments, ended)
             report.segments += len(segments)
+            report.captioned += len(segments) if caption else 0
             report.added += [file.source for file in ended]
             batch.clear()
             ended.clear()
@@ -210,16 +214,16 @@ def add_items(
                     write()
                     speed.show(report.seconds)
             elif isinstance(event, BrokenSegment):
-                _note_failure(report, f"{item.source}#t={event.start:.2f},{event.end:.2f}", event.reason, bar)
+                note_failure(report, f"{item.source}#t={event.start:.2f},{event.end:.2f}", event.reason, bar)
             else:
                 bar.update()
                 if event.reason is not None:
-                    _note_failure(report, item.source, event.reason, bar)
+                    note_failure(report, item.source, event.reason, bar)
                 else:
                     count = counts.get(event.file, 0)
                     ended.append(IndexedFile(item.source, item.state, str(segmentation), event.seconds, count))
                     if not count:
-                        _note_failure(report, item.source, "There is nothing in it to embed.", bar)
+                        note_failure(report, item.source, "There is nothing in it to embed.", bar)
                     _write_ends(backend, batch, ended, report)
         write()
         speed.show(report.seconds)
@@ -238,7 +242,9 @@ def _embed(
 ) -> list[EmbeddedSegment]:
     inputs = model.processor.pad([read.inputs for read in batch])
     times = {letter: [read.times.get(letter, ()) for read in batch] for letter in "va"}
-    captions = model.caption(inputs) if caption else [items[read.file].caption for read in batch]
+    captions = (
+        model.caption([read.inputs for read in batch]) if caption else [items[read.file].caption for read in batch]
+    )
     embedded = []
     for read, tokens, text in zip(batch, model.embed(inputs, times), captions, strict=True):
         if tokens is None:
@@ -263,7 +269,8 @@ def _is_current(now: FileState, then: FileState) -> bool:
     return now == FileState() or now == then
 
 
-def _note_failure(report: AddReport, name: str, reason: str, bar: Any) -> None:
+def note_failure(report: AddReport, name: str, reason: str, bar: Any) -> None:
+    """Reports what could not be read, and says so above a progress bar."""
     report.failures[name] = reason
     with bar.external_write_mode():
         logger.warning(reason if name.partition("#t=")[0] in reason else f"{name}: {reason}")

@@ -24,6 +24,10 @@ WHERE_EXAMPLES = (
 """What messages show of conditions: on columns, and on a text and a number of the metadata."""
 
 
+CAPTIONS_HELP = "`valor index SOURCE... --captions` has the checkpoint write them, `ValorIndex.caption` stores others"
+"""What messages say of an index without captions."""
+
+
 class Backend(Protocol):
     """A store of segments, of their tokens and of the files that are complete.
 
@@ -63,10 +67,12 @@ class Backend(Protocol):
         """Makes an empty index; `about["width"]` is the width C of its embeddings. One that is there is left as it is."""
         ...
 
-    def segments(self, ids: Sequence[str] | None = None, source: str | None = None) -> list[Segment]:
+    def segments(
+        self, ids: Sequence[str] | None = None, source: str | None = None, uncaptioned: bool = False
+    ) -> list[Segment]:
         """Segments by their ids, in their order and without those that are not there, or those of a source by their start.
 
-        By default all segments, in no order.
+        By default all segments, in no order, or with `uncaptioned` all those without a caption.
         """
         ...
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..configuration_valor import MEDIA, ValorConfig
+from ..data.files import warn_once
+from ..media import segment_indices
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, as_head
 from ..processing_valor import ValorProcessor
@@ -90,12 +92,34 @@ class EmbeddingModel:
             )
         return as_head(self._given, ValorForCaptioning)
 
-    def caption(self, inputs: Mapping[str, Tensor]) -> list[str]:
-        """A caption of each segment of a batch, as `ValorForCaptioning.generate` writes it by default."""
-        given: dict[str, Any] = self._on_device(inputs)
+    def caption(self, segments: Sequence[Mapping[str, Tensor]]) -> list[str]:
+        """A caption of each segment, as `ValorForCaptioning.generate` writes it by default.
+
+        Args:
+            segments: of each what the processor returns for it alone. Where it has more frames or audio clips than the
+                decoder takes, the caption is of so many, evenly spaced; a warning says so.
+        """
+        given: dict[str, Any] = self._on_device(self.processor.pad([self._shortened(inputs) for inputs in segments]))
         with torch.no_grad():
             ids = self._captioner.generate(**given)
         return self.processor.post_process_generation(cast(Tensor, ids))
+
+    def _shortened(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs of one segment with as many frames and audio clips as the decoder takes."""
+        kept = dict(inputs)
+        stride = getattr(self.config.vision_config, "temporal_stride", 1)
+        for modality, most in zip(MEDIA, (self.config.max_frames * stride, self.config.max_audio_clips), strict=True):
+            if modality.input not in kept or kept[modality.input].shape[1] <= most:
+                continue
+            count = kept[modality.input].shape[1]
+            what = {"video": "frames", "audio": "audio clips"}[modality.name]
+            warn_once(
+                f"captions of {most} {what}",
+                f"Some segments have more than the {most} {what} that the decoder takes: their captions are of {most}, evenly spaced.",
+            )
+            for name in {modality.input, modality.mask} & kept.keys():
+                kept[name] = kept[name][:, segment_indices(count, most)]
+        return kept
 
     def _on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weight = self.valor.text_projection.weight

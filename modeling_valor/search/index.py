@@ -21,6 +21,7 @@ from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from .adding import AddReport, add_items, find_vanished, plan_additions, segmentation_of, update_metadata
 from .backend import Backend, open_backend
+from .captioning import caption_segments
 from .embedding import EmbeddingModel
 from .query import STOP_WORDS, Query, media_query, text_queries
 from .ranking import Hit, Scoring, join_neighbours, make_hit, score_bound, score_segments, scoring_of, select_rows
@@ -254,7 +255,8 @@ class ValorIndex:
             num_frames: frames of each segment. Sound is heard all.
             metadata: anything that JSON has, for the segments of every file, or a function of a source that returns it.
                 Files that the index has already get it, too.
-            caption: let the checkpoint write a caption of each segment, too. Captions of samples are stored in any case.
+            caption: let the checkpoint write a caption of each segment, also of those that the index has already without
+                one. Captions of samples are stored in any case.
             batch_size: segments that are embedded together and written together.
             workers: processes that decode; 0: this one. By default one for every two cores, 8 at most.
             progress: show a bar with files, hours and speed, where there is a terminal.
@@ -276,22 +278,16 @@ class ValorIndex:
             logger.warning(reason)
         if items:
             self._create(segmentation)
+            workers = min(8, (os.cpu_count() or 1) // 2) if workers is None else workers
+            reading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
             cut_again = any(option is not None for option in asked)
             plan = plan_additions(self.backend, items, segmentation, report, cut_again)
             if metadata is not None:
                 update_metadata(self.backend, plan, report)
-            add_items(
-                self.backend,
-                self.model,
-                plan,
-                segmentation,
-                report,
-                batch_size=batch_size,
-                workers=min(8, (os.cpu_count() or 1) // 2) if workers is None else workers,
-                caption=caption,
-                progress=progress,
-            )
-            if report.segments or report.updated:
+            add_items(self.backend, self.model, plan, segmentation, report, caption=caption, **reading)
+            if caption:
+                caption_segments(self.backend, self.model, plan.kept, segmentation, report, **reading)
+            if report.segments or report.updated or report.captioned:
                 self.backend.compact()
         if self.backend.about() is not None:
             report.vanished = find_vanished(self.backend, sources)

@@ -22,7 +22,7 @@ import pyarrow.compute  # `pa.compute`
 import torch
 from filelock import FileLock
 
-from .backend import WHERE_COLUMNS, WHERE_EXAMPLES
+from .backend import CAPTIONS_HELP, WHERE_COLUMNS, WHERE_EXAMPLES
 from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
 
 
@@ -131,12 +131,14 @@ class LanceBackend:
             self._table("tokens").create_index("segment", config=lancedb.index.BTree())
             self._connection.create_table("about", pa.table({"about": [json.dumps(dict(about))]}))
 
-    def segments(self, ids: Sequence[str] | None = None, source: str | None = None) -> list[Segment]:
-        condition: str | None
+    def segments(
+        self, ids: Sequence[str] | None = None, source: str | None = None, uncaptioned: bool = False
+    ) -> list[Segment]:
+        condition = "caption IS NULL" if uncaptioned else None
         if ids is not None:
             condition = f"id IN ({_literals(ids)})" if len(ids) else "false"
-        else:
-            condition = None if source is None else f"source = {_literals([source])}"
+        elif source is not None:
+            condition = f"source = {_literals([source])}"
         rows = [row for batch in self._read("segments", condition) for row in batch.to_pylist()]
         if ids is not None:
             by_id = {row["id"]: row for row in rows}
@@ -234,7 +236,7 @@ class LanceBackend:
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
         table = self._table("segments")
         if not _has_captions(table):
-            raise ValueError(f"The index {self.path} has no captions: store some with `caption`.")
+            raise ValueError(f"The index {self.path} has no captions: {CAPTIONS_HELP}.")
         self._check(where, "segments")
         query = table.search(words, query_type="fts", fts_columns="caption").select(["id", "_score"]).limit(top)
         with self._in_one_sentence():

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import numpy as np
 from transformers.utils import logging
 
-from .backend import WHERE_COLUMNS, WHERE_EXAMPLES
+from .backend import CAPTIONS_HELP, WHERE_COLUMNS, WHERE_EXAMPLES
 from .postgres_condition import condition_sql
 from .postgres_statements import (
     ABOUT,
@@ -204,9 +204,11 @@ class PostgresBackend:
             connection.execute(_encoded(TABLES.format(width=int(about["width"]))))
             connection.execute("INSERT INTO about VALUES (%s)", [json.dumps(dict(about))])
 
-    def segments(self, ids: Sequence[str] | None = None, source: str | None = None) -> list[Segment]:
+    def segments(
+        self, ids: Sequence[str] | None = None, source: str | None = None, uncaptioned: bool = False
+    ) -> list[Segment]:
         columns = 'id, source, start, "end", modalities, size, modified, revision, caption, metadata'
-        condition, order, values = "true", "", list[Any]()
+        condition, order, values = "caption IS NULL" if uncaptioned else "true", "", list[Any]()
         if ids is not None:
             condition, values = "id = ANY(%s)", [list(ids)]
         elif source is not None:
@@ -310,7 +312,7 @@ class PostgresBackend:
         condition = self._condition(where) or "true"
         with self._transaction() as connection, self._checked(where):
             if _one(connection, "SELECT 1 FROM segments WHERE caption IS NOT NULL LIMIT 1") is None:
-                raise ValueError(f"The index {self.path} has no captions: store some with `caption`.")
+                raise ValueError(f"The index {self.path} has no captions: {CAPTIONS_HELP}.")
             statement = FIND_CAPTIONS.replace("{condition}", condition)
             return connection.execute(_encoded(statement), {"words": words, "top": top}).fetchall()
 

@@ -208,6 +208,11 @@ def make_hit(query: Query, part: Sequence[Segment], score: float, proven: bool, 
     return Hit(part[0].source, start, end, score, proven, find_matches(query, TokenRows(**fields)), tuple(part))
 
 
+def caption_hit(segment: Segment, score: float) -> Hit:
+    """A segment that was found by the words of its caption, as a hit."""
+    return Hit(segment.source, segment.start, segment.end, score, proven=True, segments=(segment,))
+
+
 def select_rows(rows: TokenRows, mask: np.ndarray) -> TokenRows:
     """Some of the rows."""
     return replace(rows, **{name: value[mask] for name, value in vars(rows).items()})
