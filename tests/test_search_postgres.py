@@ -2,6 +2,7 @@
 """The index in PostgreSQL: the tests of `test_search_index` that both backends share, and those of this one."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,7 @@ from modeling_valor.search.postgres import PostgresBackend
 from modeling_valor.search.postgres_condition import condition_sql
 from modeling_valor.search.query import Query, media_query, text_queries, token_set
 from modeling_valor.search.ranking import Scoring, scoring_of
+from modeling_valor.search.searching import collect_hits, rank_hits
 
 
 valor, processor, texts, segments = shared.valor, shared.processor, shared.texts, shared.segments
@@ -148,6 +150,33 @@ def test_one_statement_with_a_condition(index, valor, processor, segments):
     assert found.bound == -np.inf  # all were scored
     nothing = index.backend.rank(query, scoring_of(valor.config, "text", "av"), 200, where="start < 0")
     assert (nothing.ids, len(nothing.scores)) == ([], 0)
+
+
+@pytest.mark.parametrize("where", [None, "source LIKE '%film 1_.%' AND time < 35"])
+@pytest.mark.parametrize("tolerance", [-math.inf, 0.0135])
+@pytest.mark.parametrize(("top", "nearest_rows"), [(1, 2), (7, 50), (200, 10)])
+def test_hits_of_one_statement_are_those_of_the_two_methods(
+    index, valor, processor, top, nearest_rows, tolerance, where
+):
+    for modalities in ("av", "v", "a"):
+        scoring = scoring_of(valor.config, "text", modalities)
+        for query in text_queries(valor, processor, QUERIES):
+            options = {"where": where, "nearest_rows": nearest_rows, "tolerance": tolerance}
+            (expected,) = collect_hits(index.backend, [query], scoring, top, **options)
+            found = rank_hits(index.backend, query, scoring, top, **options)
+            assert [replace(hit, score=0.0) for hit in found] == [replace(hit, score=0.0) for hit in expected]
+            assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+            assert all(hit.proven for hit in found)
+
+
+def test_an_index_is_searched_by_one_statement(index, monkeypatch):
+    expected = index.search(QUERIES[0])
+
+    def asked(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(PostgresBackend, "nearest", asked)
+    assert index.search(QUERIES[0]) == expected
 
 
 # --- where ------------------------------------------------------------------------------------------------------------

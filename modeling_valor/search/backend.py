@@ -1,16 +1,20 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Where an index is kept. Search needs two methods of a backend, `nearest` and `tokens`; the others keep the index.
 
+A backend that also has `rank` is a [`RankingBackend`], and search uses this one.
+
 [`open_backend`] chooses one by the path: PostgreSQL for `postgresql://...`, LanceDB for folders and object stores.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .segments import EmbeddedSegment, IndexedFile, NearestRows, Segment, TokenRows
+from .query import Query
+from .ranking import Scoring
+from .segments import EmbeddedSegment, IndexedFile, NearestRows, RankedSegments, Segment, TokenRows
 
 
 WHERE_COLUMNS = ("source", "start", "end", "modality", "time", "metadata")
@@ -129,6 +133,32 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Ends connections."""
+        ...
+
+
+@runtime_checkable
+class RankingBackend(Backend, Protocol):
+    """A backend that scores segments where they are, so that their tokens need not be fetched."""
+
+    def rank(
+        self,
+        query: Query,
+        scoring: Scoring,
+        top: int,
+        where: str | None = None,
+        exact: bool = False,
+        nearest_rows: int = 50,
+        limit: int | None = None,
+    ) -> RankedSegments:
+        """The best segments for a query by their exact scores, at least `top` of them, proven where that is possible.
+
+        Args:
+            scoring: how the query is compared, by `scoring_of`.
+            where, exact: as in `nearest`.
+            nearest_rows: rows that each token of the query looks for first.
+            limit: most segments to return, by default `top`. Of those after the first `top` some may be missing that
+                score less than `bound`.
+        """
         ...
 
 

@@ -24,9 +24,10 @@ from .backend import Backend, open_backend
 from .captioning import caption_segments
 from .embedding import EmbeddingModel
 from .query import STOP_WORDS, Query, media_query, text_queries
-from .ranking import Hit, Scoring, join_neighbours, make_hit, score_bound, score_segments, scoring_of, select_rows
+from .ranking import Hit, scoring_of
 from .reading import Segmentation
-from .segments import FORMAT_VERSION, EmbeddedSegment, IndexedFile, Segment, TokenRows
+from .searching import find_hits
+from .segments import FORMAT_VERSION, EmbeddedSegment, IndexedFile, Segment
 from .sources import Metadata, Source, absolute, list_items
 
 
@@ -34,9 +35,6 @@ logger = logging.get_logger(__name__)
 
 NEAREST_ROWS = 50
 """Token rows that each token of a query looks for first."""
-
-MOST_NEAREST_ROWS = 800
-"""How far that number grows, by 4 each time, until the hits are proven."""
 
 
 class ValorIndex:
@@ -152,7 +150,8 @@ class ValorIndex:
         else:
             queries = [self._media_query(media, modalities)]
             scoring = scoring_of(self.model.config, queries[0].modality, modalities)
-        hits = self._search(queries, scoring, top, where, exact, nearest_rows, join)
+        tolerance = math.log(2) / self.model.valor.logit_scale.detach().float().exp().item() if join else -math.inf
+        hits = find_hits(self.backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
         return hits if several else hits[0]
 
     def _media_query(self, media: Any, modalities: str) -> Query:
@@ -164,59 +163,6 @@ class ValorIndex:
         chosen = np.array(list(tokens.modalities)) == letter
         values = (torch.from_numpy(part[chosen].astype(np.float32)) for part in (tokens.embeds, tokens.weights))
         return media_query({"v": "video", "a": "audio"}[letter], *values)
-
-    def _search(
-        self,
-        queries: Sequence[Query],
-        scoring: Scoring,
-        top: int,
-        where: str | None,
-        exact: bool,
-        nearest_rows: int,
-        join: bool,
-    ) -> list[list[Hit]]:
-        results: list[list[Hit]] = [[] for _ in queries]
-        pending, n = list(range(len(queries))), nearest_rows
-        while pending:
-            vectors = [queries[index].vectors for index in pending]
-            nearest = self.backend.nearest(np.concatenate(vectors), n, scoring.letters, where, exact)
-            ends = np.cumsum([len(part) for part in vectors])
-            lists = [slice(end - len(part), end) for end, part in zip(ends, vectors, strict=True)]
-            candidates = [np.unique(np.concatenate(nearest.segments[part]).astype(str)) for part in lists]
-            rows = self.backend.tokens(np.unique(np.concatenate(candidates)).tolist(), scoring.letters)
-            still = []
-            for index, own, part in zip(pending, candidates, lists, strict=True):
-                found = rows if len(pending) == 1 else select_rows(rows, np.isin(rows.segments.astype(str), own))
-                last = [values[-1] if len(values) >= n else -math.inf for values in nearest.similarities[part]]
-                bound = math.inf
-                if nearest.exact:
-                    bound = score_bound(queries[index], np.array(last) + nearest.error, scoring)
-                results[index] = self._hits(queries[index], found, scoring, top, bound, join)
-                enough = len(results[index]) >= top and (not nearest.exact or results[index][-1].proven)
-                if not enough and max(last) > -math.inf:
-                    still.append(index)
-            n *= 4
-            pending = still if n <= max(MOST_NEAREST_ROWS, nearest_rows) else []
-        return results
-
-    def _hits(self, query: Query, rows: TokenRows, scoring: Scoring, top: int, bound: float, join: bool) -> list[Hit]:
-        """The best hits among the segments in `rows`; those that reach `bound` are proven."""
-        ids, scores = score_segments(query, rows, scoring)
-        ranked = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
-        tolerance = math.log(2) / self.model.valor.logit_scale.detach().float().exp().item() if join else -math.inf
-        parts: list[tuple[list[Segment], float]] = []
-        looked_at: list[tuple[Segment, float]] = []
-        for start in range(0, len(ranked), 4 * top):
-            chunk = dict(ranked[start : start + 4 * top])
-            # Tokens that a killed writer left have no segment
-            looked_at += [(segment, chunk[segment.id]) for segment in self.backend.segments(list(chunk))]
-            parts = join_neighbours(looked_at, top, tolerance)
-            if len(parts) >= top and looked_at[-1][1] < parts[-1][1] - max(tolerance, 0):
-                break
-        names = rows.segments.astype(str)
-        chosen = {segment.id for part, _ in parts for segment in part}
-        own = {name: select_rows(rows, names == name) for name in chosen}
-        return [make_hit(query, part, score, score >= bound, own) for part, score in parts]
 
     # --- Adding -------------------------------------------------------------------------------------------------------
 

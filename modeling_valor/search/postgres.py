@@ -2,7 +2,7 @@
 """An index in PostgreSQL with pgvector: a schema of the tables "segments", "tokens", "files" and "about".
 
 Each change is one transaction, so that a killed writer leaves nothing, and tokens cannot be without their segment.
-`rank` searches with a single SQL statement, exact scores (eq. 3) included.
+`rank` searches with a single SQL statement, exact scores (eq. 3) included; [`ValorIndex`] uses it.
 """
 
 import json
@@ -11,7 +11,6 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -33,7 +32,7 @@ from .postgres_statements import (
 )
 from .query import Query
 from .ranking import Scoring, score_bound
-from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
+from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, RankedSegments, Segment, TokenRows
 
 
 try:
@@ -59,21 +58,6 @@ _CREATION = 0x76616C6F72  # number of the lock that makes one index at a time
 _OLDEST_PGVECTOR = (0, 8)  # the first that goes on where a filter left too few rows
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
 _MOST_ROWS = 800  # of an approximate index, for each token of a query
-
-
-@dataclass(frozen=True)
-class RankedSegments:
-    """The best segments for a query.
-
-    Args:
-        ids: their ids, best first.
-        scores: S of eq. 3 of each.
-        bound: no other segment scores higher than this; inf where an approximate index was asked.
-    """
-
-    ids: list[str]
-    scores: np.ndarray
-    bound: float
 
 
 class PostgresBackend:
@@ -141,15 +125,12 @@ class PostgresBackend:
         where: str | None = None,
         exact: bool = False,
         nearest_rows: int = 50,
+        limit: int | None = None,
     ) -> RankedSegments:
-        """The best segments by one SQL statement: nearest token rows, candidates and their exact scores.
+        """As in [`RankingBackend`], by one SQL statement: nearest token rows, candidates and their exact scores.
 
-        Args:
-            scoring: how the query is compared, by `scoring_of`.
-            where, exact: as in `nearest`.
-            nearest_rows: rows that each token of the query looks for. Where these prove no ranking, the statement is
-                repeated with all segments as candidates; with an approximate index, which proves nothing, it is repeated
-                with 4 times as many rows, up to 800, until there are `top` segments.
+        Where the nearest rows prove no ranking, the statement is repeated with all segments as candidates; with an
+        approximate index, which proves nothing, with 4 times as many rows, up to 800, until there are `top` segments.
         """
         condition = self._condition(where)
         padded = query.tokens.zero_padding and not bool(query.mask.all())
@@ -160,7 +141,7 @@ class PostgresBackend:
             "uniform": scoring.uniform,
             "by_score": scoring.by_score,
             "least": 0.0 if padded else -math.inf,
-            "top": top,
+            "limit": max(top, limit or 0),
         }
         n: int | None = nearest_rows
         with self._transaction() as connection, self._checked(where):
@@ -177,7 +158,7 @@ class PostgresBackend:
                     bound = score_bound(query, np.array(rows[0][2]) + _EXACT_ERROR, scoring)
                 else:
                     bound = math.inf
-                enough = len(rows) >= top and (not exact or rows[-1][1] >= bound)
+                enough = len(rows) >= top and (not exact or rows[top - 1][1] >= bound)
                 if enough or n is None or bound == -math.inf or (not exact and n >= _MOST_ROWS):
                     break
                 n = None if exact else 4 * n

@@ -128,7 +128,7 @@ SELECT
 FROM of_words JOIN of_tokens USING (segment, part)
 GROUP BY segment
 ORDER BY score DESC, segment
-LIMIT %(top)s
+LIMIT %(limit)s
 """
 """S of eq. 3 of the candidates: the segments that have a row in {nearest}."""
 

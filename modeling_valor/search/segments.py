@@ -144,3 +144,18 @@ class NearestRows:
     segments: Sequence[np.ndarray]
     exact: bool
     error: float = 0.0
+
+
+@dataclass(frozen=True)
+class RankedSegments:
+    """The best segments for a query.
+
+    Args:
+        ids: their ids, best first.
+        scores: S of eq. 3 of each.
+        bound: no other segment scores higher than this; inf where an approximate index was asked.
+    """
+
+    ids: list[str]
+    scores: np.ndarray
+    bound: float
