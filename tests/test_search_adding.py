@@ -409,11 +409,11 @@ def test_captions_of_segments_that_are_there(tmp_path, videos, captioner, proces
 
     set_captions, calls = index.backend.set_captions, []
 
-    def interrupted(captions):
+    def interrupted(captions, tokens):
         calls.append(len(captions))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        set_captions(captions)
+        set_captions(captions, tokens)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(index.backend, "set_captions", interrupted)

@@ -1,11 +1,13 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from helpers.media_files import write_wav
 from helpers.segments import model_scores, random_segments
 from modeling_valor import ValorModel, ValorProcessor
 from modeling_valor.search import EmbeddedSegment, IndexedFile, Segment, SegmentTokens, ValorIndex
@@ -242,6 +244,93 @@ def test_captions_are_found_by_their_words(index, segments):
     with pytest.raises(ValueError, match="words"):
         index.search_captions("the of")
     assert index.info()["segments"] == len(segments)
+
+
+def caption_similarity(model, processor, query, item, caption, group):
+    """The model's score of media with one segment and its caption, which is padded as in training; None if it has nothing."""
+    media = dict(query)
+    wanted = {"a-tv": "v", "v-ta": "a"}[group]
+    chosen = np.array(list(item.tokens.modalities)) == wanted
+    if chosen.any():
+        name = {"v": "video", "a": "audio"}[wanted]
+        media[f"{name}_embeds"] = torch.from_numpy(item.tokens.embeds[chosen].astype(np.float32))[None]
+    if caption:
+        text = processor(text=caption, padding="max_length", return_tensors="pt")
+        media |= {"text_embeds": model.get_text_embeds(**text), "attention_mask": text["attention_mask"]}
+    return float(model.compute_similarity(**media, group=group)) if chosen.any() or caption else None
+
+
+@pytest.mark.parametrize("padded", ["exclude", "zero"])
+@pytest.mark.parametrize("group", ["a-tv", "v-ta"])
+def test_captions_take_part_where_media_are_the_query(index, segments, processor, tmp_path, group, padded):
+    plain, before = index, index.search(QUERIES, top=50)
+    config = {"alignment_groups": ["t-av", "v-a", "a-tv", "v-ta"], "padded_similarity": padded}
+    model = ValorModel.from_pretrained(TINY, **config).eval()
+    index = ValorIndex(index.path, model=model, processor=processor)
+    film = {item.segment.id: item for item in segments[:6]}  # with sound or frames only among them
+    captions = dict.fromkeys(film, "a red circle") | {list(film)[2]: "a low tone while " + 40 * "a circle moves "}
+    index.caption(dict.fromkeys(film, "something else entirely"))
+    index.caption(captions)
+    if group == "a-tv":
+        write_wav(tmp_path / "tone.wav")
+        media, modalities = str(tmp_path / "tone.wav"), "v"
+    else:
+        media, modalities = np.random.default_rng(0).integers(0, 255, (8, 3, 64, 64), dtype=np.uint8), "a"
+    with torch.no_grad():
+        query = model.embed_media(processor(videos=[media], return_tensors="pt"))
+        expected = {
+            item.segment.id: caption_similarity(model, processor, query, item, captions.get(item.segment.id), group)
+            for item in segments
+        }
+    expected = {name: score for name, score in expected.items() if score is not None}
+    for nearest_rows in (3, 50):
+        hits = index.search(media=media, top=200, modalities=modalities, join=False, nearest_rows=nearest_rows)
+        assert {hit.segments[0].id: hit.score for hit in hits} == pytest.approx(expected, abs=1e-3)
+        best = index.search(media=media, top=3, modalities=modalities, join=False, nearest_rows=nearest_rows)
+        assert names(best) == names(hits[:3]) and all(hit.proven for hit in best)
+    assert plain.search(QUERIES, top=50) == fresh(before, plain)
+    # Conditions, removal
+    (source,) = {item.segment.source for item in film.values()}
+    index.backend.set_metadata({source: {"camera": "new"}})
+    where = "json_get_string(metadata, 'camera') = 'new'"
+    found = index.search(media=media, top=200, modalities=modalities, join=False, where=where)
+    assert {hit.segments[0].id for hit in found} == set(film)
+    count = index.info()["caption_tokens"]
+    first, second, *_ = film
+    index.caption({first: None, second: " "})
+    assert index.info()["caption_tokens"] == count - 2 * (3 + 2)  # [CLS] a red circle [SEP]
+    index.remove(source)
+    assert index.info()["caption_tokens"] == 0
+
+
+def fresh(results, index):
+    """The same hits with what the index knows of their segments now."""
+    segments = {segment.id: segment for segment in index.segments()}
+    return [
+        [replace(hit, segments=tuple(segments[segment.id] for segment in hit.segments)) for hit in hits]
+        for hits in results
+    ]
+
+
+def test_captions_that_a_killed_writer_left_are_replaced(index, segments, processor, monkeypatch):
+    model = ValorModel.from_pretrained(TINY, alignment_groups=["t-av", "a-tv"])
+    index = ValorIndex(index.path, model=model, processor=processor)
+    captions = {item.segment.id: "a red circle" for item in segments[:3]}
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("modeling_valor.search.lance._segment_table", killed)
+        index.caption(captions)
+    assert {segment.caption for segment in index.segments()} == {None}  # to be done
+    index.caption(captions)
+    assert index.info()["caption_tokens"] == 3 * (3 + 2)
+
+
+def test_captions_of_a_checkpoint_that_compares_none_have_no_tokens(index, segments):
+    index.caption({item.segment.id: "a red circle" for item in segments[:3]})
+    assert index.info()["caption_tokens"] == 0
 
 
 def test_metadata_of_files_is_replaced(index, segments):

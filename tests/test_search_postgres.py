@@ -42,6 +42,8 @@ for test in (
     shared.test_another_model_is_refused,
     shared.test_the_model_of_the_index_is_the_default,
     shared.test_captions_are_found_by_their_words,
+    shared.test_captions_take_part_where_media_are_the_query,
+    shared.test_captions_of_a_checkpoint_that_compares_none_have_no_tokens,
     shared.test_metadata_of_files_is_replaced,
     shared.test_embeddings_of_another_width_or_model,
     shared.test_files_and_info,

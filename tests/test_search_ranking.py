@@ -1,5 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,8 +8,15 @@ import torch
 
 from modeling_valor.alignment import TokenSet
 from modeling_valor.search import Segment
-from modeling_valor.search.query import Query, token_set
-from modeling_valor.search.ranking import Scoring, join_neighbours, score_bound, score_segments
+from modeling_valor.search.query import MAX_LENGTH, Query, token_set
+from modeling_valor.search.ranking import (
+    Scoring,
+    join_neighbours,
+    padded_tokens,
+    score_bound,
+    score_segments,
+    select_rows,
+)
 from modeling_valor.search.segments import TokenRows
 
 
@@ -113,6 +121,46 @@ def test_no_segment_outside_the_lists_exceeds_the_bound(scoring, kinds, shift, z
     assert all(gap >= -1e-5 for gap in gaps)
     if len(kinds) > 1 and scoring.letters != "a":
         assert outside > 1000
+
+
+@pytest.mark.parametrize("shift", [0, 1.5, -1.5])
+@pytest.mark.parametrize("zero_padding", [False, True])
+def test_scores_and_bound_with_captions_of_segments(shift, zero_padding):
+    """Padded captions take part in the maxima over their segment: similarities below 0 become 0 where there is one."""
+    rng = np.random.default_rng(2)
+    scoring = Scoring("a-tv", "vt", zero_padding=zero_padding)
+    outside = 0
+    for trial in range(20):
+        query = replace(random_query(rng, [1, 3, 7][trial % 3], -shift), modality="audio")
+        rows = random_rows(rng, ["vvt", "tt", "v", "vttt", "a"], 30, shift)
+        taken = rows.modalities != "a"
+        similarity = query.vectors.astype(np.float64) @ rows.embeds.astype(np.float64).T
+        expected = {}
+        for name in dict.fromkeys(rows.segments[taken]):
+            own = (rows.segments == name) & taken
+            floor = 0.0 if zero_padding and "t" in rows.modalities[own] else -math.inf
+            best = np.maximum(similarity[:, own].max(axis=1), floor)
+            score = query.weights(False) @ best + softmax(rows.weights[own]) @ similarity[:, own].max(axis=0)
+            expected[name] = score / 2
+        ids, scores = score_segments(query, select_rows(rows, taken), scoring)
+        assert dict(zip(ids, scores, strict=True)) == pytest.approx(expected, abs=1e-5)
+        for n in (1, 2, 5, 15):
+            order = np.argsort(-similarity[:, taken], axis=1)[:, :n]
+            union = set(rows.segments[taken][order].flatten())
+            last = np.take_along_axis(similarity[:, taken], order, axis=1)[:, -1]
+            rest = [score for name, score in expected.items() if name not in union]
+            outside += len(rest)
+            assert all(score <= score_bound(query, last, scoring) + 1e-5 for score in rest)
+    assert outside > 500
+
+
+def test_a_caption_as_long_as_texts_can_be_has_no_padding():
+    rows = random_rows(np.random.default_rng(3), [MAX_LENGTH * "t", 4 * "t"], 2, 0)
+    own = np.array([0] * MAX_LENGTH + [1] * 4)
+    long = padded_tokens(rows, own, 2, "t", zero_padding=True)
+    assert long.mask.sum(dim=1).tolist() == [MAX_LENGTH, 4] and long.mask.shape == (2, MAX_LENGTH)
+    short = select_rows(rows, rows.segments == "s1")
+    assert padded_tokens(short, np.zeros(4, int), 1, "t", zero_padding=True).mask.shape == (1, 5)
 
 
 def test_the_bound_is_reached_by_a_segment_just_outside():

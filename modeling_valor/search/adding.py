@@ -4,7 +4,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -261,6 +261,9 @@ def _embed(
             metadata=item.metadata,
         )
         embedded.append(EmbeddedSegment(segment, tokens))
+    if model.compares_captions:
+        words = model.embed_captions([item.segment for item in embedded])
+        embedded = [replace(item, caption_tokens=words.get(item.segment.id)) for item in embedded]
     return embedded
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .query import Query
 from .ranking import Scoring
-from .segments import EmbeddedSegment, IndexedFile, NearestRows, RankedSegments, Segment, TokenRows
+from .segments import EmbeddedSegment, IndexedFile, NearestRows, RankedSegments, Segment, SegmentTokens, TokenRows
 
 
 WHERE_COLUMNS = ("source", "start", "end", "modality", "time", "metadata")
@@ -51,7 +51,7 @@ class Backend(Protocol):
 
         Args:
             vectors: (Q, C), float32.
-            modalities: letters of the rows to look at.
+            modalities: letters of the rows to look at; "t" are tokens of captions.
             where: an SQL condition on `WHERE_COLUMNS` that the rows meet.
             exact: look at all rows, also where an approximate index is faster.
         """
@@ -93,7 +93,9 @@ class Backend(Protocol):
         ...
 
     def sizes(self) -> dict[str, Any]:
-        """`segments`, `tokens` and `bytes` (None where nobody knows), and `index`, the kind of the approximate index."""
+        """`segments`, `tokens` (of frames and sound), `caption_tokens`, `bytes` (None where nobody knows), and `index`, the
+        kind of the approximate index.
+        """
         ...
 
     # --- Changes ------------------------------------------------------------------------------------------------------
@@ -109,8 +111,13 @@ class Backend(Protocol):
         """Removes files with all their segments and tokens; returns the number of segments."""
         ...
 
-    def set_captions(self, captions: Mapping[str, str | None]) -> None:
-        """Stores captions of segments, by their ids."""
+    def set_captions(
+        self, captions: Mapping[str, str | None], tokens: Mapping[str, SegmentTokens] | None = None
+    ) -> None:
+        """Stores captions of segments, by their ids, with the tokens of those that have some, in the place of earlier ones.
+
+        If it is killed, it may be repeated.
+        """
         ...
 
     def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -153,7 +160,7 @@ class RankingBackend(Backend, Protocol):
         """The best segments for a query by their exact scores, at least `top` of them, proven where that is possible.
 
         Args:
-            scoring: how the query is compared, by `scoring_of`.
+            scoring: how the query is compared, by `scoring_of`, with frames and sound only.
             where, exact: as in `nearest`.
             nearest_rows: rows that each token of the query looks for first.
             limit: most segments to return, by default `top`. Of those after the first `top` some may be missing that

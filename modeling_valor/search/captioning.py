@@ -1,7 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Captions of segments that an index has already: the checkpoint writes those that are missing, batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tqdm import tqdm
@@ -12,6 +13,15 @@ from .embedding import EmbeddingModel
 from .reading import BrokenSegment, FileEnd, ReadSegment, Segmentation, read_segments
 from .segments import Segment
 from .sources import IndexItem
+
+
+def store_captions(backend: Backend, model: EmbeddingModel, captions: Mapping[str, str | None]) -> None:
+    """Stores captions of segments, by the segments' ids, and their tokens if the checkpoint compares media with captions."""
+    tokens = {}
+    if model.compares_captions:
+        segments = backend.segments(list(captions))
+        tokens = model.embed_captions([replace(segment, caption=captions[segment.id]) for segment in segments])
+    backend.set_captions(captions, tokens)
 
 
 def caption_segments(
@@ -64,7 +74,7 @@ def _caption_files(
     def write() -> None:
         if batch:
             texts = model.caption([read.inputs for read in batch.values()])
-            backend.set_captions(dict(zip(batch, texts, strict=True)))
+            store_captions(backend, model, dict(zip(batch, texts, strict=True)))
         report.captioned += len(batch)
         bar.update(len(batch))
         batch.clear()

@@ -11,13 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..configuration_valor import MEDIA, ValorConfig
+from ..configuration_valor import ALIGNMENT_GROUPS, MEDIA, ValorConfig
 from ..data.files import warn_once
 from ..media import segment_indices
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, as_head
 from ..processing_valor import ValorProcessor
-from .segments import SegmentTokens
+from .segments import Segment, SegmentTokens
+
+
+CAPTION_BATCH = 256
+"""Captions that are embedded together."""
 
 
 class EmbeddingModel:
@@ -71,9 +75,18 @@ class EmbeddingModel:
     def revision(self) -> str:
         return self._loaded[1]
 
-    @property
+    @cached_property
     def config(self) -> ValorConfig:
-        return self.valor.config
+        """The configuration, which is there without the weights."""
+        return ValorConfig.from_pretrained(self._given) if isinstance(self._given, str) else self._given.config
+
+    @property
+    def compares_captions(self) -> bool:
+        """Whether the checkpoint was trained to compare frames or sound with captions."""
+        return any(
+            query != "text" and "text" in media
+            for query, media in map(ALIGNMENT_GROUPS.get, self.config.alignment_groups)
+        )
 
     @cached_property
     def processor(self) -> ValorProcessor:
@@ -103,6 +116,24 @@ class EmbeddingModel:
         with torch.no_grad():
             ids = self._captioner.generate(**given)
         return self.processor.post_process_generation(cast(Tensor, ids))
+
+    def embed_captions(self, segments: Sequence[Segment]) -> dict[str, SegmentTokens]:
+        """Tokens of the captions of segments, by the segments' ids, as seconds that of their middle; of those that have words."""
+        valor, found = self.valor, {}
+        given = [segment for segment in segments if segment.caption and segment.caption.strip()]
+        for start in range(0, len(given), CAPTION_BATCH):
+            batch = given[start : start + CAPTION_BATCH]
+            inputs = self.processor(text=[segment.caption for segment in batch], return_tensors="pt")
+            with torch.no_grad():
+                embedded = valor.embed_texts({name: value.to(valor.device) for name, value in inputs.items()})
+                logits = valor.text_token_weight(embedded["text_embeds"])
+            for segment, embeds, weights, length in zip(
+                batch, embedded["text_embeds"], logits, embedded["attention_mask"].sum(dim=1).tolist(), strict=True
+            ):
+                seconds = np.full(length, (segment.start + segment.end) / 2, dtype=np.float32)
+                tokens = _tokens([("t", seconds, weights[:length].cpu(), embeds[:length].cpu())])
+                found[segment.id] = cast(SegmentTokens, tokens)
+        return found
 
     def _shortened(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs of one segment with as many frames and audio clips as the decoder takes."""

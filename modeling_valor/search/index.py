@@ -21,7 +21,7 @@ from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from .adding import AddReport, add_items, find_vanished, plan_additions, segmentation_of, update_metadata
 from .backend import Backend, open_backend
-from .captioning import caption_segments
+from .captioning import caption_segments, store_captions
 from .embedding import EmbeddingModel
 from .query import STOP_WORDS, Query, media_query, text_queries
 from .ranking import Hit, scoring_of
@@ -121,8 +121,9 @@ class ValorIndex:
             where: an SQL condition on `source`, `start`, `end`, `metadata`, and `modality` and `time` of tokens, such as
                 "source LIKE '%holiday%' AND start < 60".
             media: instead of texts, a file or anything else that the processor takes as one video or sound, where the
-                checkpoint has the alignment groups: its frames find segments by their sound (v-a, v-ta), its sound finds
-                them by their frames (v-a, a-tv). Of a film, `modalities` says which: "a" or "av" the former, "v" the latter.
+                checkpoint has the alignment groups: its frames find segments by their sound (v-a), or by their sound and
+                caption (v-ta), its sound finds them by their frames (v-a), or by their frames and caption (a-tv). Of a film,
+                `modalities` says which: "a" or "av" the former, "v" the latter.
             exact: compare all token rows, also of an index so large that it has an approximate one. Hits of an approximate
                 index are never `proven`.
             nearest_rows: token rows that each token of a query looks for first.
@@ -318,9 +319,14 @@ class ValorIndex:
     # --- Captions -----------------------------------------------------------------------------------------------------
 
     def caption(self, captions: Mapping[str, str | None]) -> None:
-        """Stores captions of segments, by the ids of these; None removes one."""
+        """Stores captions of segments, by the ids of these; None removes one.
+
+        Where the checkpoint has the alignment group a-tv or v-ta, their embeddings are stored, too, and take part where
+        sound, or a video, is the query.
+        """
         self._check_filled()
-        self.backend.set_captions(captions)
+        model = self.model if self._unchecked.compares_captions else self._unchecked  # which needs no weights
+        store_captions(self.backend, model, captions)
 
     def search_captions(self, words: str, top: int = 10, where: str | None = None) -> list[tuple[Segment, float]]:
         """Segments whose captions have some of the words, best first, with their BM25 score.

@@ -2,7 +2,7 @@
 """An index in LanceDB: a folder, or an object store such as `s3://bucket/index.lance`.
 
 Four tables: "tokens" and "segments", "files" that are complete, and "about", which is made last, so that an index is there
-or it is not. Tokens have the columns of their segment that a `where` condition may name. A segment counts once its own row
+or it is not. A fifth, "captions", is made once there are tokens of captions: searches by words never look into it. Tokens have the columns of their segment that a `where` condition may name. A segment counts once its own row
 is there, which is written after its tokens; tokens without it are what a killed writer left.
 """
 
@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -23,7 +24,16 @@ import torch
 from filelock import FileLock
 
 from .backend import CAPTIONS_HELP, WHERE_COLUMNS, WHERE_EXAMPLES
-from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, Segment, TokenRows
+from .segments import (
+    EmbeddedSegment,
+    FileState,
+    IndexedFile,
+    NearestRows,
+    Segment,
+    SegmentTokens,
+    TokenRows,
+    merge_nearest,
+)
 
 
 os.environ.setdefault("LANCEDB_LOG", "error")  # it would warn of each table that it makes
@@ -43,7 +53,8 @@ WRITES_BETWEEN_COMPACTIONS = 256
 
 _SCANNED_ROWS = 16_384  # of a block of the exact search: 16 MB at a width of 256
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
-_OWN_NAMES = {".lock", "tokens.lance", "segments.lance", "files.lance", "about.lance"}
+_OWN_NAMES = {".lock", "tokens.lance", "segments.lance", "files.lance", "captions.lance", "about.lance"}
+_LETTERS = {"tokens": "va", "captions": "t"}  # of the tables of tokens
 _ALL = 2**31 - 1  # LanceDB returns 10 rows unless it is told how many
 
 
@@ -68,10 +79,16 @@ class LanceBackend:
         self, vectors: np.ndarray, n: int, modalities: str = "va", where: str | None = None, exact: bool = False
     ) -> NearestRows:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        condition = self._condition(modalities, where)
-        if exact or self._vector_index() is None:
-            return self._scan(vectors, n, condition)
-        table = self._table("tokens")
+        letters = self._letters_of_tables(modalities)
+        return merge_nearest([self._nearest(name, vectors, n, own, where, exact) for name, own in letters.items()], n)
+
+    def _nearest(
+        self, name: str, vectors: np.ndarray, n: int, letters: str, where: str | None, exact: bool
+    ) -> NearestRows:
+        condition = self._condition(name, letters, where)
+        if exact or self._vector_index(name) is None:
+            return self._scan(name, vectors, n, condition)
+        table = self._table(name)
         with self._in_one_sentence():
             query = table.search(vectors, vector_column_name="embedding").distance_type("dot")
             query = query.maximum_nprobes(0).minimum_nprobes(NPROBES)  # more where a condition leaves too few rows
@@ -86,12 +103,12 @@ class LanceBackend:
         parts = np.split(order, np.searchsorted(of_vector[order], np.arange(1, len(vectors))))
         return NearestRows([similarities[part] for part in parts], [segments[part] for part in parts], exact=False)
 
-    def _scan(self, vectors: np.ndarray, n: int, condition: str | None) -> NearestRows:
+    def _scan(self, name: str, vectors: np.ndarray, n: int, condition: str | None) -> NearestRows:
         """The exact lists, by one pass over all rows for all vectors together."""
         queries = torch.from_numpy(vectors)
         best = torch.empty(len(vectors), 0)
         segments = np.empty((len(vectors), 0), dtype=object)
-        for batch in self._read("tokens", condition, ["segment", "embedding"]):
+        for batch in self._read(name, condition, ["segment", "embedding"]):
             if not len(batch):
                 continue
             embeds = torch.from_numpy(_embeddings(batch).astype(np.float32))
@@ -105,10 +122,12 @@ class LanceBackend:
 
     def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
         condition = f"segment IN ({_literals(segments)})" if len(segments) else "false"
-        if set(modalities) != set("va"):
-            condition += f" AND modality IN ({_literals(modalities)})"
         columns = ["segment", "modality", "time", "weight", "embedding"]
-        rows = self._table("tokens").search().where(condition).select(columns).limit(_ALL).to_arrow()
+        parts = []
+        for name, letters in self._letters_of_tables(modalities).items():
+            own = condition if letters == _LETTERS[name] else f"{condition} AND modality IN ({_literals(letters)})"
+            parts.append(self._table(name).search().where(own).select(columns).limit(_ALL).to_arrow())
+        rows = pa.concat_tables(parts).combine_chunks()
         segment, modality, time, weight = (rows[name].to_numpy(zero_copy_only=False) for name in columns[:-1])
         return TokenRows(segment, modality, time, weight, _embeddings(rows))
 
@@ -164,7 +183,14 @@ class LanceBackend:
 
     def sizes(self) -> dict[str, Any]:
         segments, tokens = (self._table(name).count_rows() for name in ("segments", "tokens"))
-        return {"segments": segments, "tokens": tokens, "bytes": self._bytes(), "index": self._vector_index()}
+        captions = self._table("captions").count_rows() if "captions" in self._names() else 0
+        return {
+            "segments": segments,
+            "tokens": tokens,
+            "caption_tokens": captions,
+            "bytes": self._bytes(),
+            "index": self._vector_index(),
+        }
 
     # --- Changes ------------------------------------------------------------------------------------------------------
 
@@ -174,11 +200,11 @@ class LanceBackend:
             for segment in self.segments(list(new)):
                 del new[segment.id]
             if new:
-                tokens, table = self._table("tokens"), self._table("segments")
-                left_behind = f"segment IN ({_literals(new)})"
-                if tokens.count_rows(left_behind):
-                    tokens.delete(left_behind)
-                tokens.add(_token_table(new.values(), tokens.schema))
+                table = self._table("segments")
+                captioned = {name: item.caption_tokens for name, item in new.items() if item.caption_tokens}
+                self._replace_tokens("captions", [item.segment for item in new.values()], captioned)
+                tokens = {name: item.tokens for name, item in new.items()}
+                self._replace_tokens("tokens", [item.segment for item in new.values()], tokens)
                 table.add(_segment_table([item.segment for item in new.values()], table.schema))
                 if any(item.segment.caption for item in new.values()):
                     self._index_captions(table)
@@ -187,6 +213,20 @@ class LanceBackend:
             self._writes += 1
             if self._writes % WRITES_BETWEEN_COMPACTIONS == 0:
                 self._optimize(timedelta(hours=1))
+
+    def _replace_tokens(self, name: str, segments: Sequence[Segment], tokens: Mapping[str, SegmentTokens]) -> None:
+        """Stores tokens of segments, by the segments' ids, in the place of those that are there."""
+        if name not in self._names():
+            if not tokens:
+                return
+            self._connection.create_table(name, schema=self._table("tokens").schema, exist_ok=True)
+            self._table(name).create_index("segment", config=lancedb.index.BTree())
+        table = self._table(name)
+        before = f"segment IN ({_literals([segment.id for segment in segments])})"
+        if table.count_rows(before):
+            table.delete(before)
+        if tokens:
+            table.add(_token_table([(segment, tokens[segment.id]) for segment in segments if segment.id in tokens]))
 
     def _replace_files(self, files: Sequence[IndexedFile]) -> None:
         table = self._table("files")
@@ -204,16 +244,19 @@ class LanceBackend:
         with self._in_one_sentence(), self._alone():
             count = self._table("segments").count_rows(condition)
             # In this order, so that a file that is listed as complete always is
-            for name in ("files", "segments", "tokens"):
+            for name in ("files", "segments", *self._token_tables()):
                 self._table(name).delete(condition)
         return count
 
-    def set_captions(self, captions: Mapping[str, str | None]) -> None:
+    def set_captions(
+        self, captions: Mapping[str, str | None], tokens: Mapping[str, SegmentTokens] | None = None
+    ) -> None:
         with self._in_one_sentence(), self._alone():
             table = self._table("segments")
-            found = [vars(item) | {"caption": captions[item.id]} for item in self.segments(list(captions))]
+            found = [replace(item, caption=captions[item.id]) for item in self.segments(list(captions))]
             if found:
-                rows = _segment_table([Segment(**item) for item in found], table.schema)
+                self._replace_tokens("captions", found, tokens or {})
+                rows = _segment_table(found, table.schema)
                 table.merge_insert("id").when_matched_update_all().execute(rows)
             self._index_captions(table)
 
@@ -229,7 +272,7 @@ class LanceBackend:
                 rows = _as_table(
                     {"source": pa.array(names), "metadata": pa.array(json.dumps(metadata[n]) for n in names)}
                 )
-                for table in ("tokens", "segments"):  # segments last: they tell whether it is done
+                for table in (*self._token_tables(), "segments"):  # segments last: they tell whether it is done
                     self._table(table).merge_insert("source").when_matched_update_all().execute(rows)
         return sorted(changed)
 
@@ -250,13 +293,13 @@ class LanceBackend:
 
     def compact(self) -> None:
         with self._in_one_sentence(), self._alone():
-            tokens = self._table("tokens")
-            rows = tokens.count_rows()
-            if rows > FLAT_ROWS and self._vector_index() is None:
-                # Quantised to a bit for each number: candidates are scored by their stored embeddings in any case
-                partitions = max(1, rows // ROWS_PER_PARTITION)
-                config = lancedb.index.IvfRq(distance_type="dot", num_partitions=partitions, num_bits=1)
-                tokens.create_index("embedding", config=config)
+            for name in self._token_tables():
+                rows = self._table(name).count_rows()
+                if rows > FLAT_ROWS and self._vector_index(name) is None:
+                    # Quantised to a bit for each number: candidates are scored by their stored embeddings in any case
+                    partitions = max(1, rows // ROWS_PER_PARTITION)
+                    config = lancedb.index.IvfRq(distance_type="dot", num_partitions=partitions, num_bits=1)
+                    self._table(name).create_index("embedding", config=config)
             self._optimize(timedelta(0))
 
     def close(self) -> None:
@@ -301,18 +344,29 @@ class LanceBackend:
         with self._in_one_sentence():
             yield from query.to_batches(batch_size=_SCANNED_ROWS)
 
-    def _vector_index(self) -> str | None:
-        """Kind of the approximate index, if there is one."""
-        for index in self._table("tokens").list_indices():
+    def _token_tables(self) -> list[str]:
+        """The tables of tokens that are there."""
+        return [name for name in _LETTERS if name in self._names()]
+
+    def _letters_of_tables(self, modalities: str) -> dict[str, str]:
+        """The tables that have tokens of these modalities, each with their letters."""
+        letters = {name: "".join(letter for letter in own if letter in modalities) for name, own in _LETTERS.items()}
+        return {
+            name: own for name, own in letters.items() if own and (name == "tokens" or name in self._token_tables())
+        }
+
+    def _vector_index(self, name: str = "tokens") -> str | None:
+        """Kind of the approximate index of a table of tokens, if there is one."""
+        for index in self._table(name).list_indices():
             if index.columns == ["embedding"]:
                 return str(index.index_type)
         return None
 
-    def _condition(self, modalities: str, where: str | None) -> str | None:
-        self._check(where, "tokens")
+    def _condition(self, name: str, letters: str, where: str | None) -> str | None:
+        self._check(where, name)
         parts = [] if where is None else [f"({where})"]
-        if set(modalities) != set("va"):
-            parts.append(f"modality IN ({_literals(modalities)})")
+        if letters != _LETTERS[name]:
+            parts.append(f"modality IN ({_literals(letters)})")
         return " AND ".join(parts) or None
 
     def _check(self, where: str | None, table: str) -> None:
@@ -335,7 +389,7 @@ class LanceBackend:
     def _optimize(self, keep: timedelta) -> None:
         with warnings.catch_warnings():  # readers look for the latest version each time
             warnings.filterwarnings("ignore", message="optimize.cleanup_older_than=0.")
-            for name in ("tokens", "segments", "files"):
+            for name in (*self._token_tables(), "segments", "files"):
                 self._table(name).optimize(cleanup_older_than=keep)
 
     def _bytes(self) -> int | None:
@@ -408,25 +462,25 @@ def _schemas(width: int) -> dict[str, pa.Schema]:
     }
 
 
-def _token_table(items: Iterable[EmbeddedSegment], schema: pa.Schema) -> pa.Table:
-    items = list(items)
-    counts = [len(item.tokens.modalities) for item in items]
-    embeds = np.concatenate([item.tokens.embeds for item in items]).astype(np.float16)
-    rows = np.repeat(np.arange(len(items)), counts)
+def _token_table(items: Sequence[tuple[Segment, SegmentTokens]]) -> pa.Table:
+    segments, tokens = zip(*items, strict=True)
+    counts = [len(own.modalities) for own in tokens]
+    embeds = np.concatenate([own.embeds for own in tokens]).astype(np.float16)
+    rows = np.repeat(np.arange(len(segments)), counts)
     parts = [
         {
-            "segment": item.segment.id,
-            "source": item.segment.source,
-            "start": item.segment.start,
-            "end": item.segment.end,
-            "metadata": json.dumps(item.segment.metadata),
+            "segment": segment.id,
+            "source": segment.source,
+            "start": segment.start,
+            "end": segment.end,
+            "metadata": json.dumps(segment.metadata),
         }
-        for item in items
+        for segment in segments
     ]
     columns = {name: pa.array([part[name] for part in parts]).take(pa.array(rows)) for name in parts[0]}
-    columns["modality"] = pa.array(list("".join(item.tokens.modalities for item in items)))
-    columns["time"] = pa.array(np.concatenate([item.tokens.times for item in items]), pa.float32())
-    columns["weight"] = pa.array(np.concatenate([item.tokens.weights for item in items]), pa.float32())
+    columns["modality"] = pa.array(list("".join(own.modalities for own in tokens)))
+    columns["time"] = pa.array(np.concatenate([own.times for own in tokens]), pa.float32())
+    columns["weight"] = pa.array(np.concatenate([own.weights for own in tokens]), pa.float32())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), embeds.shape[1])
     return _as_table(columns)
 

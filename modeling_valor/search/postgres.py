@@ -1,6 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """An index in PostgreSQL with pgvector: a schema of the tables "segments", "tokens", "files" and "about".
 
+A fifth table, "caption_tokens", is made once there are tokens of captions.
+
 Each change is one transaction, so that a killed writer leaves nothing, and tokens cannot be without their segment.
 `rank` searches with a single SQL statement, exact scores (eq. 3) included; [`ValorIndex`] uses it.
 """
@@ -23,6 +25,7 @@ from .postgres_statements import (
     ABOUT,
     ADD_EXTENSION,
     ALL,
+    CAPTION_TOKENS,
     COPY_TOKENS,
     EXTENSION,
     FIND_CAPTIONS,
@@ -32,7 +35,17 @@ from .postgres_statements import (
 )
 from .query import Query
 from .ranking import Scoring, score_bound
-from .segments import EmbeddedSegment, FileState, IndexedFile, NearestRows, RankedSegments, Segment, TokenRows
+from .segments import (
+    EmbeddedSegment,
+    FileState,
+    IndexedFile,
+    NearestRows,
+    RankedSegments,
+    Segment,
+    SegmentTokens,
+    TokenRows,
+    merge_nearest,
+)
 
 
 try:
@@ -85,10 +98,26 @@ class PostgresBackend:
     ) -> NearestRows:
         condition = self._condition(where)
         with self._transaction() as connection, self._checked(where):
-            exact = exact or not self._is_indexed(connection)
-            values = {"vectors": _vectors(vectors), "n": n, "letters": list(modalities)}
-            self._look_far(connection, n)
-            rows = connection.execute(_nearest_sql(condition, exact), values).fetchall()
+            parts = [
+                self._nearest(connection, table, vectors, n, modalities, condition, exact)
+                for table in self._token_tables(connection, modalities)
+            ]
+        return merge_nearest(parts, n)
+
+    def _nearest(
+        self,
+        connection: psycopg.Connection,
+        table: str,
+        vectors: np.ndarray,
+        n: int,
+        modalities: str,
+        condition: str | None,
+        exact: bool,
+    ) -> NearestRows:
+        exact = exact or not self._is_indexed(connection, table)
+        values = {"vectors": _vectors(vectors), "n": n, "letters": list(modalities)}
+        self._look_far(connection, n)
+        rows = connection.execute(_nearest_sql(condition, exact, table), values).fetchall()
         similarities: list[list[float]] = [[] for _ in vectors]
         segments: list[list[str]] = [[] for _ in vectors]
         for word, segment, similarity in rows:
@@ -102,12 +131,14 @@ class PostgresBackend:
         )
 
     def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
+        rows: list[tuple] = []
         with self._transaction() as connection, connection.cursor(binary=True) as cursor:
-            rows = cursor.execute(
-                "SELECT segment, modality, time, weight, embedding FROM tokens "
-                "WHERE segment = ANY(%s) AND modality = ANY(%s) ORDER BY segment, place",
-                [list(segments), list(modalities)],
-            ).fetchall()
+            for table in self._token_tables(connection, modalities):
+                statement = (
+                    f"SELECT segment, modality, time, weight, embedding FROM {table} "
+                    "WHERE segment = ANY(%s) AND modality = ANY(%s) ORDER BY segment, place"
+                )
+                rows += cursor.execute(_encoded(statement), [list(segments), list(modalities)]).fetchall()
         segment, modality, time, weight, embeds = zip(*rows, strict=True) if rows else ((),) * 5
         return TokenRows(
             np.array(segment, dtype=object),
@@ -225,10 +256,13 @@ class PostgresBackend:
             return {
                 "segments": _one(connection, "SELECT count(*) FROM segments"),
                 "tokens": _one(connection, "SELECT count(*) FROM tokens"),
+                "caption_tokens": sum(
+                    _one(connection, f"SELECT count(*) FROM {table}") for table in self._token_tables(connection, "t")
+                ),
                 "bytes": _one(
                     connection,
-                    "SELECT sum(pg_total_relation_size(name::regclass))::bigint "
-                    "FROM unnest(ARRAY['segments', 'tokens', 'files', 'about']) AS name",
+                    "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(%s::text[]) AS name",
+                    [["segments", "files", "about", *self._token_tables(connection, "vat")]],
                 ),
                 "index": "HNSW" if self._is_indexed(connection) else None,
             }
@@ -247,13 +281,9 @@ class PostgresBackend:
                 [json.dumps(rows)],
             )
             new = [name for (name,) in cursor.fetchall()]
-            with cursor.copy(COPY_TOKENS) as copy:
-                copy.set_types(["text", "int2", "text", "float4", "float4", "halfvec"])
-                for name in new:
-                    tokens = items[name].tokens
-                    columns = tokens.modalities, tokens.times, tokens.weights, tokens.embeds
-                    for place, (letter, time, weight, embeds) in enumerate(zip(*columns, strict=True)):
-                        copy.write_row((name, place, letter, float(time), float(weight), HalfVector(embeds)))
+            self._copy_tokens(cursor, "tokens", {name: items[name].tokens for name in new})
+            captioned = {name: items[name].caption_tokens for name in new}
+            self._copy_tokens(cursor, "caption_tokens", {name: own for name, own in captioned.items() if own})
             if files:
                 cursor.execute("LOCK TABLE files IN SHARE ROW EXCLUSIVE MODE")
                 latest = {file.source: file for file in files}
@@ -263,19 +293,42 @@ class PostgresBackend:
                     [json.dumps([_file_row(file) for file in latest.values()])],
                 )
 
+    def _copy_tokens(self, cursor: psycopg.Cursor, table: str, tokens: Mapping[str, SegmentTokens]) -> None:
+        """Writes tokens of segments, by the segments' ids, into a table."""
+        if not tokens:
+            return
+        if table not in self._token_tables(cursor.connection, "vat"):
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION])
+            if table not in self._token_tables(cursor.connection, "vat"):
+                cursor.execute(CAPTION_TOKENS)
+        with cursor.copy(_encoded(COPY_TOKENS.format(table=table))) as copy:
+            copy.set_types(["text", "int2", "text", "float4", "float4", "halfvec"])
+            for name, own in tokens.items():
+                columns = own.modalities, own.times, own.weights, own.embeds
+                for place, (letter, time, weight, embeds) in enumerate(zip(*columns, strict=True)):
+                    copy.write_row((name, place, letter, float(time), float(weight), HalfVector(embeds)))
+
     def delete(self, sources: Sequence[str]) -> int:
         with self._transaction(writes=True) as connection:
             connection.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
             connection.execute("DELETE FROM files WHERE source = ANY(%s)", [list(sources)])
             return connection.execute("DELETE FROM segments WHERE source = ANY(%s)", [list(sources)]).rowcount
 
-    def set_captions(self, captions: Mapping[str, str | None]) -> None:
-        with self._transaction(writes=True) as connection:
-            connection.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
-            connection.execute(
+    def set_captions(
+        self, captions: Mapping[str, str | None], tokens: Mapping[str, SegmentTokens] | None = None
+    ) -> None:
+        with self._transaction(writes=True) as connection, connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
+            cursor.execute(
                 "UPDATE segments SET caption = new.caption FROM json_each_text(%s) AS new (id, caption) "
-                "WHERE segments.id = new.id",
+                "WHERE segments.id = new.id RETURNING segments.id",
                 [json.dumps(dict(captions))],
+            )
+            found = {name for (name,) in cursor.fetchall()}
+            for table in self._token_tables(connection, "t"):
+                cursor.execute(_encoded(f"DELETE FROM {table} WHERE segment = ANY(%s)"), [list(found)])
+            self._copy_tokens(
+                cursor, "caption_tokens", {name: own for name, own in (tokens or {}).items() if name in found}
             )
 
     def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -299,11 +352,15 @@ class PostgresBackend:
 
     def compact(self) -> None:
         with self._transaction(writes=True) as connection:
-            rows = _one(connection, "SELECT count(*) FROM tokens")
-            if rows > FLAT_ROWS and not self._is_indexed(connection):
-                connection.execute("CREATE INDEX tokens_embedding ON tokens USING hnsw (embedding halfvec_ip_ops)")
+            tables = self._token_tables(connection, "vat")
+            for table in tables:
+                rows = _one(connection, f"SELECT count(*) FROM {table}")
+                if rows > FLAT_ROWS and not self._is_indexed(connection, table):
+                    connection.execute(
+                        _encoded(f"CREATE INDEX {table}_embedding ON {table} USING hnsw (embedding halfvec_ip_ops)")
+                    )
         with self._lock, self._in_one_sentence():
-            for table in ("tokens", "segments", "files"):  # which no transaction may do
+            for table in (*tables, "segments", "files"):  # which no transaction may do
                 self._connection().execute(_encoded(f"VACUUM (ANALYZE) {_quoted(self.index)}.{table}"))
 
     def close(self) -> None:
@@ -390,13 +447,19 @@ class PostgresBackend:
         self._set(connection, **{"hnsw.ef_search": str(min(1000, max(100, n))), "hnsw.iterative_scan": "strict_order"})
 
     def _about(self, connection: psycopg.Connection) -> dict[str, Any] | None:
-        if _one(connection, "SELECT to_regclass(%s)", [f"{_quoted(self.index)}.about"]) is None:
-            return None
-        return _one(connection, ABOUT)
+        return _one(connection, ABOUT) if self._has(connection, "about") else None
 
-    @staticmethod
-    def _is_indexed(connection: psycopg.Connection) -> bool:
-        return _one(connection, "SELECT to_regclass('tokens_embedding')") is not None
+    def _has(self, connection: psycopg.Connection, name: str) -> bool:
+        """Whether the schema of the index has such a table or index."""
+        return _one(connection, "SELECT to_regclass(%s)", [f"{_quoted(self.index)}.{name}"]) is not None
+
+    def _is_indexed(self, connection: psycopg.Connection, table: str = "tokens") -> bool:
+        return self._has(connection, f"{table}_embedding")
+
+    def _token_tables(self, connection: psycopg.Connection, modalities: str) -> list[str]:
+        """The tables that have tokens of these modalities."""
+        tables = ["tokens"] if set("va") & set(modalities) else []
+        return tables + ["caption_tokens"] * ("t" in modalities and self._has(connection, "caption_tokens"))
 
     def _condition(self, where: str | None) -> str | None:
         if where is None:
@@ -466,19 +529,21 @@ def _shown(parameters: Mapping[str, Any], index: str) -> str:
     return f"postgresql://{user}{parameters.get('host', '')}{port}/{parameters.get('dbname', '')}?index={index}"
 
 
-def _nearest_sql(condition: str | None, exact: bool) -> str:
+def _nearest_sql(condition: str | None, exact: bool, table: str = "tokens") -> str:
     distance = "tokens.embedding <#> query.vector::halfvec"
     if exact:  # of float32, and no expression that an index has
         distance = "tokens.embedding::vector <#> query.vector"
-    return _filled(NEAREST.replace("{distance}", distance), condition)
+    return _filled(NEAREST.replace("{distance}", distance), condition, table)
 
 
 def _all_sql(condition: str | None) -> str:
     return _filled(ALL, condition)
 
 
-def _filled(sql: str, condition: str | None) -> str:
-    tables = "tokens" if condition is None else "tokens JOIN segments ON segments.id = tokens.segment"
+def _filled(sql: str, condition: str | None, table: str = "tokens") -> str:
+    tables = f"{table} AS tokens"
+    if condition is not None:
+        tables += " JOIN segments ON segments.id = tokens.segment"
     return sql.replace("{tables}", tables).replace("{condition}", condition or "true")  # which may have any strings
 
 

@@ -57,7 +57,13 @@ WHERE extname = 'vector'
 
 ADD_EXTENSION = "CREATE EXTENSION IF NOT EXISTS vector"
 
-COPY_TOKENS = "COPY tokens (segment, place, modality, time, weight, embedding) FROM STDIN (FORMAT BINARY)"
+CAPTION_TOKENS = """
+CREATE TABLE caption_tokens (LIKE tokens, PRIMARY KEY (segment, place));
+ALTER TABLE caption_tokens ADD FOREIGN KEY (segment) REFERENCES segments ON DELETE CASCADE;
+"""
+"""A table of its own, so that searches by words never look into it. It is made once there are tokens of captions."""
+
+COPY_TOKENS = "COPY {table} (segment, place, modality, time, weight, embedding) FROM STDIN (FORMAT BINARY)"
 
 NEAREST = """
 SELECT query.word, found.segment, found.similarity

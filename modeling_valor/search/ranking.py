@@ -10,7 +10,7 @@ import torch
 
 from ..alignment import TokenSet, fine_similarity, grouped_similarity
 from ..configuration_valor import GROUP_OF_LETTERS, ValorConfig
-from .query import Query
+from .query import MAX_LENGTH, Query
 from .segments import Segment, TokenRows
 
 
@@ -59,7 +59,8 @@ class Scoring:
 
     Args:
         group: modality group, such as "t-av".
-        letters: modalities of the segments that take part, of "va".
+        letters: modalities of the segments that take part, of "va", and "t" for captions.
+        zero_padding: captions of segments are padded with tokens whose similarities are 0, as the 2023 checkpoints treat text.
         by_score, uniform: `audiovisual_fusion` is "score", and uniform token weights; both for t-av only (Table 10).
     """
 
@@ -67,10 +68,13 @@ class Scoring:
     letters: str
     by_score: bool = False
     uniform: bool = False
+    zero_padding: bool = False
 
 
 def scoring_of(config: ValorConfig, query: str, modalities: str) -> Scoring:
     """How a query of "text", "video" or "audio" is compared with the modalities "v", "a" or "av" of segments.
+
+    Frames are compared with sound, and sound with frames; with captions, too, where the checkpoint was trained for that.
 
     Raises:
         ValueError: other modalities, or a comparison that the checkpoint was not trained for.
@@ -83,21 +87,26 @@ def scoring_of(config: ValorConfig, query: str, modalities: str) -> Scoring:
         uniform = joint and (by_score or config.token_weighting == "uniform")
         return Scoring(GROUP_OF_LETTERS[modalities], modalities, by_score, uniform)
     # Eq. 3 is symmetric, so that v-a compares sound with frames as well
-    letters, groups = {"video": ("a", ("v-a", "v-ta")), "audio": ("v", ("v-a", "a-tv"))}[query]
+    letters, groups = {"video": ("a", ("v-ta", "v-a")), "audio": ("v", ("a-tv", "v-a"))}[query]
     group = next((group for group in groups if group in config.alignment_groups), None)
     if group is None or letters not in modalities:
         raise ValueError(
             f"A query of {query} is compared with {'sound' if letters == 'a' else 'frames'} by a checkpoint with the "
-            f"alignment group {' or '.join(groups)}; this one has {', '.join(config.alignment_groups)}, and "
+            f"alignment group {' or '.join(sorted(groups, key=len))}; this one has {', '.join(config.alignment_groups)}, and "
             f"modalities={modalities!r} was asked for."
         )
-    return Scoring(group, letters)
+    if group == "v-a":
+        return Scoring(group, letters)
+    return Scoring(group, letters + "t", zero_padding=config.padded_similarity == "zero")
 
 
 def score_segments(query: Query, rows: TokenRows, scoring: Scoring) -> tuple[list[str], np.ndarray]:
     """Ids of the segments in `rows`, and their exact scores, (segments,), float32."""
     ids, own = np.unique(rows.segments.astype(str), return_inverse=True)
-    sets = {letter: _padded(rows, own, len(ids), letter) for letter in scoring.letters}
+    sets = {
+        letter: padded_tokens(rows, own, len(ids), letter, scoring.zero_padding and letter == "t")
+        for letter in scoring.letters
+    }
     given = {letter: tokens for letter, tokens in sets.items() if tokens is not None}
     if not given:
         return [], np.empty(0, dtype=np.float32)
@@ -115,22 +124,28 @@ def score_segments(query: Query, rows: TokenRows, scoring: Scoring) -> tuple[lis
     return ids.tolist(), scores[0].numpy()
 
 
-def _padded(rows: TokenRows, own: np.ndarray, count: int, letter: str) -> TokenSet | None:
-    """The rows of one modality as tokens of `count` segments; None if there is none. `own`: segment of each row."""
+def padded_tokens(
+    rows: TokenRows, own: np.ndarray, count: int, letter: str, zero_padding: bool = False
+) -> TokenSet | None:
+    """The rows of one modality as tokens of `count` segments; None if there is none. `own`: segment of each row.
+
+    With `zero_padding` each has a padded token, unless it is as long as a text can be.
+    """
     chosen = np.flatnonzero(rows.modalities == letter)
     if not len(chosen):
         return None
     chosen = chosen[np.argsort(own[chosen], kind="stable")]
     segment = own[chosen]
     place = np.arange(len(chosen)) - np.searchsorted(segment, segment)
-    shape = (count, int(place.max()) + 1)
+    longest = int(place.max()) + 1
+    shape = (count, max(longest, min(longest + 1, MAX_LENGTH)) if zero_padding else longest)
     embeds = torch.zeros(*shape, rows.embeds.shape[1])
     weights, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
     at = torch.from_numpy(segment), torch.from_numpy(place)
     embeds[at] = torch.from_numpy(rows.embeds[chosen].astype(np.float32))
     weights[at] = torch.from_numpy(rows.weights[chosen].astype(np.float32))
     mask[at] = True
-    return TokenSet(embeds, mask, weights)
+    return TokenSet(embeds, mask, weights, zero_padding)
 
 
 def score_bound(query: Query, last: np.ndarray, scoring: Scoring) -> float:
@@ -147,6 +162,8 @@ def score_bound(query: Query, last: np.ndarray, scoring: Scoring) -> float:
         best = max(best, 0.0)  # padded text takes part in the maxima over the text
     if last.min() == -math.inf:
         return -math.inf
+    if scoring.zero_padding:
+        last = np.maximum(last, 0)  # padded captions take part in the maxima over the segment
     bound = 0.5 * (float(query.weights(scoring.uniform) @ last.astype(np.float64)) + best)
     return max(bound, 2 * bound) if scoring.by_score else bound  # the sum of two scores, or one of them
 

@@ -39,7 +39,7 @@ def find_hits(
         nearest_rows: token rows that each token of a query looks for first.
         tolerance: as in `join_neighbours`.
     """
-    if isinstance(backend, RankingBackend):
+    if isinstance(backend, RankingBackend) and "t" not in scoring.letters:
         return [rank_hits(backend, query, scoring, top, where, exact, nearest_rows, tolerance) for query in queries]
     return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
 

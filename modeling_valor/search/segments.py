@@ -23,16 +23,16 @@ class FileState:
 
 @dataclass(frozen=True)
 class SegmentTokens:
-    """Token embeddings of one segment: a row for each frame ("v") and each audio clip ("a").
+    """Token embeddings of one segment: a row for each frame ("v") and each audio clip ("a"), or for each token of its caption.
 
     Args:
-        modalities: N letters, such as "vvvva".
+        modalities: N letters, such as "vvvva"; "t" for those of a caption.
         times: (N,), the second of the file that a token is about.
         weights: (N,), f(e) of eq. 3 before its softmax.
         embeds: (N, C), L2-normalised; kept as float16.
 
     Raises:
-        ValueError: there is no token, a letter is not "v" or "a", or the shapes disagree.
+        ValueError: there is no token, a letter is not "v", "a" or "t", or the shapes disagree.
     """
 
     modalities: str
@@ -43,11 +43,11 @@ class SegmentTokens:
     def __post_init__(self) -> None:
         count = len(self.modalities)
         shapes = [np.shape(self.times), np.shape(self.weights), np.shape(self.embeds)[:1]]
-        if not count or set(self.modalities) - set("va") or shapes != [(count,)] * 3 or np.ndim(self.embeds) != 2:
+        if not count or set(self.modalities) - set("vat") or shapes != [(count,)] * 3 or np.ndim(self.embeds) != 2:
             raise ValueError(
                 f"A segment has tokens of the modalities {self.modalities!r} with times, weights and embeddings of shapes "
                 f"{np.shape(self.times)}, {np.shape(self.weights)} and {np.shape(self.embeds)}; at least one token, the "
-                'letters "v" and "a", and (N,), (N,) and (N, C) are accepted.'
+                'letters "v", "a" and "t", and (N,), (N,) and (N, C) are accepted.'
             )
 
 
@@ -83,10 +83,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class EmbeddedSegment:
-    """A segment with its tokens, as [`ValorIndex.add_segments`] takes it."""
+    """A segment with its tokens, as [`ValorIndex.add_segments`] takes it.
+
+    Args:
+        tokens: those of its frames and sound.
+        caption_tokens: those of its caption, where the checkpoint compares media with captions (groups a-tv and v-ta).
+    """
 
     segment: Segment
     tokens: SegmentTokens
+    caption_tokens: SegmentTokens | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class TokenRows:
 
     Args:
         segments: (N,), ids of their segments.
-        modalities: (N,), "v" or "a".
+        modalities: (N,), "v", "a" or "t".
         times, weights: (N,), as in [`SegmentTokens`].
         embeds: (N, C), float16.
     """
@@ -144,6 +150,24 @@ class NearestRows:
     segments: Sequence[np.ndarray]
     exact: bool
     error: float = 0.0
+
+
+def merge_nearest(parts: Sequence[NearestRows], n: int) -> NearestRows:
+    """The `n` best of lists of the same vectors in different rows."""
+    if len(parts) == 1:
+        return parts[0]
+    similarities, segments = [], []
+    for values, names in zip(
+        zip(*(part.similarities for part in parts), strict=True),
+        zip(*(part.segments for part in parts), strict=True),
+        strict=True,
+    ):
+        joined = np.concatenate(values)
+        best = np.argsort(-joined, kind="stable")[:n]
+        similarities.append(joined[best])
+        segments.append(np.concatenate(names)[best])
+    exact = all(part.exact for part in parts)
+    return NearestRows(similarities, segments, exact, max(part.error for part in parts))
 
 
 @dataclass(frozen=True)
