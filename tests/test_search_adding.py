@@ -1,4 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import torch
 
 from helpers.media_files import write_clip, write_wav
 from modeling_valor import ValorConfig, ValorForCaptioning, ValorForRetrieval, ValorModel, ValorProcessor
+from modeling_valor.cli.main import main
 from modeling_valor.data.samples import Sample
 from modeling_valor.search import ValorIndex
 from modeling_valor.search.adding import AddReport
@@ -305,6 +307,60 @@ def test_a_killed_run_goes_on(make, videos, tmp_path, after, where):
     expected, found = (item.search(query, top=30, join=False) for item in (whole, index))
     assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-3)
     assert index.add(videos, segment_seconds=2.0, workers=0).unchanged == 3
+
+
+INTERRUPTED = textwrap.dedent(
+    """
+    import os, signal, sys
+    import valor_cli
+    from modeling_valor.search import reading
+    from modeling_valor.search.lance import LanceBackend
+
+    owners = {
+        "reading": (reading, "prepare_segment", 4),  # in a process that decodes
+        "writing": (LanceBackend, "_replace_tokens", 4),  # tokens are written, their segments are not
+    }
+    owner, name, calls = owners[sys.argv.pop(1)]
+    call, count = getattr(owner, name), 0
+
+    def counted(*args):
+        global count
+        result, count = call(*args), count + 1
+        if count == calls:
+            os.killpg(0, signal.SIGINT)  # all processes, as Ctrl-C does
+        return result
+
+    setattr(owner, name, counted)
+    sys.exit(valor_cli.main())
+    """
+)
+
+
+@pytest.mark.parametrize(("moment", "workers"), [("reading", "2"), ("writing", "0")])
+def test_an_interrupted_command_keeps_what_is_done_and_goes_on(make, videos, tmp_path, capsys, moment, workers):
+    command = ["index", str(videos), "--index", str(tmp_path / "index.lance"), "--model", TINY, "--batch-size", "2"]
+    command += ["--segment-seconds", "4", "--workers", workers]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, moment, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        start_new_session=True,
+    )
+    assert ended.stderr == (
+        "valor index: interrupted. What is done is in the index; the same command goes on from there.\n"
+    )
+    assert (ended.returncode, ended.stdout) == (130, "")
+    kept = make().info()["segments"]
+    assert kept == 2 or moment == "reading"
+    assert main([*command, "--workers", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["segments"] == 13 - kept
+    index = make()
+    assert len({(segment.source, segment.start) for segment in index.segments()}) == 13
+    tokens = [len(index.backend.tokens([segment.id])) for segment in index.segments()]
+    assert sum(tokens) == index.info()["tokens"]
 
 
 def test_two_writers_at_once(make, videos, tmp_path):
