@@ -31,6 +31,7 @@ from .modeling_valor_heads import (
 from .modeling_valor_text import ValorTextModel
 from .modeling_valor_video_swin import ValorVideoSwinModel
 from .pipelines import AudiovisualCaptioningPipeline, AudiovisualQuestionAnsweringPipeline
+from .pipelines_retrieval import AudiovisualRetrievalPipeline, ZeroShotAudiovisualClassificationPipeline
 from .processing_valor import ValorProcessor
 from .tokenization_valor import ValorTokenizer
 from .video_processing_valor import ValorVideoProcessor
@@ -63,10 +64,20 @@ PIPELINE_REGISTRY.register_pipeline(
     pt_model=AutoModelForVisualQuestionAnswering,
     type="multimodal",
 )
+PIPELINE_REGISTRY.register_pipeline(
+    "audiovisual-retrieval", AudiovisualRetrievalPipeline, pt_model=AutoModel, type="multimodal"
+)
+PIPELINE_REGISTRY.register_pipeline(
+    "zero-shot-audiovisual-classification",
+    ZeroShotAudiovisualClassificationPipeline,
+    pt_model=AutoModel,
+    type="multimodal",
+)
 
 __all__ = [
     "AudiovisualCaptioningPipeline",
     "AudiovisualQuestionAnsweringPipeline",
+    "AudiovisualRetrievalPipeline",
     "MediaError",
     "MediaLimits",
     "ValorAudioConfig",
@@ -86,4 +97,5 @@ __all__ = [
     "ValorVideoProcessor",
     "ValorVideoSwinConfig",
     "ValorVideoSwinModel",
+    "ZeroShotAudiovisualClassificationPipeline",
 ]

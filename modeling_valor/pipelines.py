@@ -1,49 +1,26 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`pipeline("audiovisual-captioning")` and `pipeline("audiovisual-question-answering")`."""
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from huggingface_hub import CommitInfo
 from torch.utils.data import Dataset, IterableDataset
-from transformers import Pipeline, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pipelines.base import build_pipeline_init_args
-from transformers.utils import add_end_docstrings, logging
+from transformers.utils import add_end_docstrings
 
-from .configuration_valor import MEDIA
-from .feature_extraction_valor import is_waveform
-from .hub import push_saved, restored, saved_with_code
-from .media import media_source
 from .modeling_valor import ValorPreTrainedModel
 from .modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
-from .video_processing_valor import has_metadata
+from .pipelines_base import AudiovisualPipeline, Record, is_sample, parts_of
 
-
-logger = logging.get_logger(__name__)
-
-Record = dict[str, Any]
-"""One result of a pipeline."""
 
 SCORED_BEAMS = 3
 """Beams of `return_all=True` where `num_beams` is not given, or the model's own number if that is larger."""
 
 
-LONG_SECONDS = 30
-"""Results say how much of a file was used where a frame, or a clip of sound, stands for more seconds than these."""
-
-
-class AudiovisualPipeline(Pipeline):
-    """The base of captioning and question answering: any form of video and audio in, generated text out."""
-
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+class AudiovisualGenerationPipeline(AudiovisualPipeline):
+    """The base of captioning and question answering: generated text out."""
 
     head_class: type[ValorDecoderModel]
     """The class of models that write the texts."""
@@ -67,19 +44,7 @@ class AudiovisualPipeline(Pipeline):
         generate_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        given: dict[str, Any] = {
-            "modalities": modalities,
-            "num_frames": num_frames,
-            "num_audio_clips": num_audio_clips,
-            "on_error": on_error,
-        }
-        for name in ("num_frames", "num_audio_clips"):
-            number = given[name]
-            if number is not None and (not isinstance(number, Integral) or number < 1):
-                raise ValueError(f"`{name}` must be a whole number of at least 1, got {number!r}.")
-        preprocess = {name: value for name, value in given.items() if value is not None} | (processor_kwargs or {})
-        if on_error not in (None, "raise", "skip"):
-            raise ValueError(f'`on_error` must be "raise" or "skip", got {on_error!r}.')
+        preprocess = self.media_parameters(modalities, num_frames, num_audio_clips, processor_kwargs, on_error)
         if duplicates := sorted(kwargs.keys() & (generate_kwargs or {}).keys()):
             raise ValueError(
                 f"`{duplicates[0]}` is given twice, by itself and in `generate_kwargs`. Keep one of them."
@@ -89,42 +54,17 @@ class AudiovisualPipeline(Pipeline):
             forward["return_all"] = return_all
         return preprocess, forward, {}
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> list[Record] | list[list[Record]] | Iterator[list[Record]]:
-        is_native = isinstance(inputs, Dataset) or (isinstance(inputs, list) and inputs)
-        if is_native or _is_sample(inputs):
-            return super().__call__(inputs, **kwargs)
-        # transformers takes tuples, iterators and columns of `datasets` for single samples
-        results = super().__call__((sample for sample in inputs), **kwargs)
-        return list(results) if hasattr(inputs, "__len__") else results
-
     def preprocess(self, sample: Any, on_error: str = "raise", **processor_kwargs: Any) -> dict[str, Any]:
-        sample = _parts(sample)
+        sample = parts_of(sample)
         question = self.question_of(sample)
         # The samples of a batch are joined by the processor, in `_forward`: transformers cannot pad frames
-        prepared: dict[str, Any] = {"media": None, "questions": None, "coverage": None, "error": None}
+        prepared: dict[str, Any] = {"questions": None}
         if question is not None:
             asked = self.processor(question=question, return_tensors="pt", **processor_kwargs)
             prepared["questions"] = asked.data
         is_list = isinstance(question, list)
         prepared |= {"is_list": is_list, "num_questions": len(question) if isinstance(question, list) else 1}
-        try:
-            media = self.processor(
-                videos=_batch_of_one(sample.get("video")),
-                audio=_batch_of_one(sample.get("audio")),
-                return_tensors="pt",
-                return_metadata=True,
-                **processor_kwargs,
-            )
-            prepared["coverage"] = _coverage(media)
-            for name in ("video_metadata", "audio_metadata"):
-                media.pop(name, None)
-            prepared["media"] = media.to(self.dtype).data
-        except Exception as error:
-            if on_error == "raise":
-                raise
-            logger.warning(f"A sample is skipped: {error}")
-            prepared["error"] = str(error)
-        return {"sample": prepared}
+        return {"sample": prepared | self.read_media(sample, on_error, **processor_kwargs)}
 
     def question_of(self, sample: dict[str, Any]) -> str | list[str] | None:
         """The question about a sample, or a list of questions; `None` where the task has none."""
@@ -194,16 +134,6 @@ class AudiovisualPipeline(Pipeline):
         padding = outputs.sequences[:, -words.shape[1] :] == self.processor.tokenizer.pad_token_id
         return words.masked_fill(padding, 0).sum(1)
 
-    @staticmethod
-    def modalities_of(inputs: dict[str, Any], batch_size: int) -> list[str]:
-        """ "av", "v" or "a" for each sample: what its text was made from."""
-        names = [""] * batch_size
-        for letter, _, name, mask in reversed(MEDIA):
-            if name in inputs:
-                present = inputs[mask].any(1).tolist() if mask in inputs else [True] * batch_size
-                names = [other + letter * is_present for is_present, other in zip(present, names, strict=True)]
-        return names
-
     def postprocess(self, model_outputs: dict[str, Any]) -> list[Record] | list[list[Record]]:
         result = model_outputs["result"]
         result = result[0] if isinstance(result, list) else result
@@ -225,37 +155,9 @@ class AudiovisualPipeline(Pipeline):
             records.sort(key=lambda record: -record["score"])
         return records
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Saves model, processor and the code of both, so that `pipeline(task, model=save_directory)` loads them again:
-        without this package with `trust_remote_code=True`.
-        """
-        with saved_with_code(self.model, self.processor), restored((self.model.config, "custom_pipelines")):
-            super().save_pretrained(save_directory, **kwargs)
-            self.processor.save_pretrained(save_directory)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        max_shard_size: int | str = "50GB",
-        card: Mapping[str, Any] | None = None,
-        tags: Sequence[str] | None = None,
-        **kwargs: Any,
-    ) -> CommitInfo:
-        """Uploads model, processor, the code of both, and a model card where the repository has none.
-
-        Arguments are those of the model's `push_to_hub`.
-        """
-        return push_saved(
-            lambda folder: self.save_pretrained(folder, max_shard_size=max_shard_size),
-            repo_id,
-            build_card=lambda name: self.model.build_model_card(name, **{"tags": tags or (), **(card or {})}),
-            **{"commit_message": "Upload pipeline", **kwargs},
-        )
-
 
 @add_end_docstrings(build_pipeline_init_args(has_processor=True))
-class AudiovisualCaptioningPipeline(AudiovisualPipeline):
+class AudiovisualCaptioningPipeline(AudiovisualGenerationPipeline):
     """Describes videos, sounds, or videos with their sound, with a [`ValorForCaptioning`].
 
     ```python
@@ -297,7 +199,7 @@ class AudiovisualCaptioningPipeline(AudiovisualPipeline):
 
 
 @add_end_docstrings(build_pipeline_init_args(has_processor=True))
-class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
+class AudiovisualQuestionAnsweringPipeline(AudiovisualGenerationPipeline):
     """Answers questions about videos and sounds in free words, with a [`ValorForQuestionAnswering`].
 
     ```python
@@ -327,7 +229,7 @@ class AudiovisualQuestionAnsweringPipeline(AudiovisualPipeline):
         """
         if question is None:
             return super().__call__(inputs, **kwargs)
-        if _is_sample(inputs):
+        if is_sample(inputs):
             return super().__call__(_with_question(inputs, question), **kwargs)
         if hasattr(inputs, "__len__") and not isinstance(question, str) and len(question) != len(inputs):
             raise ValueError(
@@ -367,58 +269,8 @@ class _QuestionDataset(Dataset[Any]):
         return _with_question(self.dataset[index], question)
 
 
-def _is_sample(inputs: Any) -> bool:
-    """Whether the inputs are a single sample, as opposed to a list, an iterator or a dataset."""
-    if isinstance(inputs, Dataset):
-        return False
-    single = (str, bytes, bytearray, os.PathLike, dict, np.ndarray, torch.Tensor)
-    is_single = isinstance(inputs, single) or not isinstance(inputs, Iterable) or hasattr(inputs, "read")
-    return is_single or _is_waveform(inputs) or _is_frames_with_metadata(inputs)
-
-
-def _is_dict_of_parts(sample: Any) -> bool:
-    """Whether a sample names its parts; other dicts are encoded entries of `datasets`, or waveforms."""
-    return isinstance(sample, dict) and not sample.keys().isdisjoint(
-        (*(modality.name for modality in MEDIA), "question")
-    )
-
-
-def _is_waveform(sample: Any) -> bool:
-    """Whether a sample is sound that says its rate; here a list is a list of samples."""
-    return not isinstance(sample, list) and media_source(sample) is None and is_waveform(sample)
-
-
-def _is_frames_with_metadata(sample: Any) -> bool:
-    return not isinstance(sample, list) and has_metadata(sample)
-
-
-def _parts(sample: Any) -> dict[str, Any]:
-    """A sample as a dict with "video", "audio" or both."""
-    if _is_dict_of_parts(sample):
-        return sample
-    return {"audio": sample} if _is_waveform(sample) else {"video": sample}
-
-
-def _coverage(media: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Duration of a long file and how many frames and clips of its sound are used; `None` for other samples."""
-    used = {"duration": 0.0}
-    is_long = False
-    for modality, name in zip(MEDIA, ("frames", "audio_clips"), strict=True):
-        metadata = media.get(f"{modality.name}_metadata")
-        duration = metadata[0]["duration"] if metadata and metadata[0] is not None else None
-        if modality.input in media and duration is not None:
-            used[name] = media[modality.input].shape[1]
-            used["duration"] = max(used["duration"], round(duration, 2))
-            is_long = is_long or duration > LONG_SECONDS * used[name]
-    return used if is_long else None
-
-
 def _with_question(sample: Any, question: str | list[str]) -> dict[str, Any]:
-    return {**_parts(sample), "question": question}
-
-
-def _batch_of_one(part: Any) -> list[Any] | None:
-    return None if part is None else [part]
+    return {**parts_of(sample), "question": question}
 
 
 __all__ = ["AudiovisualCaptioningPipeline", "AudiovisualQuestionAnsweringPipeline"]

@@ -33,6 +33,8 @@ CHECKPOINT = REPOSITORY / "hub_configs" / "valor-tiny"
 CLIP = REPOSITORY / "examples" / "media" / "clip-00000.mp4"
 QUESTION = "what color is the circle?"
 CAPTIONING, ANSWERING = "audiovisual-captioning", "audiovisual-question-answering"
+RETRIEVAL, CLASSIFICATION = "audiovisual-retrieval", "zero-shot-audiovisual-classification"
+LABELS = ["circle", "square"]
 
 # A user without the package; each part of the checkpoint finds its own code
 USER = """
@@ -46,19 +48,23 @@ class NotInstalled:
 sys.meta_path.insert(0, NotInstalled())
 from transformers import AutoModel, AutoModelForMultimodalLM, AutoModelForPreTraining, AutoProcessor, pipeline
 
-folder, clip, sound, question = sys.argv[1:]
+folder, clip, sound, question, *labels = sys.argv[1:]
 options = {"trust_remote_code": True}
 processor = AutoProcessor.from_pretrained(folder + "/checkpoint", **options)
 model = AutoModelForMultimodalLM.from_pretrained(folder + "/checkpoint", **options)
 pretraining = AutoModelForPreTraining.from_pretrained(folder + "/checkpoint", **options)
 swin = AutoModel.from_pretrained(folder + "/swin", **options)
 inputs = processor(videos=clip, return_tensors="pt")
+retriever = pipeline("audiovisual-retrieval", model=folder + "/audiovisual-retrieval", device="cpu", **options)
+classifier = pipeline(model=folder + "/zero-shot-audiovisual-classification", device="cpu", **options)
 captioner = pipeline("audiovisual-captioning", model=folder + "/audiovisual-captioning", device="cpu", **options)
 answerer = pipeline(model=folder + "/audiovisual-question-answering", device="cpu", **options)
 print(json.dumps({
     "generated": processor.post_process_generation(model.generate(**inputs)),
     "caption": captioner(clip),
     "answer": answerer(clip, question=question),
+    "texts": retriever(clip, texts=labels),
+    "labels": classifier(clip, candidate_labels=labels),
     "sound": list(processor(videos=sound, return_tensors="pt")),
     "classes": [type(part).__name__ for part in (model, pretraining, swin, swin.vision_model, processor)],
     "package": [name for name in sys.modules if name.split(".")[0] == "modeling_valor"],
@@ -87,7 +93,13 @@ def test_a_checkpoint_saved_with_its_code_works_where_the_package_is_not_install
     )
     ValorModel(config).save_pretrained(tmp_path / "swin")
     expected = {}
-    for task, name, asked in ((CAPTIONING, "caption", {}), (ANSWERING, "answer", {"question": QUESTION})):
+    tasks = (
+        (CAPTIONING, "caption", {}),
+        (ANSWERING, "answer", {"question": QUESTION}),
+        (RETRIEVAL, "texts", {"texts": LABELS}),
+        (CLASSIFICATION, "labels", {"candidate_labels": LABELS}),
+    )
+    for task, name, asked in tasks:
         local = pipeline(task, model=str(CHECKPOINT), device="cpu")
         local.save_pretrained(tmp_path / task)
         expected[name] = local(str(CLIP), **asked)
@@ -97,7 +109,7 @@ def test_a_checkpoint_saved_with_its_code_works_where_the_package_is_not_install
         file.setparams((1, 2, 22050, 0, "NONE", ""))
         file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 22050, dtype=np.int16).tobytes())
 
-    command = [sys.executable, "-c", USER, str(tmp_path), str(CLIP), str(sound), QUESTION]
+    command = [sys.executable, "-c", USER, str(tmp_path), str(CLIP), str(sound), QUESTION, *LABELS]
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     user = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert user.returncode == 0, user.stderr
@@ -127,7 +139,7 @@ def relative_imports(file: Path) -> set[str]:
 
 def test_what_travels_imports_only_flat_files_beside_it():
     start = {ROOT / f"{entry.split('.')[0]}.py" for entry in AUTO_MAP.values()}
-    start |= {ROOT / "processing_valor.py", ROOT / "pipelines.py"}
+    start |= {ROOT / "processing_valor.py", ROOT / "pipelines.py", ROOT / "pipelines_retrieval.py"}
     walked, ahead = set(), sorted(start)
     while ahead:
         file = ahead.pop()
@@ -142,7 +154,7 @@ def test_what_travels_imports_only_flat_files_beside_it():
 
 def test_nothing_that_travels_names_the_package():
     """Absolute imports of the package would fail where it is not installed."""
-    for entry in (ROOT / "pipelines.py", ROOT / "modeling_valor_heads.py"):
+    for entry in (ROOT / "pipelines.py", ROOT / "pipelines_retrieval.py", ROOT / "modeling_valor_heads.py"):
         for file in [entry, *map(Path, get_relative_import_files(entry))]:
             modules = [
                 name

@@ -19,7 +19,7 @@ from transformers.utils import logging
 from ..data.failures import describe
 from ..media_segments import MediaSegment, iterate_segments
 from ..modeling_valor_heads import ValorForCaptioning
-from ..pipelines import AudiovisualPipeline
+from ..pipelines_base import AudiovisualPipeline
 from ..processing_valor import ValorProcessor
 from ..search.embedding import EmbeddingModel
 from ..search.reading import Segmentation, prepare_segment
