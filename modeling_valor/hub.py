@@ -55,16 +55,16 @@ def saved_with_code(*savers: Any) -> Iterator[None]:
         yield
 
 
-def pipeline_entries(module: str) -> dict[str, dict[str, Any]]:
-    """The tasks whose pipelines a module defines, as `custom_pipelines` of a configuration names them."""
+def pipeline_entries(*modules: str) -> dict[str, dict[str, Any]]:
+    """The tasks whose pipelines these modules define, as `custom_pipelines` of a configuration names them."""
     return {
         task: {
             **entry,
-            "impl": f"{module.rpartition('.')[2]}.{entry['impl'].__name__}",
+            "impl": f"{entry['impl'].__module__.rpartition('.')[2]}.{entry['impl'].__name__}",
             "pt": [auto_class.__name__ for auto_class in entry["pt"]],
         }
         for task, entry in PIPELINE_REGISTRY.supported_tasks.items()
-        if getattr(entry["impl"], "__module__", None) == module  # transformers' own are strings
+        if getattr(entry["impl"], "__module__", None) in modules  # transformers' own are strings
     }
 
 

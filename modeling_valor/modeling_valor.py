@@ -172,11 +172,14 @@ class ValorPreTrainedModel(PreTrainedModel):
             else:
                 # They import this module; being named here, they travel with it
                 from .modeling_valor_heads import AUTO_MAP
-                from .pipelines import AudiovisualPipeline
+                from .pipelines import AudiovisualGenerationPipeline
+                from .pipelines_retrieval import AudiovisualAlignmentPipeline
 
                 self.config.auto_map = dict(AUTO_MAP)
                 tasks = getattr(self.config, "custom_pipelines", None)
-                self.config.custom_pipelines = tasks or pipeline_entries(AudiovisualPipeline.__module__)
+                self.config.custom_pipelines = tasks or pipeline_entries(
+                    AudiovisualGenerationPipeline.__module__, AudiovisualAlignmentPipeline.__module__
+                )
             super().save_pretrained(save_directory, *args, **kwargs)
 
     def push_to_hub(

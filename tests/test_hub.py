@@ -124,7 +124,12 @@ def test_a_pushed_model_has_weights_code_and_card(published):
     config = json.loads(files["config.json"])
     named = {*config["auto_map"].values(), *(task["impl"] for task in config["custom_pipelines"].values())}
     assert {f"{name.split('.')[0]}.py" for name in named} <= set(files)
-    assert set(config["custom_pipelines"]) >= {"audiovisual-captioning", "audiovisual-question-answering"}
+    assert set(config["custom_pipelines"]) == {
+        "audiovisual-captioning",
+        "audiovisual-question-answering",
+        "audiovisual-retrieval",
+        "zero-shot-audiovisual-classification",
+    }
     card = ModelCard(files["README.md"].decode())
     assert (card.data.license, card.data.datasets) == ("mit", ["casia/valor-1m"])
     assert {"valor", "mine"} <= set(card.data.tags) and 'model="casia/valor-l"' in card.text

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .. import pipelines
+from .. import pipelines, pipelines_retrieval
 from ..hub import pipeline_entries
 from ..modeling_valor_heads import AUTO_MAP
 from .files import FolderContents
@@ -32,7 +32,8 @@ def add_code(contents: FolderContents) -> list[str]:
     config = contents.json("config.json")
     if _has_code(config, contents):
         return []
-    config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": pipeline_entries(pipelines.__name__)}
+    tasks = pipeline_entries(pipelines.__name__, pipelines_retrieval.__name__)
+    config |= {"auto_map": dict(AUTO_MAP), "custom_pipelines": tasks}
     contents.files["config.json"] = _json(config)
     if "processor_config.json" in contents.files:
         processor = contents.json("processor_config.json")
@@ -48,7 +49,8 @@ def add_code(contents: FolderContents) -> list[str]:
 
 def code_files() -> dict[str, Path]:
     """Name -> file of every module that travels with a checkpoint."""
-    entries = [*AUTO_MAP.values(), PROCESSOR, *(part_class for _, part_class in PARTS.values()), "pipelines."]
+    entries = [*AUTO_MAP.values(), PROCESSOR, *(part_class for _, part_class in PARTS.values())]
+    entries += ["pipelines.", "pipelines_retrieval."]
     start = [str(Path(__file__).parents[1] / f"{entry.partition('.')[0]}.py") for entry in entries]
     files = {file for entry in start for file in (entry, *get_relative_import_files(entry))}
     return {Path(file).name: Path(file) for file in files}
