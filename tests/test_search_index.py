@@ -243,6 +243,8 @@ def test_captions_are_found_by_their_words(index, segments):
     assert [segment.id for segment, _ in found] == [ids[3]]
     with pytest.raises(ValueError, match="words"):
         index.search_captions("the of")
+    with pytest.raises(ValueError, match=r"no condition .*\. Name source, start, end, metadata, as in"):
+        index.search_captions("dog", where="modality = 'v'")
     assert index.info()["segments"] == len(segments)
 
 

@@ -21,11 +21,17 @@ WHERE_COLUMNS = ("source", "start", "end", "modality", "time", "metadata")
 """What a `where` condition may name: columns of a segment, and `modality` and `time` of its tokens."""
 
 
-WHERE_EXAMPLES = (
-    "\"source LIKE '%holiday%' AND start < 60\", \"json_get_string(metadata, 'camera') = 'front'\" or "
-    "\"json_get_int(metadata, 'year') >= 2020\""
-)
-"""What messages show of conditions: on columns, and on a text and a number of the metadata."""
+SEGMENT_COLUMNS = tuple(name for name in WHERE_COLUMNS if name not in ("modality", "time"))
+"""Those of them that a search of captions has."""
+
+
+def no_condition(where: str, understands: str, reason: str, columns: Sequence[str] = WHERE_COLUMNS) -> ValueError:
+    """The error of a `where` that is no condition, with examples on columns, and on a text and a number of the metadata."""
+    return ValueError(
+        f"where={where!r} is no condition that {understands} understands ({reason}). Name {', '.join(columns)}, as in "
+        "\"source LIKE '%holiday%' AND start < 60\", \"json_get_string(metadata, 'camera') = 'front'\" or "
+        "\"json_get_int(metadata, 'year') >= 2020\"."
+    )
 
 
 CAPTIONS_HELP = "`valor index SOURCE... --captions` has the checkpoint write them, `ValorIndex.caption` stores others"

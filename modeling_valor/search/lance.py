@@ -23,7 +23,7 @@ import pyarrow.compute  # `pa.compute`
 import torch
 from filelock import FileLock
 
-from .backend import CAPTIONS_HELP, WHERE_COLUMNS, WHERE_EXAMPLES
+from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, no_condition
 from .segments import (
     EmbeddedSegment,
     FileState,
@@ -381,10 +381,8 @@ class LanceBackend:
                     raise ValueError("a parenthesis closes before it opens")
             self._table(table).search().where(f"({where})").select(["source"]).limit(1).to_arrow()
         except (ValueError, RuntimeError, OSError) as error:
-            raise ValueError(
-                f"where={where!r} is no condition that LanceDB understands ({_first_sentence(error)}). Name "
-                f"{', '.join(WHERE_COLUMNS)}, as in {WHERE_EXAMPLES}."
-            ) from error
+            columns = SEGMENT_COLUMNS if table == "segments" else WHERE_COLUMNS
+            raise no_condition(where, "LanceDB", _first_sentence(error), columns) from error
 
     def _optimize(self, keep: timedelta) -> None:
         with warnings.catch_warnings():  # readers look for the latest version each time

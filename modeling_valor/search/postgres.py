@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import numpy as np
 from transformers.utils import logging
 
-from .backend import CAPTIONS_HELP, WHERE_COLUMNS, WHERE_EXAMPLES
+from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, no_condition
 from .postgres_condition import condition_sql
 from .postgres_statements import (
     ABOUT,
@@ -343,8 +343,8 @@ class PostgresBackend:
         return sorted({source for (source,) in rows})
 
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
-        condition = self._condition(where) or "true"
-        with self._transaction() as connection, self._checked(where):
+        condition = self._condition(where, SEGMENT_COLUMNS) or "true"
+        with self._transaction() as connection, self._checked(where, SEGMENT_COLUMNS):
             if _one(connection, "SELECT 1 FROM segments WHERE caption IS NOT NULL LIMIT 1") is None:
                 raise ValueError(f"The index {self.path} has no captions: {CAPTIONS_HELP}.")
             statement = FIND_CAPTIONS.replace("{condition}", condition)
@@ -461,16 +461,17 @@ class PostgresBackend:
         tables = ["tokens"] if set("va") & set(modalities) else []
         return tables + ["caption_tokens"] * ("t" in modalities and self._has(connection, "caption_tokens"))
 
-    def _condition(self, where: str | None) -> str | None:
+    @staticmethod
+    def _condition(where: str | None, columns: Sequence[str] = WHERE_COLUMNS) -> str | None:
         if where is None:
             return None
         try:
             return condition_sql(where)
         except ValueError as error:
-            raise self._no_condition(where, error) from error
+            raise no_condition(where, "PostgreSQL", _first_sentence(error), columns) from error
 
     @contextmanager
-    def _checked(self, where: str | None) -> Iterator[None]:
+    def _checked(self, where: str | None, columns: Sequence[str] = WHERE_COLUMNS) -> Iterator[None]:
         """Errors of a statement are those of `where`, if there is one: the rest of it is always the same."""
         try:
             yield
@@ -478,14 +479,7 @@ class PostgresBackend:
             kept = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable)
             if where is None or isinstance(error, kept):
                 raise
-            raise self._no_condition(where, error) from error
-
-    @staticmethod
-    def _no_condition(where: str, error: Exception) -> ValueError:
-        return ValueError(
-            f"where={where!r} is no condition that PostgreSQL understands ({_first_sentence(error)}). Name "
-            f"{', '.join(WHERE_COLUMNS)}, as in {WHERE_EXAMPLES}."
-        )
+            raise no_condition(where, "PostgreSQL", _first_sentence(error), columns) from error
 
     @contextmanager
     def _in_one_sentence(self) -> Iterator[None]:
