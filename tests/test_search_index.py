@@ -57,8 +57,10 @@ def names(hits):
 
 
 @pytest.mark.parametrize("modalities", ["av", "v", "a"])
-@pytest.mark.parametrize("nearest_rows", [2, 50])
-def test_hits_are_those_of_all_pairs(index, valor, texts, segments, modalities, nearest_rows):
+@pytest.mark.parametrize("nearest_rows", [None, 2, 50], ids=["in memory", "2 rows", "50 rows"])
+def test_hits_are_those_of_all_pairs(index, valor, texts, segments, modalities, nearest_rows, monkeypatch):
+    if nearest_rows is not None:
+        monkeypatch.setattr("modeling_valor.search.lance.RESIDENT_NUMBERS", 0)
     found = index.search(QUERIES, top=7, modalities=modalities, join=False, nearest_rows=nearest_rows)
     for hits, text in zip(found, texts, strict=True):
         scores = model_scores(valor, text, segments, f"t-{modalities}")
@@ -373,6 +375,7 @@ def test_compaction_keeps_contents_and_frees_space(index):
 def test_an_approximate_index_finds_the_same_and_proves_nothing(index, monkeypatch):
     exact = index.search(QUERIES, top=3, join=False)
     monkeypatch.setattr("modeling_valor.search.lance.FLAT_ROWS", 300)
+    monkeypatch.setattr("modeling_valor.search.lance.RESIDENT_NUMBERS", 0)
     index.compact()
     assert index.info()["index"] == "IvfRq"
     hits = index.search(QUERIES, top=3, join=False)
@@ -380,6 +383,15 @@ def test_an_approximate_index_finds_the_same_and_proves_nothing(index, monkeypat
     assert not any(hit.proven for row in hits for hit in row)
     again = index.search(QUERIES, top=3, join=False, exact=True)
     assert again == exact
+
+
+def test_tokens_in_memory_are_those_of_the_index_as_it_is_now(index, segments):
+    first = index.search(QUERIES[0], top=1)[0]
+    other = ValorIndex(index.path, model=index.model.valor, processor=index.model.processor)
+    other.remove(first.source)
+    assert first.source not in [hit.source for hit in index.search(QUERIES[0], top=120)]
+    other.add_segments([item for item in segments if item.segment.source == first.source])
+    assert index.search(QUERIES[0], top=1)[0] == first
 
 
 def test_embeddings_of_another_width_or_model(index):

@@ -160,17 +160,20 @@ class RankingBackend(Backend, Protocol):
         top: int,
         where: str | None = None,
         exact: bool = False,
-        nearest_rows: int = 50,
+        nearest_rows: int | None = None,
         limit: int | None = None,
-    ) -> RankedSegments:
+    ) -> RankedSegments | None:
         """The best segments for a query by their exact scores, at least `top` of them, proven where that is possible.
 
         Args:
             scoring: how the query is compared, by `scoring_of`, with frames and sound only.
             where, exact: as in `nearest`.
-            nearest_rows: rows that each token of the query looks for first.
+            nearest_rows: rows that each token of the query looks for first; by default what is best for the backend.
             limit: most segments to return, by default `top`. Of those after the first `top` some may be missing that
                 score less than `bound`.
+
+        Returns:
+            None where `nearest` and `tokens` are the better way.
         """
         ...
 

@@ -33,9 +33,6 @@ from .sources import Metadata, Source, absolute, list_items
 
 logger = logging.get_logger(__name__)
 
-NEAREST_ROWS = 50
-"""Token rows that each token of a query looks for first."""
-
 
 class ValorIndex:
     """An index of segments of media, with the model that embeds them.
@@ -108,7 +105,7 @@ class ValorIndex:
         *,
         media: Any = None,
         exact: bool = False,
-        nearest_rows: int = NEAREST_ROWS,
+        nearest_rows: int | None = None,
         join: bool = True,
     ) -> Any:
         """The parts of files that answer a text, or each of several texts, best first.
@@ -124,9 +121,10 @@ class ValorIndex:
                 checkpoint has the alignment groups: its frames find segments by their sound (v-a), or by their sound and
                 caption (v-ta), its sound finds them by their frames (v-a), or by their frames and caption (a-tv). Of a film,
                 `modalities` says which: "a" or "av" the former, "v" the latter.
-            exact: compare all token rows, also of an index so large that it has an approximate one. Hits of an approximate
-                index are never `proven`.
-            nearest_rows: token rows that each token of a query looks for first.
+            exact: compare all token rows, also of an index that is too large for memory and has an approximate one. Hits of
+                an approximate index are never `proven`.
+            nearest_rows: token rows that each token of a query looks for first where an index is too large to compare all,
+                by default what is best for the backend.
             join: segments that touch each other and that the model finds equally likely, by a factor of 2, are one hit.
 
         Returns:
@@ -144,7 +142,8 @@ class ValorIndex:
             return []
         self._check_filled()
         _check_count("top", top)
-        _check_count("nearest_rows", nearest_rows)
+        if nearest_rows is not None:
+            _check_count("nearest_rows", nearest_rows)
         if media is None:
             scoring = scoring_of(self.model.config, "text", modalities)
             queries = text_queries(self.model.valor, self.model.processor, list(texts) if several else [texts])

@@ -7,6 +7,7 @@ is there, which is written after its tokens; tokens without it are what a killed
 """
 
 import json
+import math
 import os
 import re
 import warnings
@@ -24,11 +25,15 @@ import torch
 from filelock import FileLock
 
 from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, no_condition
+from .query import Query
+from .ranking import Scoring, score_segments
+from .resident import ResidentTokens
 from .segments import (
     EmbeddedSegment,
     FileState,
     IndexedFile,
     NearestRows,
+    RankedSegments,
     Segment,
     SegmentTokens,
     TokenRows,
@@ -47,12 +52,18 @@ except ImportError as error:
 FLAT_ROWS = 100_000
 """Up to so many token rows are compared one by one; `compact` makes an approximate index of more."""
 
+RESIDENT_NUMBERS = 2**28
+"""Up to so many numbers are read into memory at the first search, 4 bytes each: a million token rows of width 256."""
+
+HEAVY_WORDS = 6  # tokens of a query that look for rows in the approximate index
+HEAVY_ROWS = 800  # rows that each of them looks for
 NPROBES = 20  # partitions of the approximate index that a query looks into
 ROWS_PER_PARTITION = 4096
 WRITES_BETWEEN_COMPACTIONS = 256
 
 _SCANNED_ROWS = 16_384  # of a block of the exact search: 16 MB at a width of 256
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
+_TOKEN_COLUMNS = ["segment", "modality", "time", "weight", "embedding"]  # as in `TokenRows`
 _OWN_NAMES = {".lock", "tokens.lance", "segments.lance", "files.lance", "captions.lance", "about.lance"}
 _LETTERS = {"tokens": "va", "captions": "t"}  # of the tables of tokens
 _ALL = 2**31 - 1  # LanceDB returns 10 rows unless it is told how many
@@ -69,6 +80,7 @@ class LanceBackend:
         self.path = os.fspath(path)
         self._is_local = "://" not in self.path
         self._writes = 0
+        self._resident: tuple[int, ResidentTokens] | None = None
         self._about: dict[str, Any] | None = None
         if self._is_local:
             self._check_folder()
@@ -103,6 +115,61 @@ class LanceBackend:
         parts = np.split(order, np.searchsorted(of_vector[order], np.arange(1, len(vectors))))
         return NearestRows([similarities[part] for part in parts], [segments[part] for part in parts], exact=False)
 
+    def rank(
+        self,
+        query: Query,
+        scoring: Scoring,
+        top: int,
+        where: str | None = None,
+        exact: bool = False,
+        nearest_rows: int | None = None,
+        limit: int | None = None,
+    ) -> RankedSegments | None:
+        """As in [`RankingBackend`]: of all segments in memory where they fit, or of what an approximate index finds.
+
+        The approximate index takes some milliseconds for each vector, so only the tokens of the query with the greatest
+        weights look for rows in it: `nearest_rows` each, by default 800.
+        """
+        resident = self._resident_tokens()
+        if resident is not None:
+            allowed = None if where is None else self._segments_where(where, scoring.letters)
+            ids, bound = resident.best(query, scoring, max(top, limit or 0), allowed)
+        elif exact or self._vector_index("tokens") is None:
+            return None
+        else:
+            heaviest = np.argsort(-query.weights(scoring.uniform), kind="stable")[:HEAVY_WORDS]
+            nearest = self.nearest(query.vectors[heaviest], nearest_rows or HEAVY_ROWS, scoring.letters, where)
+            ids, bound = np.unique(np.concatenate(nearest.segments).astype(str)).tolist(), math.inf
+        rows = self.tokens(ids, scoring.letters)
+        ids, scores = score_segments(query, rows, scoring)
+        order = np.lexsort((ids, -scores))[: max(top, limit or 0)]
+        return RankedSegments([ids[place] for place in order], scores[order], bound)
+
+    def _resident_tokens(self, load: bool = True) -> ResidentTokens | None:
+        """All tokens as they are now; None where they are too many, or too far away, to be read for a search.
+
+        Args:
+            load: read them where they are not in memory.
+        """
+        table = self._table("tokens")
+        with self._in_one_sentence():
+            version, count = table.version, table.count_rows()
+            if self._resident is not None and self._resident[0] == version:
+                return self._resident[1]
+            self._resident = None
+            width = table.schema.field("embedding").type.list_size
+            if load and width * count <= RESIDENT_NUMBERS and (count <= FLAT_ROWS or self._is_local):
+                rows = table.search().select(_TOKEN_COLUMNS).limit(_ALL).to_arrow()
+                self._resident = version, ResidentTokens(_token_rows(rows))
+        return None if self._resident is None else self._resident[1]
+
+    def _segments_where(self, where: str, letters: str) -> list[str]:
+        """Ids of the segments of which a token of these modalities meets a condition."""
+        condition = self._condition("tokens", self._letters_of_tables(letters)["tokens"], where)
+        with self._in_one_sentence():
+            rows = self._table("tokens").search().where(condition).select(["segment"]).limit(_ALL).to_arrow()
+        return pa.compute.unique(rows["segment"]).to_pylist()
+
     def _scan(self, name: str, vectors: np.ndarray, n: int, condition: str | None) -> NearestRows:
         """The exact lists, by one pass over all rows for all vectors together."""
         queries = torch.from_numpy(vectors)
@@ -121,15 +188,15 @@ class LanceBackend:
         return NearestRows(list(best.numpy()), list(segments), exact=True, error=_EXACT_ERROR)
 
     def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
+        resident = self._resident_tokens(load=False)
+        if resident is not None and set(modalities) <= set(_LETTERS["tokens"]):
+            return resident.tokens(segments, modalities)
         condition = f"segment IN ({_literals(segments)})" if len(segments) else "false"
-        columns = ["segment", "modality", "time", "weight", "embedding"]
         parts = []
         for name, letters in self._letters_of_tables(modalities).items():
             own = condition if letters == _LETTERS[name] else f"{condition} AND modality IN ({_literals(letters)})"
-            parts.append(self._table(name).search().where(own).select(columns).limit(_ALL).to_arrow())
-        rows = pa.concat_tables(parts).combine_chunks()
-        segment, modality, time, weight = (rows[name].to_numpy(zero_copy_only=False) for name in columns[:-1])
-        return TokenRows(segment, modality, time, weight, _embeddings(rows))
+            parts.append(self._table(name).search().where(own).select(_TOKEN_COLUMNS).limit(_ALL).to_arrow())
+        return _token_rows(pa.concat_tables(parts))
 
     # --- Contents -----------------------------------------------------------------------------------------------------
 
@@ -514,6 +581,11 @@ def _segment(row: dict[str, Any]) -> Segment:
         caption=row["caption"],
         metadata=json.loads(row["metadata"]),
     )
+
+
+def _token_rows(table: pa.Table) -> TokenRows:
+    columns = [table[name].to_numpy(zero_copy_only=False) for name in _TOKEN_COLUMNS[:-1]]
+    return TokenRows(*columns, _embeddings(table))
 
 
 def _embeddings(rows: Any) -> np.ndarray:

@@ -70,6 +70,7 @@ _CONNECTION: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 30, "ap
 _CREATION = 0x76616C6F72  # number of the lock that makes one index at a time
 _OLDEST_PGVECTOR = (0, 8)  # the first that goes on where a filter left too few rows
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
+_NEAREST_ROWS = 50  # that each token of a query looks for first
 _MOST_ROWS = 800  # of an approximate index, for each token of a query
 
 
@@ -155,7 +156,7 @@ class PostgresBackend:
         top: int,
         where: str | None = None,
         exact: bool = False,
-        nearest_rows: int = 50,
+        nearest_rows: int | None = None,
         limit: int | None = None,
     ) -> RankedSegments:
         """As in [`RankingBackend`], by one SQL statement: nearest token rows, candidates and their exact scores.
@@ -174,7 +175,7 @@ class PostgresBackend:
             "least": 0.0 if padded else -math.inf,
             "limit": max(top, limit or 0),
         }
-        n: int | None = nearest_rows
+        n: int | None = nearest_rows or _NEAREST_ROWS
         with self._transaction() as connection, self._checked(where):
             exact = exact or not self._is_indexed(connection)
             while True:

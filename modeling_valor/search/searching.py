@@ -16,8 +16,10 @@ from .ranking import Hit, Scoring, join_neighbours, make_hit, score_bound, score
 from .segments import Segment, TokenRows
 
 
+NEAREST_ROWS = 50
+"""Token rows that each token of a query looks for first; their number grows, by 4 each time, until the hits are proven."""
+
 MOST_NEAREST_ROWS = 800
-"""How far the number of token rows that are looked for grows, by 4 each time, until the hits are proven."""
 
 Parts = list[tuple[list[Segment], float]]
 
@@ -29,19 +31,25 @@ def find_hits(
     top: int,
     where: str | None = None,
     exact: bool = False,
-    nearest_rows: int = 50,
+    nearest_rows: int | None = None,
     tolerance: float = -math.inf,
 ) -> list[list[Hit]]:
     """The best hits of each query.
 
     Args:
         where, exact: as in [`Backend.nearest`].
-        nearest_rows: token rows that each token of a query looks for first.
+        nearest_rows: token rows that each token of a query looks for first, by default what is best for the backend.
         tolerance: as in `join_neighbours`.
     """
-    if isinstance(backend, RankingBackend) and "t" not in scoring.letters:
-        return [rank_hits(backend, query, scoring, top, where, exact, nearest_rows, tolerance) for query in queries]
-    return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
+    if not isinstance(backend, RankingBackend) or "t" in scoring.letters:
+        return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
+    results: list[list[Hit]] = []
+    for query in queries:
+        hits = rank_hits(backend, query, scoring, top, where, exact, nearest_rows, tolerance)
+        if hits is None:
+            return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
+        results.append(hits)
+    return results
 
 
 def rank_hits(
@@ -51,13 +59,15 @@ def rank_hits(
     top: int,
     where: str | None = None,
     exact: bool = False,
-    nearest_rows: int = 50,
+    nearest_rows: int | None = None,
     tolerance: float = -math.inf,
-) -> list[Hit]:
-    """The best hits of a query by a backend that ranks; arguments as for [`find_hits`]."""
+) -> list[Hit] | None:
+    """The best hits of a query by a backend that ranks, or None where it does not; arguments as for [`find_hits`]."""
     wanted = top
     while True:
         found = backend.rank(query, scoring, wanted, where, exact, nearest_rows, limit=4 * wanted)
+        if found is None:
+            return None
         ranked = list(zip(found.ids, found.scores.tolist(), strict=True))
         parts, complete = _best_parts(backend, ranked, top, tolerance)
         complete = complete or len(ranked) < 4 * wanted
@@ -76,12 +86,13 @@ def collect_hits(
     top: int,
     where: str | None = None,
     exact: bool = False,
-    nearest_rows: int = 50,
+    nearest_rows: int | None = None,
     tolerance: float = -math.inf,
 ) -> list[list[Hit]]:
     """The best hits of each query by the token rows of any backend; arguments as for [`find_hits`]."""
     results: list[list[Hit]] = [[] for _ in queries]
-    pending, n = list(range(len(queries))), nearest_rows
+    pending = list(range(len(queries)))
+    n = first = nearest_rows or NEAREST_ROWS
     while pending:
         vectors = [queries[index].vectors for index in pending]
         nearest = backend.nearest(np.concatenate(vectors), n, scoring.letters, where, exact)
@@ -104,7 +115,7 @@ def collect_hits(
             if not enough and max(last) > -math.inf:
                 still.append(index)
         n *= 4
-        pending = still if n <= max(MOST_NEAREST_ROWS, nearest_rows) else []
+        pending = still if n <= max(MOST_NEAREST_ROWS, first) else []
     return results
 
 
