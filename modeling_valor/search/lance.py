@@ -55,8 +55,8 @@ FLAT_ROWS = 100_000
 RESIDENT_NUMBERS = 2**28
 """Up to so many numbers are read into memory at the first search, 4 bytes each: a million token rows of width 256."""
 
-HEAVY_WORDS = 6  # tokens of a query that look for rows in the approximate index
-HEAVY_ROWS = 800  # rows that each of them looks for
+HEAVY_WORDS = 4  # tokens of a query, of the greatest weights, that look for rows in the approximate index
+HEAVY_ROWS = 1000  # rows that each of them looks for; benchmarks/search.py has the curve
 NPROBES = 20  # partitions of the approximate index that a query looks into
 ROWS_PER_PARTITION = 4096
 WRITES_BETWEEN_COMPACTIONS = 256
@@ -128,7 +128,7 @@ class LanceBackend:
         """As in [`RankingBackend`]: of all segments in memory where they fit, or of what an approximate index finds.
 
         The approximate index takes some milliseconds for each vector, so only the tokens of the query with the greatest
-        weights look for rows in it: `nearest_rows` each, by default 800.
+        weights look for rows in it: `nearest_rows` each, by default 1,000.
         """
         resident = self._resident_tokens()
         if resident is not None:
