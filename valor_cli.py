@@ -177,7 +177,8 @@ def _run_command(argv: list[str]) -> int | None:
     commands = get_command(app)
     try:
         with commands.make_context("valor", argv) as context:
-            return commands.invoke(context)
+            status: int | None = commands.invoke(context)
+            return status
     except typer.Exit as stop:  # after --help or --version
         return stop.exit_code
 

@@ -66,7 +66,7 @@ def build_model_card(
         eval_results=list(eval_results) or None,
         metrics=sorted({_kind_of_metric(result) for result in eval_results}) or None,
     )
-    return ModelCard.from_template(
+    card: ModelCard = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE) if TEMPLATE.is_file() else None,
         name=name,
@@ -80,6 +80,7 @@ def build_model_card(
         metrics=metrics_by_dataset(eval_results) if metrics is None else metrics,
         language=language,
     )
+    return card
 
 
 def describe_parts(config: ValorConfig, num_parameters: int | None = None) -> dict[str, str]:

@@ -421,10 +421,8 @@ class ValorProcessor(ProcessorMixin):
                 data[name] = _join_lists(values, sizes)
             elif name in MASKS:
                 data.update(_join_modality(name, values, [sample.get(MASKS[name]) for sample in samples], sizes))
-            elif any(value is None for value in values):
-                raise ValueError(f"Some samples have `{name}` and others do not, so that they cannot be joined.")
             else:
-                data[name] = _join(values, name)
+                data[name] = _join(_all_of(values, name), name)
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion)
 
     def post_process_generation(
@@ -525,6 +523,14 @@ def _join_lists(values: Sequence[Sequence[Any] | None], sizes: Sequence[int]) ->
     """The entries of several samples one after the other, None for those of a sample that has none."""
     rows = zip(values, sizes, strict=True)
     return [item for value, size in rows for item in ([None] * size if value is None else value)]
+
+
+def _all_of(values: Sequence[Tensor | None], name: str) -> list[Tensor]:
+    """The values, of which every sample must have one."""
+    given = [value for value in values if value is not None]
+    if len(given) < len(values):
+        raise ValueError(f"Some samples have `{name}` and others do not, so that they cannot be joined.")
+    return given
 
 
 def _join_modality(

@@ -162,7 +162,7 @@ def load(
 
     from .. import ValorProcessor
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = choose_device(device)
     try:
         loaded = model_class.from_pretrained(check_model(model), dtype=dtype)
@@ -208,7 +208,7 @@ def model_type_of(name: str, option: str) -> str:
     from ..hub import hub_reason
 
     try:
-        return AutoConfig.from_pretrained(name).model_type
+        return str(AutoConfig.from_pretrained(name).model_type)
     except (OSError, ValueError) as error:
         if os.path.isdir(name):
             raise ValueError(f"{option} {name}: {' '.join(str(error).split())}") from error
@@ -240,7 +240,7 @@ def on_one_line(name: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
 
 
-def _processor_settings(arguments: Sequence[str]) -> dict | None:
+def _processor_settings(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Content of `processor_config.json` of the checkpoint that `--model` names, where it is on this machine."""
     named = [value for option, value in itertools.pairwise(arguments) if option == "--model"]
     named += [argument.removeprefix("--model=") for argument in arguments if argument.startswith("--model=")]
@@ -250,6 +250,7 @@ def _processor_settings(arguments: Sequence[str]) -> dict | None:
 
     try:
         path = cached_file(named[-1], "processor_config.json", local_files_only=True)
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        settings: dict[str, Any] | None = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return settings

@@ -57,7 +57,7 @@ def embed(
     from ..search.reading import Segmentation
 
     check_output(output)
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     chosen = None if dtype == "auto" else getattr(torch, dtype)
     loaded = EmbeddingModel(check_model(model), device=choose_device(device), dtype=chosen)
     frames = loaded.processor.video_processor.num_frames if num_frames is None else num_frames

@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What commands share that make or use an index: the options of segments, and the index itself."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -104,7 +104,7 @@ def open_index(
 
     from ..search import ValorIndex, open_backend
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     backend = open_backend(path)
     about = backend.about()
     backend.close()
@@ -119,7 +119,7 @@ def open_index(
     return ValorIndex(path, model=model, device=choose_device(device), dtype=chosen)
 
 
-def _check_model_of(path: str, model: str | None, about: dict | None) -> None:
+def _check_model_of(path: str, model: str | None, about: dict[str, Any] | None) -> None:
     try:
         check_model(model or (about or {})["model"])
     except ValueError as error:

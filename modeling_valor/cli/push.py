@@ -148,7 +148,7 @@ def notes_on(contents: "FolderContents", given: Mapping[str, Any]) -> list[str]:
     if not {"tokenizer.json", "vocab.txt"} & set(contents.files):
         notes.append("the folder has no tokenizer, without which the checkpoint processes no texts.")
     if (card := contents.files.get("README.md")) is not None:
-        if not metadata_load(card):
+        if isinstance(card, Path) and not metadata_load(card):
             notes.append("README.md has no metadata, by which users of the Hub would find the model.")
         if unused := [f"--{name}" for name, value in given.items() if value]:
             notes.append(f"README.md is uploaded as it is: {', '.join(unused)} would count for a new one.")

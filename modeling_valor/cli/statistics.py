@@ -130,7 +130,7 @@ def _captions_of_benchmark(name: str, annotations: str | None) -> tuple[list[str
         except FileNotFoundError:
             continue
         new = [sample for sample in samples if sample.captions and sample.id not in by_id]
-        by_id.update((sample.id, sample.captions) for sample in new)
+        by_id.update((sample.id, list(sample.captions)) for sample in new)
         splits += [split] if new else []
     if not by_id:
         wanted = next(iter(benchmark.splits.values())).files["annotations"]

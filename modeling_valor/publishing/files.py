@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import metadata_load
@@ -79,7 +80,7 @@ class FolderContents:
         content = self.files[path]
         return len(content) if isinstance(content, bytes) else content.stat().st_size
 
-    def json(self, path: str) -> dict:
+    def json(self, path: str) -> dict[str, Any]:
         """Content of a JSON file.
 
         Raises:

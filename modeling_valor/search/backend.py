@@ -178,7 +178,7 @@ class RankingBackend(Backend, Protocol):
         ...
 
 
-def open_backend(path: str | os.PathLike) -> Backend:
+def open_backend(path: str | os.PathLike[str]) -> Backend:
     """The backend of an index: `postgresql://...` is a server, everything else a folder or an object store of LanceDB.
 
     Raises:

@@ -85,7 +85,7 @@ class EmbeddingModel:
         """Whether the checkpoint was trained to compare frames or sound with captions."""
         return any(
             query != "text" and "text" in media
-            for query, media in map(ALIGNMENT_GROUPS.get, self.config.alignment_groups)
+            for query, media in (ALIGNMENT_GROUPS[group] for group in self.config.alignment_groups)
         )
 
     @cached_property
@@ -120,14 +120,14 @@ class EmbeddingModel:
     def embed_captions(self, segments: Sequence[Segment]) -> dict[str, SegmentTokens]:
         """Tokens of the captions of segments, by the segments' ids, as seconds that of their middle; of those that have words."""
         valor, found = self.valor, {}
-        given = [segment for segment in segments if segment.caption and segment.caption.strip()]
+        given = [(segment, segment.caption) for segment in segments if segment.caption and segment.caption.strip()]
         for start in range(0, len(given), CAPTION_BATCH):
             batch = given[start : start + CAPTION_BATCH]
-            inputs = self.processor(text=[segment.caption for segment in batch], return_tensors="pt")
+            inputs = self.processor(text=[caption for _, caption in batch], return_tensors="pt")
             with torch.no_grad():
                 embedded = valor.embed_texts({name: value.to(valor.device) for name, value in inputs.items()})
                 logits = valor.text_token_weight(embedded["text_embeds"])
-            for segment, embeds, weights, length in zip(
+            for (segment, _), embeds, weights, length in zip(
                 batch, embedded["text_embeds"], logits, embedded["attention_mask"].sum(dim=1).tolist(), strict=True
             ):
                 seconds = np.full(length, (segment.start + segment.end) / 2, dtype=np.float32)

@@ -113,7 +113,7 @@ WRITERS: dict[str, Callable[[Path, dict[str, Any]], TokenWriter]] = {
 }
 
 
-def check_output(path: str | os.PathLike) -> None:
+def check_output(path: str | os.PathLike[str]) -> None:
     """Checks that token embeddings can be written to a file.
 
     Raises:
@@ -128,7 +128,7 @@ def check_output(path: str | os.PathLike) -> None:
 
 
 @contextmanager
-def open_writer(path: str | os.PathLike, model: EmbeddingModel) -> Iterator[TokenWriter]:
+def open_writer(path: str | os.PathLike[str], model: EmbeddingModel) -> Iterator[TokenWriter]:
     """A writer of a file that appears when it is complete; the ending of its name is the format."""
     about = {"model": model.name, "revision": model.revision, "width": model.config.projection_dim}
     with atomic_write(Path(path)) as partial:
@@ -139,7 +139,7 @@ def open_writer(path: str | os.PathLike, model: EmbeddingModel) -> Iterator[Toke
 
 def embed_files(
     sources: Iterable[Source],
-    output: str | os.PathLike,
+    output: str | os.PathLike[str],
     model: EmbeddingModel,
     segmentation: Segmentation,
     *,

@@ -57,7 +57,7 @@ class ValorIndex:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         model: str | ValorModel | ValorDecoderModel | None = None,
         processor: ValorProcessor | None = None,
         device: str | torch.device | None = None,
@@ -295,7 +295,7 @@ class ValorIndex:
                 )
         self.backend.write(segments, files)
 
-    def remove(self, *sources: str | os.PathLike) -> int:
+    def remove(self, *sources: str | os.PathLike[str]) -> int:
         """Removes files with all that is known of them; returns the number of segments.
 
         Raises:

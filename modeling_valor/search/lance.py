@@ -76,7 +76,7 @@ class LanceBackend:
         path: a folder, or the address of an object store.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = os.fspath(path)
         self._is_local = "://" not in self.path
         self._writes = 0
@@ -142,7 +142,7 @@ class LanceBackend:
             ids, bound = np.unique(np.concatenate(nearest.segments).astype(str)).tolist(), math.inf
         rows = self.tokens(ids, scoring.letters)
         ids, scores = score_segments(query, rows, scoring)
-        order = np.lexsort((ids, -scores))[: max(top, limit or 0)]
+        order = np.lexsort((np.array(ids, dtype=str), -scores))[: max(top, limit or 0)]
         return RankedSegments([ids[place] for place in order], scores[order], bound)
 
     def _resident_tokens(self, load: bool = True) -> ResidentTokens | None:
@@ -168,7 +168,8 @@ class LanceBackend:
         condition = self._condition("tokens", self._letters_of_tables(letters)["tokens"], where)
         with self._in_one_sentence():
             rows = self._table("tokens").search().where(condition).select(["segment"]).limit(_ALL).to_arrow()
-        return pa.compute.unique(rows["segment"]).to_pylist()
+        ids: list[str] = pa.compute.unique(rows["segment"]).to_pylist()
+        return ids
 
     def _scan(self, name: str, vectors: np.ndarray, n: int, condition: str | None) -> NearestRows:
         """The exact lists, by one pass over all rows for all vectors together."""
@@ -240,7 +241,7 @@ class LanceBackend:
                 yield IndexedFile(state=state, **row)
 
     def is_empty(self) -> bool:
-        return self._table("segments").count_rows() == 0
+        return not self._table("segments").count_rows()
 
     def unfinished(self) -> list[str]:
         complete = {file.source for file in self.files()}
@@ -309,7 +310,7 @@ class LanceBackend:
             return 0
         condition = f"source IN ({_literals(sources)})"
         with self._in_one_sentence(), self._alone():
-            count = self._table("segments").count_rows(condition)
+            count: int = self._table("segments").count_rows(condition)
             # In this order, so that a file that is listed as complete always is
             for name in ("files", "segments", *self._token_tables()):
                 self._table(name).delete(condition)
@@ -584,15 +585,16 @@ def _segment(row: dict[str, Any]) -> Segment:
 
 
 def _token_rows(table: pa.Table) -> TokenRows:
-    columns = [table[name].to_numpy(zero_copy_only=False) for name in _TOKEN_COLUMNS[:-1]]
-    return TokenRows(*columns, _embeddings(table))
+    segments, modalities, times, weights = (table[name].to_numpy(zero_copy_only=False) for name in _TOKEN_COLUMNS[:-1])
+    return TokenRows(segments, modalities, times, weights, _embeddings(table))
 
 
 def _embeddings(rows: Any) -> np.ndarray:
     """(N, C), float16, of a record batch or of a table of one chunk."""
     column = rows["embedding"]
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), column.type.list_size)
+    values: np.ndarray = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(rows), column.type.list_size)
 
 
 def _literals(values: Iterable[str]) -> str:

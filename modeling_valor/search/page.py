@@ -70,7 +70,7 @@ class Card:
     captions: Sequence[str]
 
 
-def check_page(path: str | os.PathLike) -> None:
+def check_page(path: str | os.PathLike[str]) -> None:
     """Checks, before a search, that a page can be written here.
 
     Raises:
@@ -86,7 +86,7 @@ def check_page(path: str | os.PathLike) -> None:
         raise OSError(f"The page {path} cannot be written: there is no folder {path.parent} that can be written to.")
 
 
-def write_page(results: Mapping[str, Sequence[Hit]], path: str | os.PathLike) -> None:
+def write_page(results: Mapping[str, Sequence[Hit]], path: str | os.PathLike[str]) -> None:
     """Writes a page of hits; it appears when it is complete.
 
     Pictures are in the page, films and sound stay where they are: a file in the folder of the page, or below it, is
@@ -105,7 +105,7 @@ def write_page(results: Mapping[str, Sequence[Hit]], path: str | os.PathLike) ->
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def render_page(results: Mapping[str, Sequence[Hit]], folder: str | os.PathLike = ".") -> str:
+def render_page(results: Mapping[str, Sequence[Hit]], folder: str | os.PathLike[str] = ".") -> str:
     """The page as text, for a file in `folder`."""
     environment = Environment(
         loader=PackageLoader(__name__, "."),

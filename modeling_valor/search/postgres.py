@@ -132,7 +132,7 @@ class PostgresBackend:
         )
 
     def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
-        rows: list[tuple] = []
+        rows: list[tuple[Any, ...]] = []
         with self._transaction() as connection, connection.cursor(binary=True) as cursor:
             for table in self._token_tables(connection, modalities):
                 statement = (

@@ -67,12 +67,15 @@ def condition_sql(where: str) -> str:
     return f"({' '.join(parts)})".replace("%", "%%")  # psycopg's sign for a value
 
 
-def _token_sql(found: re.Match) -> str:
+def _token_sql(found: re.Match[str]) -> str:
+    name: str | None
     if found["string"] is not None:
-        return "E" + found["string"].replace("\\", "\\\\")  # the same string, however the server reads backslashes
+        return "E" + str(found["string"]).replace(
+            "\\", "\\\\"
+        )  # the same string, however the server reads backslashes
     name = found["quoted"] if found["quoted"] is not None else found["word"]
     if name is None:
-        return found[0]
+        return str(found[0])
     name = name if found["word"] is None else name.lower()
     if name in WHERE_COLUMNS:
         return f'"{name}"'  # "end" is a word of SQL

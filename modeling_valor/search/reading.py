@@ -183,7 +183,7 @@ def read_segments(
 
 
 @dataclass
-class _Files(IterableDataset):
+class _Files(IterableDataset[Any]):
     media: Sequence[Any]
     done: Mapping[int, set[tuple[float, float]]]
     segmentation: Segmentation

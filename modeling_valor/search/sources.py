@@ -16,7 +16,7 @@ from ..media_sources import list_media, split_part
 from .segments import FileState
 
 
-Source = str | os.PathLike | Sample
+Source = str | os.PathLike[str] | Sample
 Metadata = Mapping[str, Any] | Callable[[str], Mapping[str, Any]]
 
 
@@ -79,7 +79,7 @@ def is_covered(source: str, sources: Source | Iterable[Source]) -> bool:
     return False
 
 
-def absolute(source: str | os.PathLike) -> str:
+def absolute(source: str | os.PathLike[str]) -> str:
     """The name by which an index knows a path or an address."""
     name = os.fspath(source)
     return name if _is_address(name) else os.path.abspath(os.path.expanduser(name))
