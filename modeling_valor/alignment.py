@@ -2,23 +2,21 @@
 """Multimodal Grouping Alignment (section 4.2): how well texts, videos and sounds match, and the loss on it.
 
 Scores and loss are separate: `grouped_similarity` (fine-grained, eq. 3) and `coarse_similarity` (Table 10) give score
-matrices, `contrastive_loss` (eq. 2) takes one, and `gather_samples` joins the samples of all ranks before either.
-`mean_of_groups` averages the losses of several modality groups. `alignment_blocks` computes the scores in little memory.
-Nothing here has parameters.
+matrices, `contrastive_loss` (eq. 2) takes one. In distributed training `similarity_over_ranks` gives a rank's rows of the
+score matrices, and `contrastive_losses` takes them. `mean_of_groups` averages the losses of several modality groups.
+`alignment_blocks` computes the scores in little memory, `alignment_ranks` is what the ranks exchange. Nothing here has
+parameters.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from .alignment_blocks import Comparison, compare, score_dtype
+from .alignment_ranks import RankSamples, gather_tokens
 from .configuration_valor import ALIGNMENT_GROUPS as GROUPS
 
 
@@ -96,19 +94,42 @@ def grouped_similarity(
     """
     modalities = {"text": text, "video": video, "audio": audio}
     given = {modality: tokens for modality, tokens in modalities.items() if tokens is not None}
-    if fusion not in ("feature", "score"):
-        raise ValueError(f'fusion="{fusion}" was given; pass "feature" or "score".')
-
     parts = {group: _comparisons(group, given, fusion, uniform_audiovisual) for group in groups}
-    comparisons = list(dict.fromkeys(part for group_parts in parts.values() for part in group_parts))
-    matrices = dict(zip(comparisons, compare(given, given, comparisons), strict=True))
-    similarity = {}
-    for group, group_parts in parts.items():
-        query, _ = GROUPS[group]
-        similarity[group] = _sum_of_present(
-            [matrices[part] if query in part.rows else matrices[part].mT for part in group_parts]
-        )
-    return similarity
+    similarity = _compare_parts(given, given, parts)
+    return {
+        group: score if GROUPS[group][0] in parts[group][0].rows else score.mT for group, score in similarity.items()
+    }
+
+
+def similarity_over_ranks(
+    text: TokenSet | None,
+    video: TokenSet | None,
+    audio: TokenSet | None,
+    groups: Iterable[str],
+    fusion: str = "feature",
+    uniform_audiovisual: bool = False,
+) -> tuple[dict[str, Tensor], RankSamples]:
+    """Fine-grained similarity of this rank's samples with those of all ranks, with gradients to the tokens of all ranks.
+
+    A group's two sides are interchangeable in the contrastive loss. Text, where a group has it, is on the side of the
+    rows: it has the most tokens, and rows need not leave their rank. Otherwise all is as in `grouped_similarity`.
+
+    Args:
+        text, video, audio: tokens of this rank's samples, which match each other.
+        groups, fusion, uniform_audiovisual: as of `grouped_similarity`, the same on every rank.
+
+    Returns:
+        (group -> (samples of this rank, samples of all ranks), where the samples of this rank are among all).
+
+    Raises:
+        ValueError: as `grouped_similarity`, or a modality is there on some ranks only.
+    """
+    modalities = {"text": text, "video": video, "audio": audio}
+    given = {modality: tokens for modality, tokens in modalities.items() if tokens is not None}
+    parts = {group: _comparisons(group, given, fusion, uniform_audiovisual) for group in groups}
+    columns = {modality for group_parts in parts.values() for part in group_parts for modality in part.columns}
+    of_all_ranks, samples = gather_tokens(modalities, columns)
+    return _compare_parts(given, of_all_ranks, parts), samples
 
 
 def fine_similarity(queries: Sequence[TokenSet], candidates: Sequence[TokenSet]) -> Tensor:
@@ -195,17 +216,70 @@ def contrastive_loss(similarity: Tensor, logit_scale: Tensor | float, keep: Tens
             f"Similarities of shape {tuple(similarity.shape)} were given; the contrastive loss takes a square matrix with "
             "the pairs on its diagonal."
         )
-    kept = similarity.diagonal() != -torch.inf
     if keep is not None:
-        kept = kept & keep
-    # A dropped pair keeps nothing but its own entry, so that its cross-entropies are exactly zero.
-    both_kept = kept[:, None] & kept
-    own = torch.eye(len(kept), dtype=torch.bool, device=kept.device)
-    logits = similarity.to(score_dtype(similarity.dtype)).masked_fill(~both_kept, 0)
-    logits = logits * torch.as_tensor(logit_scale, dtype=logits.dtype, device=logits.device).exp()
-    logits = logits.masked_fill(~(both_kept | own), -torch.inf)
-    log_likelihood = logits.log_softmax(dim=1).diagonal() + logits.log_softmax(dim=0).diagonal()
-    return -log_likelihood.sum() / (2 * kept.sum().clamp(min=1))
+        similarity = similarity.masked_fill(torch.diag(~keep), -torch.inf)
+    losses, _ = contrastive_losses({"": similarity}, logit_scale, RankSamples((len(similarity),)))
+    return losses[""]
+
+
+def contrastive_losses(
+    similarity: Mapping[str, Tensor], logit_scale: Tensor | float, samples: RankSamples
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """`contrastive_loss` of the samples of all ranks for each group, from this rank's rows of the score matrices.
+
+    The row cross-entropies are those of this rank; of the columns the ranks exchange the sums over their rows.
+
+    Args:
+        similarity: group -> (samples of this rank, samples of all ranks), the pairs where `samples` says.
+        logit_scale: log of the inverse temperature.
+        samples: where the samples of this rank are among all.
+
+    Returns:
+        (group -> a scalar, for each group whether any pair has both its sides), the same on every rank.
+
+    Source: section 4.2, eq. 2.
+    """
+    pairs = [scores.detach().diagonal(samples.start) for scores in similarity.values()]
+    all_pairs = samples.join(torch.stack(pairs, dim=1)).unbind(dim=1)
+    sums = [
+        _cross_entropy_sums(scores, of_pairs, logit_scale, samples.start)
+        for scores, of_pairs in zip(similarity.values(), all_pairs, strict=True)
+    ]
+    own_sums, column_sums = samples.gather(torch.stack(sums)).split([1, len(all_pairs[0])], dim=2)
+    totals = own_sums.sum(dim=(0, 2)) + column_sums.logsumexp(dim=0).sum(dim=1)  # (groups,)
+    num_pairs = torch.stack([(of_pairs != -torch.inf).sum() for of_pairs in all_pairs])
+    losses = totals / (2 * num_pairs.clamp(min=1))
+    return dict(zip(similarity, losses.unbind(), strict=True)), list((num_pairs > 0).unbind())
+
+
+def _cross_entropy_sums(similarity: Tensor, all_pairs: Tensor, logit_scale: Tensor | float, start: int) -> Tensor:
+    """A rank's part of the cross-entropies of rows and columns, (1 + samples of all ranks,).
+
+    First the sum of its rows' cross-entropies. Then for each column log sum exp(logit - logit of the column's pair) over
+    its rows; the sum of these of all ranks is the column's cross-entropy.
+
+    Args:
+        similarity: (samples of this rank, samples of all ranks).
+        all_pairs: (samples of all ranks,), the scores of all pairs, -inf where one is to be dropped.
+        start: column of the first row's pair.
+    """
+    dtype = score_dtype(similarity.dtype)
+    scale = torch.as_tensor(logit_scale, dtype=dtype, device=similarity.device).exp()
+    kept = all_pairs != -torch.inf
+    both_kept = kept[start : start + len(similarity), None] & kept
+    own = torch.zeros_like(both_kept)
+    own.diagonal(start).fill_(True)
+    # A dropped pair keeps nothing but its own entry, so that its cross-entropies are exactly zero. The others are finite,
+    # because a rank may have no row for a column.
+    logits = similarity.to(dtype).masked_fill(~both_kept, 0) * scale
+    logits = logits.masked_fill(~(both_kept | own), torch.finfo(dtype).min)
+    pair_logits = (all_pairs.to(dtype).masked_fill(~kept, 0) * scale).detach()
+    columns = (logits - pair_logits).logsumexp(dim=0)
+    own_pairs = logits.diagonal(start)
+    # Zero, with the gradient that the logits of the pairs have in the columns, from which they were subtracted as constants
+    of_columns = own_pairs.detach() - own_pairs
+    rows = of_columns - logits.log_softmax(dim=1).diagonal(start)
+    return torch.cat([rows.sum()[None], columns])
 
 
 def mean_of_groups(losses: Sequence[Tensor], present: Sequence[Tensor]) -> Tensor:
@@ -221,98 +295,14 @@ def mean_of_groups(losses: Sequence[Tensor], present: Sequence[Tensor]) -> Tenso
     return (torch.stack(tuple(losses)) * is_present).sum() / is_present.sum().clamp(min=1)
 
 
-def gather_samples(
-    embeds: Sequence[Tensor | None], masks: Sequence[Tensor | None]
-) -> tuple[tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
-    """The samples of all ranks, in the order of the ranks, with gradients.
-
-    Args:
-        embeds: (B, N, C) or (B, C) of each modality, None for one that is not there.
-        masks: (B, N) bool or None of each. Ranks may differ in B and in N: shorter samples are padded and masked.
-
-    Returns:
-        (embeds, masks) with the samples of all ranks; as they were given, where training is not distributed.
-
-    Raises:
-        ValueError: a modality is there on some ranks only. Such ranks would wait for each other; they can pass embeddings
-            whose mask is False everywhere.
-    """
-    if not is_distributed():
-        return tuple(embeds), tuple(masks)
-    device = next((part.device for part in embeds if part is not None), torch.device("cpu"))
-    given = _all_gather(torch.tensor([part is not None for part in embeds], device=device))
-    if any(rank.ne(given[0]).any() for rank in given):
-        raise ValueError(
-            f"The ranks have different modalities: {[rank.tolist() for rank in given]}. Pass all of them on every rank, "
-            "masked where a rank's samples lack one."
-        )
-    all_embeds, all_masks = [], []
-    for part, mask in zip(embeds, masks, strict=True):
-        if part is not None and mask is None:
-            mask = part.new_ones(len(part), part.shape[1] if part.ndim == 3 else 1)
-        all_embeds.append(None if part is None else gather_with_gradient(part))
-        all_masks.append(None if part is None or mask is None else gather_with_gradient(mask.bool()))
-    return tuple(all_embeds), tuple(all_masks)
-
-
-def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """The tensors of all ranks, joined along their first dimension in the order of the ranks, with gradients.
-
-    Sizes may differ between ranks: along the other dimensions shorter tensors get zeros (False) at their end.
-
-    A rank's part receives the sum of all ranks' gradients. With the same loss of the gathered tensors on each of W ranks
-    that is W times the gradient of a single process, and the mean that DistributedDataParallel takes over the ranks makes
-    it equal; parameters used after gathering have the full gradient on every rank, which the mean keeps.
-    """
-    if not is_distributed():
-        return tensor
-    shapes = torch.stack(_all_gather(torch.tensor(tensor.shape, device=tensor.device)))
-    largest = shapes.amax(dim=0).tolist()
-    missing = [size - own for size, own in zip(largest, tensor.shape, strict=True)]
-    padded = F.pad(tensor, [amount for size in reversed(missing) for amount in (0, size)])
-    parts = _AllGather.apply(padded)
-    return torch.cat([part[:samples] for part, samples in zip(parts, shapes[:, 0].tolist(), strict=True)])
-
-
-def mean_over_ranks(tensor: Tensor) -> Tensor:
-    """The mean of a tensor over all ranks, without gradients; itself where training is not distributed."""
-    if not is_distributed():
-        return tensor
-    total = tensor.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
-
-
-def is_distributed() -> bool:
-    """Whether several processes run together, in a process group of torch."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def _all_gather(tensor: Tensor) -> list[Tensor]:
-    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, tensor.contiguous())
-    return parts
-
-
-class _AllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_all_gather(tensor))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = torch.stack(grads)
-        dist.all_reduce(total)
-        return total[dist.get_rank()]
-
-
 def _comparisons(group: str, given: Mapping[str, TokenSet], fusion: str, uniform: bool) -> list[Comparison]:
     """The comparisons that a group's score is the sum of.
 
     Text always is on the side of the rows, so that groups with the text as query share its similarities with groups that
     have it as a candidate; the matrices of the latter are transposed in the end.
     """
+    if fusion not in ("feature", "score"):
+        raise ValueError(f'fusion="{fusion}" was given; pass "feature" or "score".')
     if group not in GROUPS:
         raise ValueError(f'Group "{group}" was given; {", ".join(GROUPS)} are accepted.')
     query, candidates = GROUPS[group]
@@ -328,6 +318,15 @@ def _comparisons(group: str, given: Mapping[str, TokenSet], fusion: str, uniform
     if "text" in candidates_given:
         return [Comparison(candidates_given, (query,), uniform)]
     return [Comparison((query,), candidates_given, uniform)]
+
+
+def _compare_parts(
+    rows: Mapping[str, TokenSet], columns: Mapping[str, TokenSet], parts: Mapping[str, Sequence[Comparison]]
+) -> dict[str, Tensor]:
+    """The score matrix of each group, the sum of its comparisons."""
+    comparisons = list(dict.fromkeys(part for group_parts in parts.values() for part in group_parts))
+    matrices = dict(zip(comparisons, compare(rows, columns, comparisons), strict=True))
+    return {group: _sum_of_present([matrices[part] for part in group_parts]) for group, group_parts in parts.items()}
 
 
 def _sum_of_present(scores: Sequence[Tensor]) -> Tensor:

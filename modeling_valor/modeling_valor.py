@@ -26,12 +26,12 @@ from transformers.utils.generic import can_return_tuple
 from .alignment import (
     TokenSet,
     coarse_similarity,
-    contrastive_loss,
-    gather_samples,
+    contrastive_losses,
     grouped_similarity,
-    is_distributed,
     mean_of_groups,
+    similarity_over_ranks,
 )
+from .alignment_ranks import RankSamples, gather_tokens, is_distributed
 from .configuration_valor import MEDIA, MODALITIES, ValorConfig
 from .hub import hub_errors, keep_available_code, pipeline_entries, push_saved, restored, saved_with_code
 from .model_card import build_model_card
@@ -59,7 +59,8 @@ class ValorOutput(ModelOutput):
         Loss of each modality group, 0 for one that no sample has.
     similarity (`dict[str, torch.FloatTensor]`):
         Scores of each modality group, `(batch_size, batch_size)`, without temperature; rows are the items of the
-        group's first letter. With a loss, in distributed training, they cover the samples of all ranks.
+        group's first letter. With a loss, in training on several ranks, `(batch_size, samples of all ranks)`: rows are the
+        samples of this rank, by their text where the group has it.
     text_embeds (`torch.FloatTensor` of shape `(batch_size, length, projection_dim)`, *optional*):
         L2-normalised text tokens; `(batch_size, projection_dim)` with coarse alignment, as the following two.
     video_embeds (`torch.FloatTensor` of shape `(batch_size, num_frames, projection_dim)`, *optional*)
@@ -114,6 +115,29 @@ class ValorConditionEmbeddings(nn.Module):
             hidden_states = self.norm(self.projection(hidden_states))
         positions = self.position_embedding(torch.arange(hidden_states.shape[1], device=hidden_states.device))
         return (hidden_states + positions[:, None] + self.type_embedding).flatten(1, 2)
+
+
+def coarse_similarities(
+    groups: Sequence[str], text: TokenSet | None, candidates: Mapping[str, TokenSet | None]
+) -> dict[str, torch.Tensor]:
+    """Scores of each modality group from sets of one token, as of [`ValorModel.token_sets`] with coarse alignment."""
+    embeds = {name: None if tokens is None else tokens.embeds[:, 0] for name, tokens in candidates.items()}
+    present = {
+        name: None if tokens is None or tokens.mask is None else tokens.mask[:, 0]
+        for name, tokens in candidates.items()
+    }
+    return {
+        group: coarse_similarity(
+            None if text is None else text.embeds[:, 0],
+            embeds.get("video"),
+            embeds.get("audio"),
+            group,
+            audiovisual=embeds.get("audiovisual"),
+            video_present=present.get("video"),
+            audio_present=present.get("audio"),
+        )
+        for group in groups
+    }
 
 
 class ValorTokenWeight(nn.Module):
@@ -627,57 +651,88 @@ class ValorModel(ValorPreTrainedModel):
         audio_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """`compute_similarity` for several groups in one pass over the token similarities."""
-        embeds = {"text": text_embeds, "video": video_embeds, "audio": audio_embeds}
-        masks = {"text": attention_mask, "video": frame_mask, "audio": audio_mask}
-        masks = {name: None if mask is None else mask.bool() for name, mask in masks.items()}
+        sets = self.token_sets(
+            (text_embeds, video_embeds, audio_embeds),
+            (attention_mask, frame_mask, audio_mask),
+            with_audiovisual="t-av" in groups,
+        )
         if self.config.alignment == "coarse":
-            return {group: self.coarse_group_similarity(group, embeds, masks) for group in groups}
-        sets = {
-            name: TokenSet(
-                embeds=tokens,
-                mask=masks[name],
-                weight_logits=getattr(self, f"{name}_token_weight")(tokens),
-                zero_padding=name == "text" and self.config.padded_similarity == "zero",
-            )
-            for name, tokens in embeds.items()
-            if tokens is not None
+            return coarse_similarities(groups, sets["text"], sets)
+        return grouped_similarity(**sets, groups=groups, **self.similarity_options)
+
+    @property
+    def similarity_options(self) -> dict[str, Any]:
+        """Arguments of [`~alignment.grouped_similarity`] that the configuration decides."""
+        return {
+            "fusion": self.config.audiovisual_fusion,
+            "uniform_audiovisual": self.config.token_weighting == "uniform",
         }
-        return grouped_similarity(
-            sets.get("text"),
-            sets.get("video"),
-            sets.get("audio"),
-            groups,
-            fusion=self.config.audiovisual_fusion,
-            uniform_audiovisual=self.config.token_weighting == "uniform",
-        )
 
-    def alignment_loss(self, similarity: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The mean contrastive loss of the modality groups that any sample has (eq. 4), and the loss of each."""
-        losses = {group: contrastive_loss(scores, self.logit_scale) for group, scores in similarity.items()}
-        present = [(scores.diagonal() != -torch.inf).any() for scores in similarity.values()]
-        return mean_of_groups(list(losses.values()), present), losses
+    def token_sets(
+        self, embeds: Sequence[torch.Tensor | None], masks: Sequence[torch.Tensor | None], with_audiovisual: bool
+    ) -> dict[str, TokenSet | None]:
+        """What is compared of text, video and audio, None where there are no embeddings.
 
-    def coarse_group_similarity(
-        self, group: str, embeds: dict[str, torch.Tensor | None], masks: dict[str, torch.Tensor | None]
-    ) -> torch.Tensor:
-        present = {name: None if mask is None else mask.any(dim=1) for name, mask in masks.items()}
-        video, audio, audiovisual = embeds["video"], embeds["audio"], None
-        if group == "t-av" and self.config.audiovisual_fusion == "feature" and video is not None and audio is not None:
-            audiovisual = l2_normalize(self.audiovisual_projection(torch.cat([video, audio], dim=-1)))
-            # A sample that lacks one modality is scored by the other alone
-            if present["audio"] is not None:
-                audiovisual = torch.where(present["audio"][:, None], audiovisual, video)
-            if present["video"] is not None:
-                audiovisual = torch.where(present["video"][:, None], audiovisual, audio)
-        return coarse_similarity(
-            embeds["text"],
-            video,
-            audio,
-            group,
-            audiovisual=audiovisual,
-            video_present=present["video"],
-            audio_present=present["audio"],
-        )
+        With coarse alignment a sample is a set of one token, and there is a fourth set, "audiovisual": the joint embedding
+        of feature fusion, None without it.
+        """
+        sets: dict[str, TokenSet | None] = {}
+        for modality, tokens, mask in zip(MODALITIES, embeds, masks, strict=True):
+            name, mask = modality.name, None if mask is None else mask.bool()
+            if tokens is None:
+                sets[name] = None
+            elif self.config.alignment == "coarse":
+                sets[name] = TokenSet(tokens[:, None], None if mask is None else mask.any(dim=1, keepdim=True))
+            else:
+                weight_logits = getattr(self, f"{name}_token_weight")(tokens)
+                zero_padding = name == "text" and self.config.padded_similarity == "zero"
+                sets[name] = TokenSet(tokens, mask, weight_logits, zero_padding)
+        if self.config.alignment == "coarse":
+            sets["audiovisual"] = self.fuse(sets["video"], sets["audio"]) if with_audiovisual else None
+        return sets
+
+    def fuse(self, video: TokenSet | None, audio: TokenSet | None) -> TokenSet | None:
+        """The joint embedding of coarse alignment, or None where it is not used: a sum of scores takes its place."""
+        if self.config.audiovisual_fusion != "feature" or video is None or audio is None:
+            return None
+        fused = l2_normalize(self.audiovisual_projection(torch.cat([video.embeds, audio.embeds], dim=-1)))
+        # A sample that lacks one modality is scored by the other alone
+        if audio.mask is not None:
+            fused = torch.where(audio.mask[..., None], fused, video.embeds)
+        if video.mask is not None:
+            fused = torch.where(video.mask[..., None], fused, audio.embeds)
+        return TokenSet(fused)
+
+    def alignment_loss(
+        self,
+        groups: Sequence[str],
+        embeds: Sequence[torch.Tensor | None],
+        masks: Sequence[torch.Tensor | None],
+        all_ranks: bool,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The contrastive loss of matching samples.
+
+        Args:
+            embeds, masks: of text, video and audio, as of `compute_similarity`.
+            all_ranks: whether other ranks' samples are compared with.
+
+        Returns:
+            The mean of the losses of those modality groups that any sample has (eq. 4), the loss of each group, and its
+            scores, as in [`ValorOutput`].
+        """
+        if not (all_ranks and is_distributed()):
+            similarity = self.compute_similarities(groups, *embeds, *masks)
+            samples = RankSamples((len(next(iter(similarity.values()))),))
+        else:
+            sets = self.token_sets(embeds, masks, with_audiovisual="t-av" in groups)
+            if self.config.alignment == "coarse":
+                names = [name for name, tokens in sets.items() if name != "text" and tokens is not None]
+                candidates, samples = gather_tokens(sets, names)
+                similarity = coarse_similarities(groups, sets["text"], candidates)
+            else:
+                similarity, samples = similarity_over_ranks(**sets, groups=groups, **self.similarity_options)
+        losses, present = contrastive_losses(similarity, self.logit_scale, samples)
+        return mean_of_groups(list(losses.values()), present), losses, similarity
 
     def compute_similarity(
         self,
@@ -759,12 +814,12 @@ class ValorModel(ValorPreTrainedModel):
             audio = self.encode_audio(input_features, audio_mask, **kwargs)
             audio_embeds = self.project_pooled(audio["pooler_output"], audio_mask, self.audio_projection)
 
-        embeds: tuple[torch.Tensor | None, ...] = (text_embeds, video_embeds, audio_embeds)
-        masks: tuple[torch.Tensor | None, ...] = (attention_mask, frame_mask, audio_mask)
-        if return_loss and self.training:
-            embeds, masks = gather_samples(embeds, masks)
-        similarity = self.compute_similarities(groups, *embeds, *masks)
-        loss, losses = self.alignment_loss(similarity) if return_loss else (None, None)
+        embeds, masks = (text_embeds, video_embeds, audio_embeds), (attention_mask, frame_mask, audio_mask)
+        loss = losses = None
+        if return_loss:
+            loss, losses, similarity = self.alignment_loss(groups, embeds, masks, all_ranks=self.training)
+        else:
+            similarity = self.compute_similarities(groups, *embeds, *masks)
 
         return ValorOutput(
             loss=loss,

@@ -23,7 +23,8 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.loading_report import LoadStateDictInfo
 
-from .alignment import mean_of_groups, mean_over_ranks
+from .alignment import mean_of_groups
+from .alignment_ranks import mean_over_ranks
 from .captioning import (
     IGNORE_INDEX,
     answer_token_weights,

@@ -18,7 +18,7 @@ from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import is_flash_attention_requested, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .alignment import is_distributed
+from .alignment_ranks import is_distributed
 from .modeling_valor_audio import resize_position_embedding
 from .modeling_valor_video_swin import ValorVideoSwinModel
 

@@ -1,14 +1,10 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 
-import os
-import socket
 import textwrap
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 from helpers.parity import PARITY_GROUPS, PARITY_SETS
@@ -19,8 +15,6 @@ from modeling_valor.alignment import (
     coarse_similarity,
     contrastive_loss,
     fine_similarity,
-    gather_samples,
-    gather_with_gradient,
     grouped_similarity,
 )
 
@@ -468,77 +462,3 @@ def test_loss_of_no_pair_is_zero_with_zero_gradients():
 def test_bad_input_raises_one_clear_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call(batch())
-
-
-def test_gathering_without_distributed_training_returns_its_arguments():
-    text = torch.zeros(2, 3)
-    assert gather_with_gradient(text) is text
-    assert gather_samples((text, None, None), (None, None, None)) == ((text, None, None), (None, None, None))
-
-
-class Embedder(torch.nn.Module):
-    """Parameters before the gathering (projection) and after it (token weights, temperature), like the model's."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.projections = torch.nn.ModuleDict({name: torch.nn.Linear(6, 8) for name in MODALITIES})
-        self.weights = torch.nn.ModuleDict({name: torch.nn.Linear(8, 1) for name in MODALITIES})
-        self.logit_scale = torch.nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, inputs, masks):
-        embeds = [F.normalize(self.projections[name](inputs[name]), dim=-1) for name in MODALITIES]
-        embeds, masks = gather_samples(embeds, [masks[name] for name in MODALITIES])
-        tokens = {
-            name: TokenSet(part, mask, self.weights[name](part).squeeze(-1), zero_padding=name == "text")
-            for name, part, mask in zip(MODALITIES, embeds, masks, strict=True)
-        }
-        losses = [
-            contrastive_loss(score, self.logit_scale) for score in grouped_similarity(**tokens, groups=GROUPS).values()
-        ]
-        return torch.stack(losses).mean()
-
-
-def loss_and_gradients(model, inputs, masks):
-    loss = model(inputs, masks)
-    loss.backward()
-    return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
-
-
-def joined_batch():
-    tokens = batch(dtype=torch.float32)
-    inputs = {
-        name: torch.randn(*part.embeds.shape[:2], 6, generator=torch.Generator().manual_seed(7))
-        for name, part in tokens.items()
-    }
-    return inputs, {name: part.mask for name, part in tokens.items()}
-
-
-def train_on_rank(rank, port, folder):
-    """Rank 0 has samples 0 to 2, rank 1 the last, cut to its own lengths; rank 1 has no mask where nothing is padded."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    inputs, masks = joined_batch()
-    samples = slice(0, 3) if rank == 0 else slice(3, 4)
-    lengths = {"text": 5, "video": 3, "audio": 2} if rank == 0 else {"text": 4, "video": 1, "audio": 1}
-    inputs = {name: part[samples, : lengths[name]] for name, part in inputs.items()}
-    masks = {name: part[samples, : lengths[name]] for name, part in masks.items()}
-    if rank == 1:
-        masks |= {"text": None, "audio": None}
-    model = torch.nn.parallel.DistributedDataParallel(Embedder())
-    torch.save(loss_and_gradients(model, inputs, masks), folder / f"rank{rank}.pt")
-    with pytest.raises(ValueError, match=r"different modalities: \[\[True, False\], \[True, True\]\]"):
-        gather_samples((torch.zeros(1, 1, 2), torch.zeros(1, 1, 2) if rank else None), (None, None))
-    dist.destroy_process_group()
-
-
-def test_loss_and_gradients_of_two_processes_equal_one_process_with_the_joined_batch(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(train_on_rank, (port, tmp_path), nprocs=2)
-    expected = loss_and_gradients(Embedder(), *joined_batch())
-    for rank in range(2):
-        for value, reference in zip(torch.load(tmp_path / f"rank{rank}.pt"), expected, strict=True):
-            torch.testing.assert_close(value, reference, rtol=0, atol=1e-5)

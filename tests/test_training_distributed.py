@@ -25,6 +25,7 @@ from modeling_valor.captioning import IGNORE_INDEX
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.training import ValorTrainer, ValorTrainingArguments, gradient_cached_step
+from modeling_valor.training.gradient_cache import SCORING
 
 
 SIZE = 6
@@ -32,6 +33,8 @@ CASES = {
     "retrieval": ValorForRetrieval,
     "no sound on one rank": ValorForRetrieval,
     "no sound on any rank": ValorForRetrieval,
+    "coarse, no sound on one rank": ValorForRetrieval,
+    "coarse scores, no sound on one rank": ValorForRetrieval,
     "captions": ValorForCaptioning,
     "captions, no sound on one rank": ValorForCaptioning,
     "captions, no sound on any rank": ValorForCaptioning,
@@ -40,16 +43,24 @@ CASES = {
     "both tasks, no sound on any rank": ValorForPreTraining,
     "reentrant checkpoints of both tasks": ValorForPreTraining,
     "chunks": ValorForRetrieval,
+    "chunks of frozen encoders": ValorForRetrieval,
     "chunks of both tasks": ValorForPreTraining,
     "chunks of both tasks, no sound on one rank": ValorForPreTraining,
 }
 
+OPTIONS = {
+    "coarse, no sound on one rank": {"alignment": "coarse"},
+    "coarse scores, no sound on one rank": {"alignment": "coarse", "audiovisual_fusion": "score"},
+}
 TRAINER_CASES = [("Trainer", "pretraining"), ("Trainer", "question_answering"), ("ValorTrainer", "captioning")]
 
 
 def model_of(case):
     torch.manual_seed(0)
-    model = CASES[case](tiny_config()).double().train()
+    model = CASES[case](tiny_config(**OPTIONS.get(case, {}))).double().train()
+    if case == "chunks of frozen encoders":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = name.removeprefix("valor.").startswith(SCORING)
     if case.startswith("reentrant"):
         model.activation_checkpointing_enable({"use_reentrant": True})
     return model

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..alignment import is_distributed
+from ..alignment_ranks import is_distributed
 from ..data.failures import Failure
 from ..data.files import atomic_write
 

@@ -7,7 +7,7 @@ to carry its part of these gradients through the encoders. Costs a second forwar
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from ..alignment import gather_samples, mean_over_ranks
+from ..alignment_ranks import mean_over_ranks
 from ..captioning import IGNORE_INDEX
 from ..configuration_valor import CAPTIONING_GROUPS, MEDIA, MODALITIES
 from ..modeling_valor import ValorModel
@@ -65,11 +65,11 @@ def gradient_cached_step(
         alignment, alignment_losses = _alignment_loss(model, embeds, inputs, alignment_groups)
     if with_captions:
         alignment = model.config.alignment_loss_weight * alignment
-    grads = _embedding_gradients(alignment, embeds, chunk_size)
     scoring = _scoring_parameters(model.valor)
-    if scoring:
-        with defer_sync():  # every rank has the gradients of all ranks' samples already
-            backward(alignment, inputs=scoring)
+    grads, scoring_grads = _alignment_gradients(alignment, embeds, scoring, chunk_size)
+    if scoring_grads:
+        with defer_sync():  # every rank has the mean over the ranks already
+            backward(_products(scoring_grads), inputs=scoring)
     record({"alignment_losses": alignment_losses})
     if not with_captions and len(scoring) == sum(parameter.requires_grad for parameter in model.parameters()):
         return alignment.detach()
@@ -111,15 +111,28 @@ def _embed_chunks(
     return embeds, states
 
 
-def _embedding_gradients(
-    loss: Tensor, embeds: list[Tensor | None], chunk_size: int
-) -> list[tuple[Tensor | None, ...]]:
-    """The gradients of a loss with respect to the embeddings, for each chunk by modality."""
+def _alignment_gradients(
+    loss: Tensor, embeds: list[Tensor | None], scoring: Sequence[Tensor], chunk_size: int
+) -> tuple[list[tuple[Tensor | None, ...]], list[tuple[Tensor, Tensor]]]:
+    """The gradients of a loss with respect to the embeddings, for each chunk by modality, and to the scoring parameters.
+
+    The latter are pairs of a parameter and the mean over the ranks of its gradients, without parameters that take no part.
+    """
     leaves = [value for value in embeds if value is not None]
     num_chunks = math.ceil(len(leaves[0]) / chunk_size)
-    grads = iter(torch.autograd.grad(loss, leaves, retain_graph=True, materialize_grads=True))
-    pieces = [(None,) * num_chunks if value is None else torch.split(next(grads), chunk_size) for value in embeds]
-    return list(zip(*pieces, strict=True))
+    computed = iter(torch.autograd.grad(loss, [*leaves, *scoring], allow_unused=True))
+    pieces: list[tuple[Tensor | None, ...]] = []
+    for value in embeds:
+        grad = None if value is None else next(computed)
+        if value is not None and grad is None:  # of a modality that is in no group
+            grad = torch.zeros_like(value)
+        pieces.append((None,) * num_chunks if grad is None else torch.split(grad, chunk_size))
+    of_scoring = [
+        (parameter, mean_over_ranks(grad))
+        for parameter, grad in zip(scoring, computed, strict=True)
+        if grad is not None
+    ]
+    return list(zip(*pieces, strict=True)), of_scoring
 
 
 def _scoring_parameters(valor: ValorModel) -> list[Tensor]:
@@ -133,12 +146,16 @@ def _scoring_parameters(valor: ValorModel) -> list[Tensor]:
 
 def _alignment_part(outputs: Any, grads: Sequence[Tensor | None]) -> Tensor:
     """A loss with these gradients with respect to the embeddings of a chunk."""
-    products = [
-        (getattr(outputs, f"{modality.name}_embeds") * grad).sum()
+    return _products(
+        (getattr(outputs, f"{modality.name}_embeds"), grad)
         for modality, grad in zip(MODALITIES, grads, strict=True)
         if grad is not None
-    ]
-    return torch.stack(products).sum()
+    )
+
+
+def _products(tensors: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """A scalar whose gradient with respect to the first tensor of each pair is the second one."""
+    return torch.stack([(value * grad).sum() for value, grad in tensors]).sum()
 
 
 def _add(totals: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
@@ -163,7 +180,7 @@ def _alignment_loss(
     inputs: dict[str, Any],
     groups: Sequence[str] | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean contrastive loss of the modality groups (eq. 4) on the embeddings of all ranks, and the loss of each."""
+    """The mean contrastive loss of the modality groups (eq. 4) on the samples of all ranks, and the loss of each."""
     valor = model.valor
     masks: list[Tensor | None] = [
         valor.text_attention_mask(inputs["input_ids"], inputs.get("attention_mask")),
@@ -172,9 +189,8 @@ def _alignment_loss(
     ]
     given = [modality.name for modality, value in zip(MODALITIES, embeds, strict=True) if value is not None]
     groups = model.config.select_groups("alignment_groups", groups, given)
-    gathered, gathered_masks = gather_samples(embeds, masks)
-    similarity = valor.compute_similarities(groups, *gathered, *gathered_masks)
-    return valor.alignment_loss(similarity)
+    loss, losses, _ = valor.alignment_loss(groups, embeds, masks, all_ranks=True)
+    return loss, losses
 
 
 def _num_targets(inputs: dict[str, Any]) -> dict[str, Tensor]:
