@@ -23,6 +23,7 @@ pass keeps only the scores, and the backward pass computes each block once more 
 Several comparisons share the similarities of the sets that they have in common.
 """
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -38,10 +39,16 @@ if TYPE_CHECKING:
 
 
 # Row tokens and column tokens of one block. On a CPU such a block stays in the cache, where everything but its matrix
-# products is cheap, and each of a few threads has this number of row tokens. An accelerator needs few large kernels.
+# products is cheap, and each of a few threads has this number of row tokens.
 _CPU_BLOCK = (768, 2560)
 _CPU_THREADS = 4
-_ACCELERATOR_BLOCK = (1024, 8192)
+
+# An accelerator needs few large kernels: token similarities of one block, at least and at most. Larger ones gain nothing.
+_ACCELERATOR_BLOCKS = (2**23, 2**27)
+_USED_MEMORY = 1 / 4  # of what is free
+_BLOCK_COPIES = (
+    3  # the backward pass holds similarities and gradient of a block; the third is for what is small beside them
+)
 
 # Added to the similarities of tokens that no maximum may choose. Finite in any type, also if it is added twice, because
 # infinity times a weight or a gradient of zero would be NaN.
@@ -188,10 +195,7 @@ class _Plan:
     def blocks(self, row_embeds: Tensor, column_embeds: Tensor, weights: Sequence[Tensor]) -> Iterator["_Block"]:
         """The blocks that together hold every row sample against every column sample."""
         dtype = torch.promote_types(row_embeds.dtype, column_embeds.dtype)
-        row_tokens, column_tokens = _ACCELERATOR_BLOCK
-        if row_embeds.device.type == "cpu":
-            row_tokens, column_tokens = _CPU_BLOCK
-            row_tokens *= min(torch.get_num_threads(), _CPU_THREADS)
+        row_tokens, column_tokens = _block_size(row_embeds, column_embeds, dtype)
         row_blocks = list(_row_blocks(row_embeds, self.rows, row_tokens))
         for columns in _slices(column_embeds, column_tokens):
             right, right_bias = _load(column_embeds, self.columns, columns, column_embeds.shape[1], dtype)
@@ -204,6 +208,44 @@ class _Plan:
                     samples, stop = taken[side]
                     sliced.append(weight[samples, : stop - start])
                 yield _Block(rows, columns, left, left_bias, right, right_bias, sliced)
+
+
+def _block_size(row_embeds: Tensor, column_embeds: Tensor, dtype: torch.dtype) -> tuple[int, int]:
+    """Row tokens and column tokens of a block."""
+    device = row_embeds.device
+    if device.type == "cpu":
+        row_tokens, column_tokens = _CPU_BLOCK
+        return row_tokens * min(torch.get_num_threads(), _CPU_THREADS), column_tokens
+    counts = (embeds.shape[0] * embeds.shape[1] for embeds in (row_embeds, column_embeds))
+    return accelerator_block(free_memory(device), *counts, dtype.itemsize)
+
+
+def accelerator_block(free: int | None, row_tokens: int, column_tokens: int, itemsize: int) -> tuple[int, int]:
+    """Row tokens and column tokens of a block on an accelerator.
+
+    About square, or longer where one side has few tokens. The number of similarities is a power of 2, so that other
+    blocks, which round differently, are chosen only where the free memory differs much.
+
+    Args:
+        free: free memory in bytes; None: unknown, which gives the smallest block.
+        row_tokens, column_tokens: the tokens of all samples of each side.
+        itemsize: bytes of a similarity.
+    """
+    fewest, most = _ACCELERATOR_BLOCKS
+    affordable = 0 if free is None else int(free * _USED_MEMORY) // (itemsize * _BLOCK_COPIES)
+    similarities = 2 ** (min(max(affordable, fewest), most).bit_length() - 1)
+    rows = max(1, min(row_tokens, math.isqrt(similarities)))
+    columns = max(1, min(column_tokens, similarities // rows))
+    return similarities // columns, columns
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on an accelerator, those included that torch holds and does not use; None if it does not tell."""
+    module = getattr(torch, device.type, None)
+    if not hasattr(module, "mem_get_info"):
+        return None
+    free, _ = module.mem_get_info(device)
+    return free + module.memory_reserved(device) - module.memory_allocated(device)
 
 
 _Samples = slice | Tensor  # some samples of a side; as a tensor their indices

@@ -171,6 +171,58 @@ def test_blocks_of_any_size_give_the_same_scores_and_gradients(block, monkeypatc
     torch.testing.assert_close(torch.autograd.grad(finite_sum(similarity), leaves), expected_gradients)
 
 
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("free", "row_tokens", "column_tokens", "itemsize", "block"),
+    [
+        (
+            80 * GIB,
+            43_008,
+            10_240,
+            2,
+            (13_107, 10_240),
+        ),  # 1,024 samples on an empty card: 2**27 similarities, all columns
+        (80 * GIB, 688_128, 163_840, 2, (11_585, 11_585)),
+        (80 * GIB, 688_128, 163_840, 4, (11_585, 11_585)),
+        (80 * GIB, 2_688, 163_840, 2, (2_688, 49_932)),  # a rank's own 64 texts
+        (2 * GIB, 688_128, 163_840, 4, (5_793, 5_792)),  # a quarter of 2 GiB holds 3 blocks of 2**25 * 4 bytes
+        (2 * GIB, 688_128, 163_840, 2, (8_192, 8_192)),
+        (0, 688_128, 163_840, 2, (2_896, 2_896)),  # 2**23 similarities at least
+        (None, 688_128, 163_840, 2, (2_896, 2_896)),
+        (80 * GIB, 0, 10, 2, (13_421_772, 10)),
+    ],
+)
+def test_blocks_of_accelerators_fill_a_quarter_of_the_free_memory_at_most(
+    free, row_tokens, column_tokens, itemsize, block
+):
+    rows, columns = alignment_blocks.accelerator_block(free, row_tokens, column_tokens, itemsize)
+    assert (rows, columns) == pytest.approx(block, abs=1)
+    if free:
+        assert rows * columns * itemsize * 3 <= free / 4
+
+
+@pytest.mark.parametrize("free", [None, 80 * GIB])
+def test_blocks_of_accelerators_give_the_same_scores_and_gradients(free, monkeypatch):
+    tokens, leaves = leaves_of(batch(zero_padding=True))
+    expected = grouped_similarity(**tokens, groups=GROUPS)
+    expected_gradients = torch.autograd.grad(finite_sum(expected), leaves)
+
+    def block_size(rows, columns, dtype):
+        return alignment_blocks.accelerator_block(free, rows[:, :, 0].numel(), columns[:, :, 0].numel(), 8)
+
+    monkeypatch.setattr(alignment_blocks, "_ACCELERATOR_BLOCKS", (2**5, 2**8))
+    monkeypatch.setattr(alignment_blocks, "_block_size", block_size)
+    similarity = grouped_similarity(**tokens, groups=GROUPS)
+    torch.testing.assert_close(similarity, expected)
+    torch.testing.assert_close(torch.autograd.grad(finite_sum(similarity), leaves), expected_gradients)
+
+
+def test_a_device_that_does_not_tell_its_free_memory_is_taken_for_a_full_one():
+    assert alignment_blocks.free_memory(torch.device("meta")) is None
+
+
 def test_groups_share_token_similarities_in_blocks_of_bounded_size(monkeypatch):
     sizes, similarities = [], alignment_blocks._Block.similarities
 
