@@ -3,6 +3,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 import warnings
@@ -293,13 +294,15 @@ class _Sounds:
         self.bounds = [sound_bounds(*span, clock, self.rate) for span in spans]
         container = stack.enter_context(open_container(track.path, track.name))
         self.cursor = SoundCursor(container, track, self.rate)
+        # From where on samples are kept when a segment is read: where this or any later one begins
+        starts = [math.inf if bounds is None else bounds[0] for bounds in self.bounds]
+        self.kept_from = list(itertools.accumulate(reversed(starts), min))[::-1]
 
     def read(self, place: int) -> tuple[Audio | None, str | None]:
         """The sound of a segment, and why it is silent if none of it was decoded; neither without sound there."""
         if (bounds := self.bounds[place]) is None:
             return None, None
-        keep = min(later[0] for later in self.bounds[place:] if later is not None)
-        samples = self.cursor.read(*bounds, keep)
+        samples = self.cursor.read(*bounds, self.kept_from[place])
         silent = None
         if samples is None and self.cursor.ended and self.cursor.damage is None:
             return None, None

@@ -15,9 +15,9 @@ from helpers.media_files import write_clip, write_wav
 from modeling_valor import ValorConfig, ValorForCaptioning, ValorForRetrieval, ValorModel, ValorProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data.samples import Sample
-from modeling_valor.search import ValorIndex
+from modeling_valor.search import ValorIndex, adding
 from modeling_valor.search.adding import AddReport
-from modeling_valor.search.reading import Segmentation
+from modeling_valor.search.reading import BrokenSegment, ReadSegment, Segmentation
 from modeling_valor.search.sources import is_covered
 
 
@@ -254,6 +254,23 @@ def test_files_that_cannot_be_read_cost_themselves_only(make, videos, caplog):
     assert index.search("a red circle")
     again = index.add(videos, workers=0)
     assert (again.unchanged, len(again.added), len(again.failures)) == (3, 0, 3)
+
+
+def test_a_broken_stretch_is_said_once(make, videos, caplog, monkeypatch):
+    read = adding.read_segments
+
+    def broken(*args, **kwargs):
+        for event in read(*args, **kwargs):
+            is_broken = isinstance(event, ReadSegment) and event.start in (2, 4, 6, 10)
+            yield BrokenSegment(event.file, event.start, event.end, "It is torn.") if is_broken else event
+
+    monkeypatch.setattr(adding, "read_segments", broken)
+    film = str(videos / "film.mp4")
+    report = make().add(film, segment_seconds=2.0, workers=0)
+    long = f"3 segments of {film}, from 2.00 to 8.00 seconds, cannot be used; of the first: It is torn."
+    assert report.failures == {f"{film}#t=2.00,8.00": long, f"{film}#t=10.00,12.00": "It is torn."}
+    assert caplog.messages == [long, f"{film}#t=10.00,12.00: It is torn."]
+    assert report.segments == 13 - 4 and report.added == [film]
 
 
 PROGRAM = textwrap.dedent(

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from .backend import Backend
 from .embedding import EmbeddingModel
+from .failures import FailureLog
 from .reading import BrokenSegment, ReadSegment, Segmentation, read_segments
 from .segments import EmbeddedSegment, FileState, IndexedFile, Segment
 from .sources import IndexItem, Source, is_covered, is_gone
@@ -191,7 +192,7 @@ def add_items(
     ended: list[IndexedFile] = []
     counts = {index: len(spans) for index, spans in plan.done.items()}
     with tqdm(total=len(plan.items), unit="file", disable=None if progress else not progress) as bar:
-        speed = _Speed(bar)
+        speed, failed = _Speed(bar), FailureLog(report.failures, bar)
         media = [item.media for item in plan.items]
 
         def write() -> None:
@@ -206,6 +207,10 @@ def add_items(
 
         for event in read_segments(media, plan.done, segmentation, model.processor, workers):
             item = plan.items[event.file]
+            if isinstance(event, BrokenSegment):
+                failed.add_segment(item.source, event)
+                continue
+            failed.end_stretch(item.source)
             if isinstance(event, ReadSegment):
                 batch.append(event)
                 counts[event.file] = counts.get(event.file, 0) + 1
@@ -213,17 +218,15 @@ def add_items(
                 if len(batch) == batch_size:
                     write()
                     speed.show(report.seconds)
-            elif isinstance(event, BrokenSegment):
-                note_failure(report, f"{item.source}#t={event.start:.2f},{event.end:.2f}", event.reason, bar)
             else:
                 bar.update()
                 if event.reason is not None:
-                    note_failure(report, item.source, event.reason, bar)
+                    failed.add_file(item.source, event.reason)
                 else:
                     count = counts.get(event.file, 0)
                     ended.append(IndexedFile(item.source, item.state, str(segmentation), event.seconds, count))
                     if not count:
-                        note_failure(report, item.source, "There is nothing in it to embed.", bar)
+                        failed.add_file(item.source, "There is nothing in it to embed.")
                     _write_ends(backend, batch, ended, report)
         write()
         speed.show(report.seconds)
@@ -270,13 +273,6 @@ def _embed(
 def _is_current(now: FileState, then: FileState) -> bool:
     """Whether a file is as it was; one whose state nobody knows now is taken to be."""
     return now == FileState() or now == then
-
-
-def note_failure(report: AddReport, name: str, reason: str, bar: Any) -> None:
-    """Reports what could not be read, and says so above a progress bar."""
-    report.failures[name] = reason
-    with bar.external_write_mode():
-        logger.warning(reason if name.partition("#t=")[0] in reason else f"{name}: {reason}")
 
 
 class _Speed:

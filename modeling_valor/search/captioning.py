@@ -7,9 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .adding import AddReport, count_of, note_failure
+from .adding import AddReport, count_of
 from .backend import Backend
 from .embedding import EmbeddingModel
+from .failures import FailureLog
 from .reading import BrokenSegment, FileEnd, ReadSegment, Segmentation, read_segments
 from .segments import Segment
 from .sources import IndexItem
@@ -70,6 +71,7 @@ def _caption_files(
 ) -> None:
     """The files that are cut in one way; `missing` are the ids of segments without a caption, by the files' names."""
     batch: dict[str, ReadSegment] = {}
+    failed = FailureLog(report.failures, bar)
 
     def write() -> None:
         if batch:
@@ -82,19 +84,21 @@ def _caption_files(
     for event in read_segments([item.media for item in items], {}, segmentation, model.processor, workers):
         source = items[event.file].source
         if isinstance(event, FileEnd):
+            failed.end_stretch(source)
             if event.reason is not None:
-                note_failure(report, source, event.reason, bar)
+                failed.add_file(source, event.reason)
             elif missing[source]:
                 what = count_of(len(missing[source]), "segment")
-                note_failure(report, source, f"Without a caption: {what}, not found in it again.", bar)
+                failed.add_file(source, f"Without a caption: {what}, not found in it again.")
             continue
         name = Segment(source, event.start, event.end).id
         if name not in missing[source]:
             continue
         missing[source].remove(name)
         if isinstance(event, BrokenSegment):
-            note_failure(report, f"{source}#t={event.start:.2f},{event.end:.2f}", event.reason, bar)
+            failed.add_segment(source, event)
             continue
+        failed.end_stretch(source)
         batch[name] = event
         if len(batch) == batch_size:
             write()
