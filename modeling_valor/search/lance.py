@@ -25,7 +25,7 @@ import torch
 from filelock import FileLock
 
 from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, no_condition
-from .query import Query
+from .query import HEAVY_ROWS, Query
 from .ranking import Scoring, score_segments
 from .resident import ResidentTokens
 from .segments import (
@@ -55,8 +55,6 @@ FLAT_ROWS = 100_000
 RESIDENT_NUMBERS = 2**28
 """Up to so many numbers are read into memory at the first search, 4 bytes each: a million token rows of width 256."""
 
-HEAVY_WORDS = 4  # tokens of a query, of the greatest weights, that look for rows in the approximate index
-HEAVY_ROWS = 1000  # rows that each of them looks for; benchmarks/search.py has the curve
 NPROBES = 20  # partitions of the approximate index that a query looks into
 ROWS_PER_PARTITION = 4096
 WRITES_BETWEEN_COMPACTIONS = 256
@@ -127,8 +125,7 @@ class LanceBackend:
     ) -> RankedSegments | None:
         """As in [`RankingBackend`]: of all segments in memory where they fit, or of what an approximate index finds.
 
-        The approximate index takes some milliseconds for each vector, so only the tokens of the query with the greatest
-        weights look for rows in it: `nearest_rows` each, by default 1,000.
+        In an approximate index only the tokens of the query with the greatest weights look for rows, by default 1,000 each.
         """
         resident = self._resident_tokens()
         if resident is not None:
@@ -137,8 +134,8 @@ class LanceBackend:
         elif exact or self._vector_index("tokens") is None:
             return None
         else:
-            heaviest = np.argsort(-query.weights(scoring.uniform), kind="stable")[:HEAVY_WORDS]
-            nearest = self.nearest(query.vectors[heaviest], nearest_rows or HEAVY_ROWS, scoring.letters, where)
+            words = query.heaviest(scoring.uniform)
+            nearest = self.nearest(words, nearest_rows or max(HEAVY_ROWS, 2 * top), scoring.letters, where)
             ids, bound = np.unique(np.concatenate(nearest.segments).astype(str)).tolist(), math.inf
         rows = self.tokens(ids, scoring.letters)
         ids, scores = score_segments(query, rows, scoring)

@@ -33,7 +33,7 @@ from .postgres_statements import (
     RANK,
     TABLES,
 )
-from .query import Query
+from .query import HEAVY_ROWS, Query
 from .ranking import Scoring, score_bound
 from .segments import (
     EmbeddedSegment,
@@ -70,8 +70,7 @@ _CONNECTION: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 30, "ap
 _CREATION = 0x76616C6F72  # number of the lock that makes one index at a time
 _OLDEST_PGVECTOR = (0, 8)  # the first that goes on where a filter left too few rows
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
-_NEAREST_ROWS = 50  # that each token of a query looks for first
-_MOST_ROWS = 800  # of an approximate index, for each token of a query
+_NEAREST_ROWS = 50  # that each token of a query looks for, where all rows are compared
 
 
 class PostgresBackend:
@@ -116,7 +115,7 @@ class PostgresBackend:
         exact: bool,
     ) -> NearestRows:
         exact = exact or not self._is_indexed(connection, table)
-        values = {"vectors": _vectors(vectors), "n": n, "letters": list(modalities)}
+        values = {"seekers": _vectors(vectors), "n": n, "letters": list(modalities)}
         self._look_far(connection, n)
         rows = connection.execute(_nearest_sql(condition, exact, table), values).fetchall()
         similarities: list[list[float]] = [[] for _ in vectors]
@@ -161,8 +160,9 @@ class PostgresBackend:
     ) -> RankedSegments:
         """As in [`RankingBackend`], by one SQL statement: nearest token rows, candidates and their exact scores.
 
-        Where the nearest rows prove no ranking, the statement is repeated with all segments as candidates; with an
-        approximate index, which proves nothing, with 4 times as many rows, up to 800, until there are `top` segments.
+        Where the nearest rows prove no ranking, the statement is repeated with all segments as candidates. In an approximate
+        index, which proves nothing, only the tokens of the query with the greatest weights look for rows, by default 1,000
+        each.
         """
         condition = self._condition(where)
         padded = query.tokens.zero_padding and not bool(query.mask.all())
@@ -175,27 +175,29 @@ class PostgresBackend:
             "least": 0.0 if padded else -math.inf,
             "limit": max(top, limit or 0),
         }
-        n: int | None = nearest_rows or _NEAREST_ROWS
         with self._transaction() as connection, self._checked(where):
             exact = exact or not self._is_indexed(connection)
-            while True:
-                self._look_far(connection, n or 0)
-                candidates = _all_sql(condition) if n is None else _nearest_sql(condition, exact)
-                rows = connection.execute(
-                    _encoded(RANK.replace("{nearest}", candidates)), values | {"n": n}
-                ).fetchall()
-                if n is None or not rows:
+            if exact:
+                values["seekers"], n = values["vectors"], nearest_rows or _NEAREST_ROWS
+            else:
+                values["seekers"] = _vectors(query.heaviest(scoring.uniform))
+                n = nearest_rows or max(HEAVY_ROWS, 2 * top)
+            self._look_far(connection, n)
+            rows = self._ranked(connection, _nearest_sql(condition, exact), values | {"n": n})
+            bound = math.inf
+            if exact and rows:
+                bound = score_bound(query, np.array(rows[0][2]) + _EXACT_ERROR, scoring)
+                if bound > -math.inf and (len(rows) < top or rows[top - 1][1] < bound):
+                    rows = self._ranked(connection, _filled(ALL, condition), values | {"n": None})
                     bound = -math.inf
-                elif exact:
-                    bound = score_bound(query, np.array(rows[0][2]) + _EXACT_ERROR, scoring)
-                else:
-                    bound = math.inf
-                enough = len(rows) >= top and (not exact or rows[top - 1][1] >= bound)
-                if enough or n is None or bound == -math.inf or (not exact and n >= _MOST_ROWS):
-                    break
-                n = None if exact else 4 * n
         ids, scores = [row[0] for row in rows], np.array([row[1] for row in rows], dtype=np.float32)
         return RankedSegments(ids, scores, bound)
+
+    def _ranked(
+        self, connection: psycopg.Connection, candidates: str, values: Mapping[str, Any]
+    ) -> list[tuple[str, float, list[float]]]:
+        """Id, score and last similarities of the best segments among the candidates."""
+        return connection.execute(_encoded(RANK.replace("{nearest}", candidates)), values).fetchall()
 
     # --- Contents -----------------------------------------------------------------------------------------------------
 
@@ -529,10 +531,6 @@ def _nearest_sql(condition: str | None, exact: bool, table: str = "tokens") -> s
     if exact:  # of float32, and no expression that an index has
         distance = "tokens.embedding::vector <#> query.vector"
     return _filled(NEAREST.replace("{distance}", distance), condition, table)
-
-
-def _all_sql(condition: str | None) -> str:
-    return _filled(ALL, condition)
 
 
 def _filled(sql: str, condition: str | None, table: str = "tokens") -> str:

@@ -67,7 +67,7 @@ COPY_TOKENS = "COPY {table} (segment, place, modality, time, weight, embedding) 
 
 NEAREST = """
 SELECT query.word, found.segment, found.similarity
-FROM unnest(%(vectors)s::vector[]) WITH ORDINALITY AS query (vector, word)
+FROM unnest(%(seekers)s::vector[]) WITH ORDINALITY AS query (vector, word)
 CROSS JOIN LATERAL (
     SELECT tokens.segment, -({distance}) AS similarity
     FROM {tables}
@@ -77,7 +77,7 @@ CROSS JOIN LATERAL (
 ) AS found
 ORDER BY query.word, found.similarity DESC
 """
-"""The n rows most similar to each vector."""
+"""The n rows most similar to each of the vectors that seek."""
 
 ALL = """
 SELECT 1 AS word, tokens.segment, 0::float8 AS similarity

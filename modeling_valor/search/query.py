@@ -21,6 +21,10 @@ logger = logging.get_logger(__name__)
 MAX_LENGTH: int = cast(Any, ValorProcessorKwargs)._defaults["text_kwargs"]["max_length"]
 """Tokens that a query is cut to, as all text is."""
 
+# Of an approximate index, which takes some milliseconds for each vector; benchmarks/search.py has the curve
+HEAVY_WORDS = 4  # tokens of a query that look for rows
+HEAVY_ROWS = 1000  # rows that each of them looks for
+
 STOP_WORDS = frozenset(
     [
         "a",
@@ -138,6 +142,10 @@ class Query:
         if uniform or logits is None:
             return np.full(len(self.vectors), 1 / len(self.vectors))
         return logits[0][self.mask].double().softmax(0).numpy()
+
+    def heaviest(self, uniform: bool) -> np.ndarray:
+        """The valid tokens of the greatest weights, (<= HEAVY_WORDS, C): those that look for rows in an approximate index."""
+        return self.vectors[np.argsort(-self.weights(uniform), kind="stable")[:HEAVY_WORDS]]
 
 
 def text_queries(valor: ValorModel, processor: ValorProcessor, texts: Sequence[str]) -> list[Query]:
