@@ -1,12 +1,14 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """A caption for each segment of a film."""
 
-from collections import deque
-from collections.abc import Iterator
+import itertools
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from ..media_segments import Boundaries, MediaSegment, fixed_segments, iterate_segments
+from ..data.read_ahead import read_ahead
+from ..media_segments import Boundaries, fixed_segments, iterate_segments
 from ..media_sources import MediaSource
 from ..pipelines import AudiovisualCaptioningPipeline
 
@@ -36,6 +38,8 @@ def caption_timeline(
 ) -> Iterator[TimedCaption]:
     """Captions of the segments of a film or sound file, in their order, as they are made; the file is decoded once.
 
+    While the model describes some segments, a thread reads the next ones, `batch_size` at most.
+
     ```python
     >>> captioner = pipeline("audiovisual-captioning", model="casia/valor-l")
     >>> for caption in caption_timeline(captioner, "film.mp4"):
@@ -50,27 +54,29 @@ def caption_timeline(
     Raises:
         MediaError: the file cannot be read at all. A stretch that cannot be read costs its segments only.
     """
+    preprocess, forward, _ = pipeline._sanitize_parameters(on_error="skip", **options)
+    preprocess, forward = pipeline._preprocess_params | preprocess, pipeline._forward_params | forward
+    with closing(read_ahead(_prepared(pipeline, source, boundaries, preprocess), batch_size)) as prepared:
+        while batch := list(itertools.islice(prepared, batch_size)):
+            spans, samples = zip(*batch, strict=True)
+            results = pipeline.forward({"sample": list(samples)}, **forward)["result"]
+            for span, result in zip(spans, results, strict=True):
+                best: Any = pipeline.postprocess({"result": [result]})[0]
+                error = " ".join(best.get("error", "").split()) or None
+                yield TimedCaption(*span, best[pipeline.text_key], best["modalities"], error)
+
+
+def _prepared(
+    pipeline: AudiovisualCaptioningPipeline, source: MediaSource, boundaries: Boundaries, options: Mapping[str, Any]
+) -> Generator[tuple[tuple[float, float], dict[str, Any]], None, None]:
+    """Start and end of each segment, and what the model takes of it; so little of a film of large frames is held."""
     processor: Any = pipeline.processor
-    limits = processor.media_limits or processor.video_processor.media_limits
     segments = iterate_segments(
         source,
         boundaries,
         num_frames=options.get("num_frames") or processor.video_processor.num_frames,
         modalities=options.get("modalities") or "av",
-        limits=limits,
+        limits=processor.media_limits or processor.video_processor.media_limits,
     )
-    spans: deque[tuple[float, float]] = deque()
-
-    def noted() -> Iterator[MediaSegment]:
-        for segment in segments:
-            spans.append((segment.start, segment.end))
-            yield segment
-
-    results: Any = pipeline(noted(), batch_size=batch_size, num_workers=0, on_error="skip", **options)
-    for best, *_ in results:
-        yield TimedCaption(
-            *spans.popleft(),
-            best[pipeline.text_key],
-            best["modalities"],
-            " ".join(best.get("error", "").split()) or None,
-        )
+    for segment in segments:
+        yield (segment.start, segment.end), pipeline.preprocess(segment, **options)["sample"]
