@@ -241,6 +241,28 @@ def test_embed_writes_the_tokens_of_the_index(made, clips, tmp_path, form, capsy
             np.testing.assert_allclose(other[order[1]], own[order[0]], atol=2e-3)
 
 
+def test_an_interrupted_embed_says_how_it_goes_on(clips, tmp_path, monkeypatch, capsys, caplog):
+    from modeling_valor.search.token_store import TokenStore
+
+    def interrupted(self, segments, files=()):
+        monkeypatch.undo()
+        self.write(segments, files)
+        raise KeyboardInterrupt
+
+    output = tmp_path / "tokens.parquet"
+    command = ["embed", clips, "--model", TINY, "--output", output, "--batch-size", 3, "--workers", 0]
+    monkeypatch.setattr(TokenStore, "write", interrupted)
+    out, messages = run(capsys, *command, status=130)
+    kept = f"{output}.unfinished"
+    assert out == [] and messages == [
+        f"valor embed: interrupted. What is done is kept in {kept}; the same command goes on from there."
+    ]
+    out, _ = run(capsys, *command)
+    assert caplog.messages == ["An interrupted run goes on: 2 files complete, 3 segments embedded already."]
+    assert out == [f"{output}: 2 files embedded (1 segment of 5.0 seconds), 2 unchanged."]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokens.parquet"]
+
+
 def read_parquet(path):
     import pyarrow.parquet as pq
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from .arguments import (
     choose_device,
     new_app,
 )
+from .index import INTERRUPTED
 from .indexes import DecodingProcesses, SegmentBatch, SegmentFrames, SegmentSeconds
 
 
@@ -47,7 +49,8 @@ def embed(
 
     Files are cut into segments; each frame and each audio clip of 5.12 s of a segment is a row: source, start and end of
     the segment, modality (v or a), time, weight (f(e) of the paper's eq. 3, before the softmax over a segment's rows) and
-    embedding. The exit status is 1 if a file, or a part of one, could not be read.
+    embedding. Files that the output has already are passed over if they are unchanged. An interrupted run keeps what is
+    done beside the output, and the same command goes on. The exit status is 1 if a file, or a part of one, could not be read.
     """
     import torch
     from transformers.utils import logging
@@ -61,16 +64,23 @@ def embed(
     chosen = None if dtype == "auto" else getattr(torch, dtype)
     loaded = EmbeddingModel(check_model(model), device=choose_device(device), dtype=chosen)
     frames = loaded.processor.video_processor.num_frames if num_frames is None else num_frames
-    report = embed_files(
-        files,
-        output,
-        loaded,
-        Segmentation(
-            segment_seconds, segment_seconds if stride is None else stride, segments == "shots", modalities, frames
-        ),
-        batch_size=batch_size,
-        workers=min(8, (os.cpu_count() or 1) // 2) if workers is None else workers,
-        progress=not as_json,
+    cut = Segmentation(
+        segment_seconds, segment_seconds if stride is None else stride, segments == "shots", modalities, frames
     )
+    try:
+        report = embed_files(
+            files,
+            output,
+            loaded,
+            cut,
+            batch_size=batch_size,
+            workers=min(8, (os.cpu_count() or 1) // 2) if workers is None else workers,
+            progress=not as_json,
+        )
+    except KeyboardInterrupt:
+        kept = f"{output}.unfinished"
+        done = f" What is done is kept in {kept}; the same command goes on from there." if os.path.exists(kept) else ""
+        print(f"valor embed: interrupted.{done}", file=sys.stderr)
+        return INTERRUPTED
     print(json.dumps({"output": output, **asdict(report)}) if as_json else f"{output}: {report.describe('embedded')}")
     return int(bool(report.failures))

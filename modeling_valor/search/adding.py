@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers.utils import logging
 
-from .backend import Backend
+from .backend import Backend, SegmentStore
 from .embedding import EmbeddingModel
 from .failures import FailureLog
 from .reading import BrokenSegment, ReadSegment, Segmentation, read_segments
@@ -105,7 +105,7 @@ def segmentation_of(backend: Backend) -> Segmentation | None:
 
 
 def plan_additions(
-    backend: Backend,
+    backend: SegmentStore,
     items: Sequence[IndexItem],
     segmentation: Segmentation,
     report: AddReport,
@@ -167,13 +167,13 @@ def update_metadata(backend: Backend, plan: Plan, report: AddReport) -> None:
         report.updated = backend.set_metadata({item.source: item.metadata for item in plan.kept})
 
 
-def find_vanished(backend: Backend, sources: Source | Iterable[Source]) -> list[str]:
+def find_vanished(backend: SegmentStore, sources: Source | Iterable[Source]) -> list[str]:
     """Files of the index that `sources` stood for and that are no longer there."""
     return [file.source for file in backend.files() if is_gone(file.source) and is_covered(file.source, sources)]
 
 
 def add_items(
-    backend: Backend,
+    backend: SegmentStore,
     model: EmbeddingModel,
     plan: Plan,
     segmentation: Segmentation,
@@ -232,7 +232,9 @@ def add_items(
         speed.show(report.seconds)
 
 
-def _write_ends(backend: Backend, batch: Sequence[ReadSegment], ended: list[IndexedFile], report: AddReport) -> None:
+def _write_ends(
+    backend: SegmentStore, batch: Sequence[ReadSegment], ended: list[IndexedFile], report: AddReport
+) -> None:
     """Files of which everything is written need not wait for the next batch."""
     if not batch and ended:
         backend.write([], ended)

@@ -38,7 +38,34 @@ CAPTIONS_HELP = "`valor index SOURCE... --captions` has the checkpoint write the
 """What messages say of an index without captions."""
 
 
-class Backend(Protocol):
+class SegmentStore(Protocol):
+    """What files are added to: segments with their tokens, and which files are complete."""
+
+    def segments(self, *, source: str) -> list[Segment]:
+        """The segments of a source, by their start."""
+        ...
+
+    def files(self) -> Iterator[IndexedFile]:
+        """All files that are complete."""
+        ...
+
+    def unfinished(self) -> list[str]:
+        """Sources that have segments without being complete."""
+        ...
+
+    def write(self, segments: Sequence[EmbeddedSegment], files: Sequence[IndexedFile] = ()) -> None:
+        """Adds segments with their tokens, then files. Segments that are there already stay; files are replaced.
+
+        Whenever the process is killed, a segment is there with all its tokens or it is never found.
+        """
+        ...
+
+    def delete(self, sources: Sequence[str]) -> int:
+        """Removes files with all their segments and tokens; returns the number of segments."""
+        ...
+
+
+class Backend(SegmentStore, Protocol):
     """A store of segments, of their tokens and of the files that are complete.
 
     All methods raise a `ValueError` of one sentence for what a user can mend: a server that is not there, a `where` that
@@ -86,16 +113,8 @@ class Backend(Protocol):
         """
         ...
 
-    def files(self) -> Iterator[IndexedFile]:
-        """All files that are complete."""
-        ...
-
     def is_empty(self) -> bool:
         """Whether there is no segment."""
-        ...
-
-    def unfinished(self) -> list[str]:
-        """Sources that have segments without being complete."""
         ...
 
     def sizes(self) -> dict[str, Any]:
@@ -105,17 +124,6 @@ class Backend(Protocol):
         ...
 
     # --- Changes ------------------------------------------------------------------------------------------------------
-
-    def write(self, segments: Sequence[EmbeddedSegment], files: Sequence[IndexedFile] = ()) -> None:
-        """Adds segments with their tokens, then files. Segments that are there already stay; files are replaced.
-
-        Whenever the process is killed, a segment is there with all its tokens or it is never found.
-        """
-        ...
-
-    def delete(self, sources: Sequence[str]) -> int:
-        """Removes files with all their segments and tokens; returns the number of segments."""
-        ...
 
     def set_captions(
         self, captions: Mapping[str, str | None], tokens: Mapping[str, SegmentTokens] | None = None
