@@ -3,7 +3,9 @@
 
 import functools
 import json
+import resource
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from helpers.media_files import write_clip
 from modeling_valor import ValorProcessor
 from modeling_valor.cli import timelines as cli_timelines
 from modeling_valor.cli.main import main
+from modeling_valor.data.files import WriteError
 from modeling_valor.media_segments import fixed_segments, iterate_segments
 from modeling_valor.timelines import TimedCaption, TimelineWriter, caption_timeline, format_of
 
@@ -77,6 +80,30 @@ def test_what_is_written_is_whole_after_each_caption(tmp_path):
     with TimelineWriter(tmp_path / "film.vtt") as writer:
         writer.write(CAPTIONS[0])
         assert len(webvtt.read(str(tmp_path / "film.vtt"))) == 1
+
+
+def test_a_full_disk_keeps_whole_captions(tmp_path):
+    """A file that may not grow longer stands for the disk."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with TimelineWriter(tmp_path / "film.jsonl") as writer:
+            writer.write(CAPTIONS[0], "film.mp4")
+            size = (tmp_path / "film.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+            with pytest.raises(WriteError, match=f"{tmp_path} cannot be written to: File too large. Free some space"):
+                writer.write(CAPTIONS[1], "film.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    (line,) = (tmp_path / "film.jsonl").read_text().splitlines()
+    assert json.loads(line)["text"] == CAPTIONS[0].text
+
+
+def test_an_output_that_may_not_be_written_is_refused_before_the_model_is_loaded(film, tmp_path, capsys, monkeypatch):
+    (tmp_path / "film.vtt").write_text("mine")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "film.vtt")
+    assert main(["caption", film, "--every", "3", "--output", str(tmp_path / "film.vtt"), "--model", "nowhere"]) != 0
+    assert "film.vtt cannot be written to: you have no permission" in capsys.readouterr().err
 
 
 def test_other_suffixes_are_refused():

@@ -3,6 +3,7 @@
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -81,8 +82,11 @@ def check_output(output: str | None, format: str | None, files: Sequence[str], h
         return
     if not has_segments:
         raise typer.BadParameter("--output is for captions of segments: add --every or --segments shots.")
-    if not Path(output).absolute().parent.is_dir() or Path(output).is_dir():
+    path = Path(output).absolute()
+    if not path.parent.is_dir() or path.is_dir():
         raise typer.BadParameter(f"--output {output} is no file in a folder that is there.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise typer.BadParameter(f"--output {output} cannot be written to: you have no permission.")
     try:
         check_not_input(output, files)
         chosen = format or format_of(output)

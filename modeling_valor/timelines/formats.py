@@ -5,10 +5,11 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
 
+from ..data.files import writing_to
 from .captions import TimedCaption
 
 
@@ -65,7 +66,7 @@ class TimelineWriter:
         self.path, self.number = Path(path), 0
         self.header, self.write_caption = FORMATS[format_of(path) if format is None else format]
         self.keeps_errors = self.write_caption is _jsonl
-        self.file: TextIO | None = None
+        self.file: FileIO | None = None
 
     def __enter__(self) -> "TimelineWriter":
         return self
@@ -77,12 +78,27 @@ class TimelineWriter:
             self.file.close()
 
     def write(self, caption: TimedCaption, file: str = "") -> None:
-        """Writes a caption of a file. The first one replaces what was in the output before."""
-        if self.file is None:
-            self.file = self.path.open("w", encoding="utf-8", newline="\n")
-            self.file.write(self.header)
+        """Writes a caption of a file. The first one replaces what was in the output before.
+
+        Raises:
+            WriteError: the disk is full, or the output may not be written. The captions before are kept.
+        """
+        text = "" if self.file is not None else self.header
         if caption.text is not None or self.keeps_errors:
             self.number += 1
-            text = None if caption.text is None else " ".join(caption.text.split())
-            self.file.write(self.write_caption(self.number, replace(caption, text=text), file))
-        self.file.flush()
+            words = None if caption.text is None else " ".join(caption.text.split())
+            text += self.write_caption(self.number, replace(caption, text=words), file)
+        with writing_to(self.path.parent):
+            if self.file is None:
+                self.file = FileIO(self.path, "w")
+            self._append(self.file, text.encode())
+
+    @staticmethod
+    def _append(file: FileIO, content: bytes) -> None:
+        end = file.tell()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(end)  # a part of a caption is none
+            raise
