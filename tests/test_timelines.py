@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,27 @@ def test_captions_are_those_of_the_parts_one_by_one(captioner, film):
     for caption in timeline:
         ((expected,),) = [captioner(f"{film}#t={caption.start},{caption.end}")]
         assert caption.text == expected["generated_text"] and caption.modalities == expected["modalities"] == "av"
+
+
+def test_the_next_segments_are_read_while_the_model_describes_some(captioner, film, monkeypatch):
+    from modeling_valor.timelines import captions
+
+    third = threading.Event()
+
+    def noted(*args, **options):
+        for place, segment in enumerate(iterate_segments(*args, **options)):
+            if place == 2:
+                third.set()
+            yield segment
+
+    def forward(*args, **options):
+        assert third.wait(timeout=60)
+        return type(captioner).forward(captioner, *args, **options)
+
+    monkeypatch.setattr(captions, "iterate_segments", noted)
+    monkeypatch.setattr(captioner, "forward", forward)
+    timeline = caption_timeline(captioner, film, functools.partial(fixed_segments, seconds=2.0), batch_size=2)
+    assert [caption.start for caption in timeline] == [0, 2, 4, 6]
 
 
 def test_options_of_the_pipeline_hold_for_segments(captioner, film):

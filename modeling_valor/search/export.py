@@ -111,7 +111,8 @@ def _write_output(store: TokenStore, sources: list[str]) -> None:
         ValueError: there is nothing to write.
         WriteError: it cannot be written; what is embedded is kept.
     """
-    files = [file for file in store.files() if file.source in set(sources)]
+    wanted = set(sources)
+    files = [file for file in store.files() if file.source in wanted]
     stays = not store.is_replaced and not any(store.count()) and store.output.exists()
     if not stays or {file.source for file in files} != store.sources_of_output:
         segments = itertools.chain(store.kept(sources), store.embedded(sources))
@@ -125,7 +126,7 @@ def _write_output(store: TokenStore, sources: list[str]) -> None:
             while chunk := list(itertools.islice(segments, SEGMENTS_AT_ONCE)):
                 writer.write(chunk)
             writer.close()
-        if left_out := len(store.sources_of_output - set(sources)):
+        if left_out := len(store.sources_of_output - wanted):
             logger.warning(f"What {store.output} had of {count_of(left_out, 'other file')} is not in it any more.")
     store.finish()
 

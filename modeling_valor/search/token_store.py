@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,7 +172,7 @@ class TokenStore:
                 remove(self.path.with_name(self.path.name + ending))
 
 
-def _to_row(item: EmbeddedSegment) -> tuple:
+def _to_row(item: EmbeddedSegment) -> tuple[Any, ...]:
     segment, tokens = item.segment, item.tokens
     return (
         *(segment.source, segment.start, segment.end, segment.state.size, segment.state.modified, segment.revision),
@@ -182,7 +183,7 @@ def _to_row(item: EmbeddedSegment) -> tuple:
     )
 
 
-def _from_row(row: Sequence, width: int) -> EmbeddedSegment:
+def _from_row(row: Sequence[Any], width: int) -> EmbeddedSegment:
     source, start, end, size, modified, revision, letters, times, weights, embeds = row
     modalities = "".join(dict.fromkeys(letters))
     tokens = SegmentTokens(
