@@ -11,12 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.media_files import write_clip
-from modeling_valor import ValorModel, ValorProcessor
-from modeling_valor.search import ValorIndex
+from helpers.ray_actors import SEGMENTS, embedding, spans, stand_ins
+from modeling_valor.search import Segment, ValorIndex
 
 
+# Ray reads them when it is imported
+os.environ |= {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "0" * 64,
+    "RAY_worker_niceness": "0",
+}
 pytest.importorskip("ray.data", reason="the extra `ray` is not installed", exc_type=ImportError)
+
+import pyarrow.parquet as pq
+import ray
+
+from modeling_valor.integrations import ray as integration
+from modeling_valor.integrations.ray import caption_videos, index_videos
+
 
 # One Ray at a time, where the tests are run with --dist loadgroup
 pytestmark = pytest.mark.xdist_group("ray")
@@ -26,80 +39,118 @@ TINY = os.path.abspath("hub_configs/valor-tiny")
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory):
-    """26 s with sound, 11 s without, and a file that is no film."""
-    folder = tmp_path_factory.mktemp("films")
-    write_clip(folder / "film.mp4", seconds=26)
-    write_clip(folder / "silent.mp4", seconds=11, hertz=None, brightness=90)
-    (folder / "broken.mp4").write_bytes(b"no film")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def expected(films, tmp_path_factory):
-    """The index that one process makes of these films."""
-    model, processor = ValorModel.from_pretrained(TINY).eval(), ValorProcessor.from_pretrained(TINY)
-    index = ValorIndex(tmp_path_factory.mktemp("one") / "index.lance", model=model, processor=processor)
-    index.add(films, segment_seconds=4.0, workers=0, progress=False)
-    return index
+def cluster():
+    """The address of a Ray of this machine, in which a driver may be killed and another one goes on."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PYTHONPATH", str(DRIVER.parents[1]))  # of workers and drivers
+        context = ray.init(
+            num_cpus=4,
+            object_store_memory=300 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        yield context.address_info["gcs_address"]
+        ray.shutdown()
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs the driver; returns its exit status and what it printed last."""
-
-    def run(what, sources, to, kill=()):
-        with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
-            job = {"run": what, "sources": str(sources), "to": str(to), "kill": list(kill), "markers": str(tmp_path)}
-            environment = os.environ | {
-                "PYTHONPATH": str(Path(__file__).parent),
-                "RAY_USAGE_STATS_ENABLED": "0",
-                "RAY_AUTH_MODE": "token",
-                "RAY_AUTH_TOKEN": "0" * 64,
-                "RAY_worker_niceness": "0",
-            }
-            process = subprocess.Popen(
-                [sys.executable, str(DRIVER), json.dumps(job | {"temporary": temporary})],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-                start_new_session=True,
-            )
-            try:
-                out, errors = process.communicate(timeout=900)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode in (0, -signal.SIGKILL), errors[-3000:]
-        report = next((json.loads(line) for line in out.splitlines() if line.startswith("{")), None)
-        return process.returncode, report
-
-    return run
+def videos(tmp_path):
+    """Files that are never decoded, as `stand_ins` has readers and models that do as if."""
+    (tmp_path / "videos").mkdir()
+    for name in SEGMENTS:
+        (tmp_path / "videos" / name).write_bytes(name.encode())
+    return tmp_path / "videos"
 
 
-def check_index(path, expected):
-    """Each segment is there once, with the tokens that one process makes."""
+@pytest.fixture
+def markers(tmp_path):
+    (tmp_path / "markers").mkdir()
+    return tmp_path / "markers"
+
+
+@pytest.fixture
+def kill_driver(cluster, videos, markers):
+    """Runs a driver that is killed half-way."""
+
+    def kill_driver(run, to, **options):
+        job = {"run": run, "sources": str(videos), "to": str(to), "address": cluster, "markers": str(markers)}
+        command = [sys.executable, str(DRIVER), json.dumps(job | {"model": TINY} | options)]
+        killed = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+
+    return kill_driver
+
+
+@pytest.fixture
+def kill_actors(cluster, videos, markers, monkeypatch):
+    """From now on the first reader and the first model are killed half-way, and Ray starts them again."""
+
+    def kill_actors():
+        monkeypatch.setattr(integration, "SEGMENTS_PER_BLOCK", 3)
+        for name, value in stand_ins(markers, videos, kills=True).items():
+            monkeypatch.setattr(integration, name, value)
+
+    return kill_actors
+
+
+def test_an_index_goes_on_after_its_driver_and_its_actors_were_killed(
+    kill_driver, kill_actors, videos, markers, tmp_path
+):
+    path, options = tmp_path / "index.lance", {"batch_size": 3, "segments_per_write": 3}
+    kill_driver("index", path, **options)
+    before = len(ValorIndex(path).segments())
+    assert 0 < before < 10
+    kill_actors()
+    report = index_videos(videos, path, TINY, progress=False, **options)
+    assert sorted(os.listdir(markers)) == ["driver", "model", "reader"]
+    assert report.segments == 10 - before and list(report.failures) == [str(videos / "broken.mp4")]
     index = ValorIndex(path)
-    rows = [index.backend._table("segments").to_arrow()["id"].to_pylist(), []]
-    assert Counter(rows[0]) == Counter(segment.id for segment in expected.segments())
-    ids = sorted(rows[0])
-    own, others = (which.backend.tokens(ids) for which in (index, expected))
-    assert len(own) == len(others) == index.backend.sizes()["tokens"]
-    order, other_order = (np.lexsort((part.times, part.modalities, part.segments)) for part in (own, others))
-    assert (own.segments[order] == others.segments[other_order]).all()
-    assert np.abs(own.times[order] - others.times[other_order]).max() < 1e-3
-    assert np.abs(own.weights[order] - others.weights[other_order]).max() < 1e-3
-    assert np.abs(own.embeds[order].astype(np.float32) - others.embeds[other_order].astype(np.float32)).max() < 2e-3
-    files, other_files = ({file.source: file for file in which.backend.files()} for which in (index, expected))
-    assert files == other_files
+    ids = index.backend._table("segments").to_arrow()["id"].to_pylist()
+    expected = {
+        Segment(str(videos / name), span["start"], span["end"]).id: embedding(name, span["start"])
+        for name, count in SEGMENTS.items()
+        for span in spans(name)[:count]
+    }
+    assert sorted(ids) == sorted(expected)
+    rows = index.backend.tokens(ids)
+    assert len(rows) == index.backend.sizes()["tokens"] == 2 * len(ids)
+    for place, modality in enumerate("va"):
+        found = {rows.segments[row]: rows.embeds[row] for row in np.flatnonzero(rows.modalities == modality)}
+        assert all((found[name] == embeds[place]).all() for name, embeds in expected.items())
+    assert {(os.path.basename(file.source), file.segments) for file in index.backend.files()} == {
+        ("film.mp4", 7),
+        ("silent.mp4", 3),
+    }
 
 
-def test_an_index_goes_on_after_its_driver_was_killed(run, films, expected, tmp_path):
-    status, _ = run("index", films, tmp_path / "index.lance", kill=["driver"])
-    assert status == -signal.SIGKILL
-    written = ValorIndex(tmp_path / "index.lance").segments()
-    assert 0 < len(written) < len(expected.segments())
-    status, _ = run("index", films, tmp_path / "index.lance")
-    assert status == 0
-    check_index(tmp_path / "index.lance", expected)
+def test_captions_go_on_after_their_driver_and_their_actors_were_killed(
+    kill_driver, kill_actors, videos, markers, tmp_path
+):
+    """Meanwhile a file changes of which some captions were written."""
+    folder, options = tmp_path / "captions", {"batch_size": 3, "segments_per_file": 3}
+    kill_driver("caption", folder, **options)
+    written = Counter(read_captions(folder, "checkpoint", ["id"]))
+    assert 0 < len(written) < 11
+    rows = [row for row in read_captions(folder, "captions", ["id", "source"]) if (row[0],) in written]
+    changed = next(source for _, source in rows if not source.endswith("broken.mp4"))
+    os.utime(changed, (1, 1))
+    kill_actors()
+    report = caption_videos(videos, folder, TINY, progress=False, **options)
+    assert sorted(os.listdir(markers)) == ["driver", "model", "reader"]
+    assert report.replaced == [changed] and list(report.failures) == [str(videos / "broken.mp4")]
+    assert Counter(read_captions(folder, "captions", ["source", "start", "caption"])) == Counter(
+        (str(videos / name), span["start"], f"second {span['start']:g}") for name in SEGMENTS for span in spans(name)
+    )
+    kept = {name for name, source in rows if source != changed}
+    assert kept < {name for (name,) in read_captions(folder, "captions", ["id"])}
+
+
+def read_captions(folder, part, columns):
+    """The rows of a part of the folder that a run is sure of."""
+    names = [name for name in os.listdir(folder / part) if not name.endswith(".pending.parquet")]
+    rows = [row for name in names for row in pq.read_table(folder / part / name, columns=columns).to_pylist()]
+    return [tuple(row.values()) for row in rows]

@@ -17,16 +17,16 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from transformers.utils import logging
 
 from ..search import ValorIndex
 from ..search.adding import AddReport, find_vanished, plan_additions, update_metadata
-from ..search.segments import EmbeddedSegment, IndexedFile, Segment, SegmentTokens
+from ..search.segments import EmbeddedSegment, FileState, IndexedFile, Segment, SegmentTokens
 from ..search.sources import IndexItem, Metadata, Source, list_items
 from .batches import CaptionRows, Columns, Row, Span, ValorCaptioner, ValorEmbedder, ValorReader, to_columns, to_rows
+from .caption_folder import CaptionReport, caption_id, check_options, read_report, remove_changed
 
 
 __all__ = ["CaptionReport", "ValorCaptioner", "ValorEmbedder", "ValorReader", "caption_videos", "index_videos"]
@@ -116,22 +116,6 @@ def index_videos(
     return report
 
 
-@dataclass
-class CaptionReport:
-    """What is in a folder of captions.
-
-    Args:
-        segments: number of rows.
-        failures: for each source, or segment of it, that has an error, one sentence.
-    """
-
-    segments: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return f"{self.segments} segments, of which {len(self.failures)} could not be captioned."
-
-
 def caption_videos(
     sources: Source | Iterable[Source],
     folder: str | os.PathLike[str],
@@ -153,6 +137,8 @@ def caption_videos(
     (`FOLDER/checkpoint`) hold the ids of what is written, in two phases, so that the same call again, also after a
     crash and also with more files, writes what is missing and nothing twice. Until then a killed run may leave a file in
     `captions` that is not complete; the next call removes it. A segment with an error has a row too, and is not tried again.
+    Captions of a file that has changed since, by size or time, are removed, and it is captioned anew; of an address (`s3://`) nobody
+    knows. Captions of files that are not among the sources stay.
 
     Args:
         sources, model, readers, models, num_gpus, batch_size, progress, reader_options: as for [`index_videos`].
@@ -172,18 +158,20 @@ def caption_videos(
     segmentation = ValorReader(model, **reader_options).segmentation
     address = os.fspath(folder) if "://" in os.fspath(folder) else os.path.abspath(folder)
     options = {"model": model, "segmentation": str(segmentation), "generate": dict(generate_kwargs or {})}
-    _check_options(address, options)
+    check_options(address, options)
     items, failures = list_items(_as_list(sources))
+    replaced: list[str] = []
     if items:
         pool = _Pool(ray, readers, models, num_gpus, reserved=2)  # Ray's listing and its checkpoints
         with _data_context(ray, progress):
-            files = _rows(ray, [{"path": item.source} for item in items])
+            files = _rows(ray, [_plan_row(item) for item in items])
             spans = files.map_batches(
                 _Planner, fn_constructor_args=(model,), fn_constructor_kwargs=reader_options, **pool.reader(16)
             )
             spans.write_parquet(
                 f"{address}/plan", mode="overwrite", min_rows_per_file=16_384, ray_remote_args=pool.small
             )
+        replaced = remove_changed(address)
         checkpoint = CheckpointConfig("id", f"{address}/checkpoint", delete_checkpoint_on_success=False)
         with _data_context(ray, progress, checkpoint):
             planned = ray.data.read_parquet(f"{address}/plan", **pool.small)
@@ -215,7 +203,7 @@ def caption_videos(
                 ray_remote_args=pool.small,
                 schema=schema,
             )
-    report = _read_captions(address, failures)
+    report = read_report(address, replaced, failures)
     _warn_of(report.failures)
     return report
 
@@ -224,9 +212,11 @@ class _Planner(ValorReader):
     """Files to rows of their segments, without decoding."""
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Iterator[Columns]:
-        for source in map(str, batch["path"]):
+        for source, state in zip(map(str, batch["path"]), map(json.loads, batch["state"]), strict=True):
             rows = [{"path": source, **span} for span in self.spans(source)]
-            yield to_columns([{**row, "id": Segment(source, row["start"], row["end"]).id} for row in rows])
+            yield to_columns(
+                [{**row, "id": caption_id(source, row["start"], row["end"], FileState(*state))} for row in rows]
+            )
 
 
 class _IndexWriter:
@@ -338,6 +328,10 @@ def _file_row(item: IndexItem, done: Mapping[str, set[Span]]) -> Row:
     return {"path": item.source, "done": json.dumps(sorted(done.get(item.source, ())))}
 
 
+def _plan_row(item: IndexItem) -> Row:
+    return {"path": item.source, "state": json.dumps([item.state.size, item.state.modified])}
+
+
 @contextlib.contextmanager
 def _data_context(ray: Any, progress: bool, checkpoint: Any = None) -> Iterator[None]:
     """Settings of the datasets that are made within; those of the caller's own stay as they are."""
@@ -348,45 +342,6 @@ def _data_context(ray: Any, progress: bool, checkpoint: Any = None) -> Iterator[
         yield
     finally:
         context.enable_progress_bars, context.checkpoint_config = before
-
-
-def _check_options(address: str, options: Mapping[str, Any]) -> None:
-    """Notes the options that a folder of captions is made with.
-
-    Raises:
-        ValueError: it was made with others.
-    """
-    from pyarrow.fs import FileSystem
-
-    system, path = FileSystem.from_uri(address)
-    file = f"{path}/options.json"
-    if system.get_file_info(file).is_file:
-        with system.open_input_stream(file) as stream:
-            before = json.loads(stream.read())
-        if before != options:
-            raise ValueError(f"{address} was made with {before}, not with {options}: use these, or another folder.")
-        return
-    system.create_dir(path, recursive=True)
-    with system.open_output_stream(f"{file}.new") as stream:
-        stream.write(json.dumps(options).encode())
-    system.move(f"{file}.new", file)
-
-
-def _read_captions(address: str, failures: Mapping[str, str]) -> CaptionReport:
-    import pyarrow.compute as pc
-    from pyarrow.dataset import dataset
-    from pyarrow.fs import FileSystem, FileType
-
-    system, path = FileSystem.from_uri(f"{address}/captions")
-    report = CaptionReport(failures=dict(failures))
-    if system.get_file_info(path).type != FileType.Directory:
-        return report
-    rows = dataset(path, format="parquet", filesystem=system)
-    report.segments = rows.count_rows()
-    for row in rows.to_table(["source", "start", "end", "error"], filter=pc.field("error") != "").to_pylist():
-        name = f"{row['source']}#t={row['start']:.2f},{row['end']:.2f}" if row["end"] else row["source"]
-        report.failures[name] = row["error"]
-    return report
 
 
 def _warn_of(failures: Mapping[str, str], most: int = 20) -> None:
