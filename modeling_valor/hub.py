@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, get_token
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    get_session,
+    get_token,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -22,6 +30,9 @@ from huggingface_hub.errors import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+
+ANSWER_SECONDS = 100.0
+"""The Hub may take as long as this to answer a request of an upload; huggingface_hub itself would wait for ever."""
 
 _WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 
@@ -133,7 +144,7 @@ def push_files(
         OSError: the Hub cannot be reached, or does not accept the upload; one sentence says why.
     """
     api = HfApi(token=token)
-    with hub_errors(repo_id):
+    with hub_errors(repo_id), _answered_within(ANSWER_SECONDS):
         if token in (None, True) and get_token() is None:
             raise LocalTokenNotFoundError("No token is stored.")
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -152,6 +163,16 @@ def push_files(
             revision=revision,
             create_pr=create_pr,
         )
+
+
+@contextmanager
+def _answered_within(seconds: float) -> Iterator[None]:
+    session = get_session()
+    before, session.timeout = session.timeout, seconds
+    try:
+        yield
+    finally:
+        session.timeout = before
 
 
 def replaced_weights(present: Iterable[str], uploaded: Collection[str]) -> list[str]:

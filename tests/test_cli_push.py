@@ -7,12 +7,14 @@ import shlex
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import safetensors.torch
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import _http
 
+import modeling_valor.hub
 from helpers.hub_server import STRANGER_TOKEN, TOKEN, hub_server
 from modeling_valor.cli.main import main
 from modeling_valor.publishing.code import code_files
@@ -225,13 +227,25 @@ def test_an_upload_that_fails_is_one_sentence_and_leaves_the_repository_as_it_wa
     monkeypatch.delenv("HF_TOKEN") if token is None else monkeypatch.setenv("HF_TOKEN", token)
     hub.fail_on = fail_on
     assert main(["push", str(folder), "casia/x"]) == 1
-    printed = capsys.readouterr().err.splitlines()
-    assert printed[-1].startswith("valor push: ") and message in printed[-1] and "Traceback" not in "".join(printed)
+    printed = capsys.readouterr().err
+    (line,) = re.findall(rf"^.*{re.escape(message)}.*$", printed, re.MULTILINE)
+    assert line.startswith("valor push: ") and "Traceback" not in printed
     assert not hub.repositories or set(hub.files("casia/x")) == {".gitattributes"}
     if token == TOKEN:  # the same command, when the server is back
         hub.fail_on = None
         assert main(["push", str(folder), "casia/x"]) == 0
         assert len(safetensors.torch.load(hub.files("casia/x")["model.safetensors"])) > 100
+
+
+@pytest.mark.parametrize("hang_on", ["POST /api/repos/create", "POST .*/commit/"])
+def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(hub, folder, capsys, monkeypatch, hang_on):
+    monkeypatch.setattr(modeling_valor.hub, "ANSWER_SECONDS", 0.3)
+    hub.hang_on = hang_on
+    assert main(["push", str(folder), "casia/x"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"valor push: {hub.endpoint} cannot be reached for casia/x (ReadTimeout): check the connection and try again."
+    )
+    assert huggingface_hub.get_session().timeout.read is None
 
 
 def test_the_commands_of_the_documentation_run(hub, capsys, monkeypatch, tmp_path):

@@ -76,6 +76,7 @@ def push(
     Log in before with `hf auth login`, or set HF_TOKEN.
     """
     from huggingface_hub.utils import disable_progress_bars
+    from tqdm import tqdm
 
     from ..hub import push_files
     from ..publishing import add_code, build_folder_card, read_folder, read_results
@@ -113,9 +114,13 @@ def push(
         print(f"valor push: {line}", file=sys.stderr)
     if as_json:
         disable_progress_bars()
-    commit = push_files(
-        repo, contents.files, build_card=build_card, commit_message=message, private=private, revision=revision
-    )
+    try:
+        commit = push_files(
+            repo, contents.files, build_card=build_card, commit_message=message, private=private, revision=revision
+        )
+    finally:
+        for bar in list(getattr(tqdm, "_instances", ())):  # an error leaves them open, and its message on their line
+            bar.close()
     published = {"repo": commit.repo_url.repo_id, "url": str(commit.repo_url), "commit": commit.oid}
     print(json.dumps({**published, **upload}) if as_json else f"Published: {commit.repo_url}, commit {commit.oid}")
     return 0

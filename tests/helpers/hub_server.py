@@ -94,6 +94,7 @@ class Hub:
         objects: uploaded large files by SHA-256.
         requests: method and path of each request, in order.
         fail_on: "METHOD regular-expression of the path"; the connection of such requests is closed without an answer.
+        hang_on: the same; such requests are not answered until the server ends.
     """
 
     endpoint: str = ""
@@ -104,6 +105,8 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     fail_on: str | None = None
+    hang_on: str | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def environment(self, cache: Any, token: str | None = TOKEN) -> dict[str, str]:
         """Variables with which a process uses this server, keeps what it loads in the folder `cache`, and shows `token`."""
@@ -134,6 +137,7 @@ def hub_server(port: int = 0) -> Iterator[Hub]:
         try:
             yield hub
         finally:
+            hub.ended.set()
             server.shutdown()
 
 
@@ -162,6 +166,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         asked = f"{self.command} {unquote(address.path)}"
         self.hub.requests.append(asked)
+        if self.hub.hang_on and re.match(self.hub.hang_on, asked):
+            self.hub.ended.wait()
+            self.close_connection = True
+            return
         if self.hub.fail_on and re.match(self.hub.fail_on, asked):
             self.close_connection = True
             return
