@@ -8,14 +8,12 @@ import shutil
 from pathlib import Path
 
 import huggingface_hub
-import huggingface_hub.constants
 import pytest
 import safetensors.torch
 from huggingface_hub import ModelCard
-from huggingface_hub.utils import _http
 
 import modeling_valor.hub
-from helpers.hub_server import STRANGER_TOKEN, TOKEN, hub_server
+from helpers.hub_server import STRANGER_TOKEN, TOKEN, hub_server, take_for_the_hub
 from modeling_valor.cli.main import main
 from modeling_valor.publishing.code import code_files
 
@@ -38,18 +36,7 @@ RESULTS = {
 def hub(monkeypatch, tmp_path):
     """A server that this process takes for the Hub, with the token of `owner`."""
     with hub_server() as running:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.endpoint)
-        monkeypatch.setattr(
-            huggingface_hub.constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            f"{running.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
-        )
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)  # between attempts
-        monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        take_for_the_hub(running, monkeypatch, tmp_path / "cache")
         yield running
 
 

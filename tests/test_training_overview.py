@@ -1,20 +1,25 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What is said of a training: before it, in its log, and in the model card."""
 
+import json
+
 import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from helpers.hub_server import hub_server, take_for_the_hub
 from helpers.training_world import small_config, small_processor, small_samples
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.data.samples import Sample, SampleStream
+from modeling_valor.publishing.code import code_files
 from modeling_valor.training import ValorForMultitask, ValorTrainer, ValorTrainingArguments
 from modeling_valor.training.arguments import ModelArguments
 from modeling_valor.training.data import scaled
 from modeling_valor.training.initialization import initialize_model
 from modeling_valor.training.model_card import MeasuredTask, model_card, write_model_card
 from modeling_valor.training.overview import describe_training, describe_weights
+from modeling_valor.training.run import public_repo, publish
 
 
 def build_trainer(folder, sources, model=None, **arguments) -> ValorTrainer:
@@ -133,3 +138,18 @@ def test_the_card_of_a_model_is_valid_and_never_written_over_somebody_elses(tmp_
     assert card.data.base_model == "owner/valor" and "- Batch: 64 samples a step" in card.text
     (tmp_path / "README.md").write_text("mine")
     assert not write_model_card(text, tmp_path) and (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_published_training_has_its_card_and_the_code(tmp_path, monkeypatch):
+    """Also what is uploaded during the training; `Trainer` would write a card of its own, and no code."""
+    with hub_server() as hub:
+        take_for_the_hub(hub, monkeypatch, tmp_path / "cache")
+        trainer = build_trainer(tmp_path / "out", [source("captioning")], push_to_hub=True, hub_model_id="mine")
+        assert public_repo(trainer) == "owner/mine"
+        publish(trainer, model_card(public_repo(trainer), "ValorForCaptioning", {"Batch": "4 samples"}, {}))
+        files = hub.files("owner/mine")
+    assert set(code_files()) <= set(files) and "model.safetensors" in files
+    assert "auto_map" in json.loads(files["config.json"])
+    card = files["README.md"].decode()
+    assert "- Batch: 4 samples" in card and 'from_pretrained("owner/mine")' in card
+    assert "auto_map" not in (tmp_path / "out" / "config.json").read_text()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +21,7 @@ from transformers.utils import logging
 
 from ..data.mixture import Mixture, Source
 from ..data.samples import Sample
-from ..hub import push_files
+from ..hub import hub_errors, push_files
 from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from ..publishing import add_code, read_folder
@@ -29,7 +30,7 @@ from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
 from .data import EVALUATIONS, build_evaluation, build_source, read_data, scaled
 from .initialization import build_model, initialize_model
 from .model_card import MeasuredTask, model_card, public_name
-from .multitask import HEADS, trained_model
+from .multitask import HEADS
 from .overview import describe_training, describe_weights
 from .resume import last_checkpoint
 from .self_critical import SelfCriticalTrainer
@@ -115,13 +116,24 @@ def run_training(
     sampling = None
     if num_sampled_captions:
         sampling = {"num_samples": num_sampled_captions, "max_new_tokens": data_args.max_new_tokens}
-    trainer = build_trainer(model, processor, args, sources, evaluations, sampling)
+    with hub_errors(args.hub_model_id or args.output_dir):  # with `push_to_hub`, the repository is created here
+        trainer = build_trainer(model, processor, args, sources, evaluations, sampling)
     overview = {}
     if args.do_train:
         sizes = {name: len(samples) for name, (_, samples) in measured.items()}
         overview = describe_training(trainer, sources, sizes, describe_weights(model_args, model, new))
         if trainer.is_world_process_zero():
             logger.info("\n".join(f"{heading}: {text}." for heading, text in overview.items()))
+        model_class = HEADS[task or "pretraining"].__name__
+        build_card = partial(
+            model_card,
+            public_repo(trainer),
+            model_class,
+            overview,
+            base_model=model_args.model_name_or_path,
+            config=model.config,
+        )
+        trainer.model_card = build_card(measured={})  # for uploads during the training
         train(trainer)
     metrics = {}
     if args.do_eval:
@@ -130,8 +142,7 @@ def run_training(
         trainer.save_metrics("eval", metrics)
     if args.do_train:
         tasks = {name: measured_task(name, entry, samples, metrics) for name, (entry, samples) in measured.items()}
-        model_class = HEADS[task or "pretraining"].__name__
-        publish(trainer, model_class, overview, tasks, model_args.model_name_or_path)
+        publish(trainer, build_card(measured=tasks))
     return metrics
 
 
@@ -142,21 +153,21 @@ def check_groups(model: ValorDecoderModel, sources: Sequence[Source]) -> None:
         model.config.check_groups(source.captioning_groups or [], "captioning_groups")
 
 
-def publish(
-    trainer: ValorTrainer,
-    model_class: str,
-    overview: Mapping[str, str],
-    tasks: Mapping[str, MeasuredTask],
-    base_model: str | None,
-) -> None:
-    """Writes the model card of a training, and uploads its folder if `push_to_hub` is set; arguments as of [`model_card`]."""
-    name = Path(trainer.args.output_dir).resolve().name
-    trainer.model_card = model_card(
-        name, model_class, overview, tasks, base_model, trained_model(trainer.model).config
-    )
+def public_repo(trainer: ValorTrainer) -> str:
+    """What users of the trained checkpoint give to `from_pretrained`: its name on the Hub, or that of its folder."""
+    folder = Path(trainer.args.output_dir).resolve().name
+    return (
+        (trainer.hub_model_id or folder) if trainer.args.push_to_hub else folder
+    )  # the main process alone knows both
+
+
+def publish(trainer: ValorTrainer, card: str) -> None:
+    """Writes the model card of a training, and uploads its folder with its code if `push_to_hub` is set."""
+    trainer.model_card = card
     trainer.create_model_card()
     if trainer.args.push_to_hub:
-        trainer.push_to_hub()
+        with hub_errors(public_repo(trainer)):
+            trainer.push_to_hub()
         if trainer.is_world_process_zero():
             push_code(trainer)
 

@@ -141,6 +141,24 @@ def hub_server(port: int = 0) -> Iterator[Hub]:
             server.shutdown()
 
 
+def take_for_the_hub(hub: Hub, monkeypatch: Any, cache: Any, token: str | None = TOKEN) -> None:
+    """Lets this process use a server, although huggingface_hub has read its environment already."""
+    import transformers.utils.hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)  # between attempts
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.delenv("HF_TOKEN", raising=False) if token is None else monkeypatch.setenv("HF_TOKEN", token)
+
+
 Route = Callable[..., None]
 ROUTES: list[tuple[str, re.Pattern[str], Route]] = []
 
