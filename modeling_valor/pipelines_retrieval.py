@@ -5,6 +5,7 @@ Both score queries against candidates, which are embedded once for all queries.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,11 @@ class AudiovisualAlignmentPipeline(AudiovisualPipeline):
         top_k: int | None = None,
         query: str | None = None,
         candidates: Candidates | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown:
+            where = " in `pipeline(...)`; give it in the call" if "media" in unknown or "texts" in unknown else ""
+            raise TypeError(f"This pipeline takes no argument {next(iter(unknown))!r}{where}.")
         preprocess = self.media_parameters(modalities, num_frames, num_audio_clips, processor_kwargs, on_error)
         letters = preprocess.get("modalities")
         if letters is not None and letters not in GROUP_OF_LETTERS:
@@ -229,7 +234,7 @@ class AudiovisualRetrievalPipeline(AudiovisualAlignmentPipeline):
                 "Give the candidates: `media=...` where the queries are texts, or `texts=...` where they are media."
             )
         if media is None:
-            texts = [texts] if isinstance(texts, str) else list(texts or ())
+            texts = [texts] if isinstance(texts, str) else list(() if texts is None else texts)
             candidates = self.embed_candidates(texts, "text", **kwargs)
             return super().__call__(inputs, query="media", candidates=candidates, **kwargs)
         if isinstance(inputs, str) and os.path.isfile(inputs):
@@ -239,6 +244,10 @@ class AudiovisualRetrievalPipeline(AudiovisualAlignmentPipeline):
         if isinstance(media, Candidates):
             if late := sorted({"num_frames", "num_audio_clips", "on_error"} & kwargs.keys()):
                 raise ValueError(f"The media are embedded already. Give `{late[0]}` to `embed_media`.")
+            present = {letter for record in media.records for letter in record.get("modalities", "")}
+            wanted = kwargs.get("modalities")
+            if wanted in GROUP_OF_LETTERS and present and present.isdisjoint(wanted):
+                raise ValueError(f"The media were embedded without what modalities={wanted!r} scores.")
             candidates = media
         else:
             candidates = self.embed_media(media, **kwargs)
@@ -324,8 +333,9 @@ class ZeroShotAudiovisualClassificationPipeline(AudiovisualAlignmentPipeline):
         """
         labels = self.candidate_labels if candidate_labels is None else candidate_labels
         template = self.hypothesis_template if hypothesis_template is None else hypothesis_template
-        candidates = self.embed_candidates(_hypotheses(labels, template), "text", **kwargs)
-        for record, label in zip(candidates.records, labels or (), strict=True):
+        hypotheses = _hypotheses(labels, template)
+        candidates = self.embed_candidates(list(hypotheses.values()), "text", **kwargs)
+        for record, label in zip(candidates.records, hypotheses, strict=True):
             record["label"] = label
         return super().__call__(inputs, query="media", candidates=candidates, **kwargs)
 
@@ -354,15 +364,19 @@ def _name_of(sample: Any) -> str | None:
     return None
 
 
-def _hypotheses(labels: Sequence[str] | None, template: str) -> list[str]:
-    """The text of each label."""
-    if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"`candidate_labels` must be a list of strings, at least one, got {labels!r}.")
-    if "{}" not in template:
+def _hypotheses(labels: Sequence[str] | None, template: str) -> dict[str, str]:
+    """Label -> its text."""
+    names = [] if labels is None or isinstance(labels, str) else list(labels)
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(
+            f"`candidate_labels` must be a list of strings with words in them, at least one, got {labels!r}."
+        )
+    if not isinstance(template, str) or "{}" not in template:
         raise ValueError(f"`hypothesis_template` must have {{}} where the label goes, got {template!r}.")
-    if duplicates := sorted({label for label in labels if list(labels).count(label) > 1}):
-        raise ValueError(f"`candidate_labels` has {duplicates[0]!r} twice; the labels share one softmax.")
-    return [template.replace("{}", label) for label in labels]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"`candidate_labels` has {name!r} twice; the labels share one softmax.")
+    return {name: template.replace("{}", name) for name in names}
 
 
 def _join(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ import functools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -153,6 +154,7 @@ def test_labels_and_template_may_belong_to_the_pipeline(folder, classifier, file
     options = {"candidate_labels": ["dog", "man"], "hypothesis_template": "near the {}"}
     own = pipeline(CLASSIFICATION, model=folder, device="cpu", **options)
     assert own(files[0]) == about(classifier(files[0], **options))
+    assert own(files[0], candidate_labels=np.array(["dog", "man"])) == about(own(files[0]))
     assert own(files[0], hypothesis_template="{}") == classifier(files[0], candidate_labels=["dog", "man"])
 
 
@@ -188,6 +190,7 @@ def test_every_form_of_queries_and_candidates_gives_the_same_results(retriever, 
     assert list(retriever((file for file in files), texts=tuple(TEXTS))) == reverse
     assert list(retriever(Files(files), texts=TEXTS)) == reverse
     assert retriever(files[1], texts=TEXTS) == reverse[1]
+    assert retriever(files[1], texts=np.array(TEXTS)) == reverse[1]
     assert retriever(files[1], texts=TEXTS[0])[0]["text"] == TEXTS[0]
     assert retriever([], texts=TEXTS) == [] and retriever(TEXTS, media=[]) == [[]] * 3
 
@@ -235,6 +238,8 @@ def test_embedded_media_answer_for_one_modality_too(retriever, files):
     assert records[3]["error"] == "It has nothing of the modalities that are scored."
     with pytest.raises(ValueError, match=r"embedded already\. Give `num_frames` to `embed_media`"):
         retriever(TEXTS[0], media=gallery, num_frames=2)
+    with pytest.raises(ValueError, match="embedded without what modalities='a' scores"):
+        retriever(TEXTS[0], media=retriever.embed_media(files[:1], modalities="v"), modalities="a")
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -288,7 +293,9 @@ def test_options_that_are_not_accepted(retriever, files, options, message):
 @pytest.mark.parametrize(
     ("labels", "template", "message"),
     [
-        ("dog", "{}", "must be a list of strings, at least one, got 'dog'"),
+        ("dog", "{}", "must be a list of strings with words in them, at least one, got 'dog'"),
+        (["dog", ""], "a {}", "with words in them"),
+        (["dog"], 1, "must have {} where the label goes, got 1"),
         ([], "{}", "at least one"),
         (None, "{}", "at least one"),
         (["dog", "dog"], "{}", "'dog' twice"),
@@ -298,6 +305,15 @@ def test_options_that_are_not_accepted(retriever, files, options, message):
 def test_labels_and_templates_that_are_not_accepted(classifier, files, labels, template, message):
     with pytest.raises(ValueError, match=message):
         classifier(files[0], candidate_labels=labels, hypothesis_template=template)
+
+
+def test_arguments_of_other_names_are_refused(folder, retriever, classifier, files):
+    with pytest.raises(TypeError, match="takes no argument 'num_beams'"):
+        retriever(files[0], texts=TEXTS, num_beams=3)
+    with pytest.raises(TypeError, match="takes no argument 'num_beams'"):
+        classifier(files[0], candidate_labels=TEXTS, num_beams=3)
+    with pytest.raises(TypeError, match=r"'texts' in `pipeline\(...\)`; give it in the call"):
+        pipeline(RETRIEVAL, model=folder, device="cpu", texts=TEXTS)
 
 
 def test_braces_in_labels_and_templates_are_text(classifier, files):
