@@ -96,7 +96,22 @@ def test_where_filters(index, segments, where, expected):
     assert {hit.segments[0].id for hit in hits} == {s.segment.id for s in segments if expected(s.segment)}
 
 
-@pytest.mark.parametrize("where", ["nonsense here", "colour = 3", "start", "1=1) OR (1=1", "DROP TABLE tokens", ""])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "nonsense here",
+        "colour = 3",
+        "start",
+        "1=1) OR (1=1",
+        "start < 0 /*( */ ) OR (1=1",
+        "start < 0 --(\n) OR (1=1",
+        "source = $$($$) OR (1=1",
+        "source = E'\\'(' ) OR (1=1 --'",
+        "start IN (SELECT 1)",
+        "DROP TABLE tokens",
+        "",
+    ],
+)
 def test_where_that_is_no_condition(index, where):
     with pytest.raises(ValueError, match="no condition that LanceDB understands") as error:
         index.search(QUERIES[0], where=where)

@@ -2,8 +2,9 @@
 """An index in LanceDB: a folder, or an object store such as `s3://bucket/index.lance`.
 
 Four tables: "tokens" and "segments", "files" that are complete, and "about", which is made last, so that an index is there
-or it is not. A fifth, "captions", is made once there are tokens of captions: searches by words never look into it. Tokens have the columns of their segment that a `where` condition may name. A segment counts once its own row
-is there, which is written after its tokens; tokens without it are what a killed writer left.
+or it is not. A fifth, "captions", is made once there are tokens of captions: searches by words never look into it. Tokens
+have the columns of their segment that a `where` condition may name. A segment counts once its own row is there, which is
+written after its tokens; tokens without it are what a killed writer left.
 """
 
 import json
@@ -25,6 +26,7 @@ import torch
 from filelock import FileLock
 
 from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, no_condition
+from .condition import read_condition
 from .query import HEAVY_ROWS, Query
 from .ranking import Scoring, score_segments
 from .resident import ResidentTokens
@@ -439,11 +441,7 @@ class LanceBackend:
         if where is None:
             return
         try:
-            depth = 0
-            for sign in re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "", where):
-                depth += (sign == "(") - (sign == ")")
-                if depth < 0:
-                    raise ValueError("a parenthesis closes before it opens")
+            read_condition(where)
             self._table(table).search().where(f"({where})").select(["source"]).limit(1).to_arrow()
         except (ValueError, RuntimeError, OSError) as error:
             columns = SEGMENT_COLUMNS if table == "segments" else WHERE_COLUMNS

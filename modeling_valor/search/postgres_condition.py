@@ -10,6 +10,7 @@ with a time limit.
 import re
 
 from .backend import WHERE_COLUMNS
+from .condition import read_condition
 
 
 JSON_FUNCTIONS = {
@@ -34,16 +35,6 @@ _FUNCTIONS = {
     "starts_with",
 } | JSON_FUNCTIONS.keys()
 
-_TOKEN = re.compile(
-    r"""(?P<string>'(?:[^'\0]|'')*')
-    |(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)
-    |"(?P<quoted>[^"]*)"
-    |(?P<word>[^\W\d]\w*)
-    |(?P<sign><=|>=|<>|!=|->>|->|::|@>|\|\||[-+*/%=<>(),])
-    |(?P<space>\s+)""",
-    re.VERBOSE,
-)
-
 
 def condition_sql(where: str) -> str:
     """The condition in parentheses, for psycopg's `execute` with values.
@@ -51,19 +42,7 @@ def condition_sql(where: str) -> str:
     Raises:
         ValueError: why it is none.
     """
-    parts, depth, place = [], 0, 0
-    while place < len(where):
-        found = _TOKEN.match(where, place)
-        if found is None:
-            raise ValueError(f"{where[place:][:20]!r} is not understood")
-        place = found.end()
-        if found["space"] is None:
-            parts.append(_token_sql(found))
-            depth += (parts[-1] == "(") - (parts[-1] == ")")
-        if depth < 0:
-            raise ValueError("a parenthesis closes before it opens")
-    if not parts:
-        raise ValueError("it is empty")
+    parts = [_token_sql(found) for found in read_condition(where)]
     return f"({' '.join(parts)})".replace("%", "%%")  # psycopg's sign for a value
 
 
