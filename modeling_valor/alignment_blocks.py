@@ -27,16 +27,20 @@ import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from transformers.utils import logging
 
 
 if TYPE_CHECKING:
     from .alignment import TokenSet
 
+
+logger = logging.get_logger(__name__)
 
 # Row tokens and column tokens of one block. On a CPU such a block stays in the cache, where everything but its matrix
 # products is cheap, and each of a few threads has this number of row tokens.
@@ -52,7 +56,10 @@ _BLOCK_COPIES = (
 
 # Added to the similarities of tokens that no maximum may choose. Finite in any type, also if it is added twice, because
 # infinity times a weight or a gradient of zero would be NaN.
-_EXCLUDED = -1e4
+EXCLUDED = -1e4
+
+
+_kernel_errors: list[Exception] = []  # why the kernel is not used any more, in this process
 
 
 @dataclass(frozen=True)
@@ -73,27 +80,65 @@ def compare(
 ) -> list[Tensor]:
     """The score matrix (row samples, column samples) of each comparison, -inf where a sample has no valid token.
 
-    All tokens of the rows are compared with all tokens of the columns, once. Groups with the text as query use all of these
-    similarities; with all six groups an eighth is not used, such as video with video.
+    By a kernel (`alignment_fused`) where there is one; otherwise in blocks, of all tokens of the rows with all tokens of the
+    columns, once. Groups with the text as query use all of these similarities; with all six groups an eighth is not used,
+    such as video with video.
     """
     if not comparisons:
         return []
     rows = {name: rows[name] for item in comparisons for name in item.rows}
     columns = {name: columns[name] for item in comparisons for name in item.columns}
     _check_sizes(rows, columns)
-    row_embeds, row_side = _join(rows)
-    column_embeds, column_side = _join(columns)
-    weights: list[Tensor] = []
-    for item in comparisons:
-        weights += _token_weights([rows[name] for name in item.rows], item.uniform)
-        weights += _token_weights([columns[name] for name in item.columns], item.uniform)
-    plan = _Plan(comparisons, row_side, column_side)
-    matrices = _BlockwiseScores.apply(plan, row_embeds, column_embeds, *weights)
+    matrices: Sequence[Tensor] | None = None
+    if has_kernel(next(iter(rows.values())).embeds.device):
+        matrices = _compare_by_kernel(rows, columns, comparisons)
+    if matrices is None:
+        matrices = _compare_blockwise(rows, columns, comparisons)
     scores = []
     for item, score in zip(comparisons, matrices, strict=True):
         score = _exclude_absent(score, [rows[name] for name in item.rows], dim=1)
         scores.append(_exclude_absent(score, [columns[name] for name in item.columns], dim=0))
     return scores
+
+
+def has_kernel(device: torch.device) -> bool:
+    """Whether `alignment_fused` runs on a device: with Triton, on NVIDIA's GPUs since Ampere; not in compiled code."""
+    if device.type != "cuda" or torch.version.hip is not None or torch.compiler.is_compiling() or _kernel_errors:
+        return False
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _compare_by_kernel(
+    rows: Mapping[Any, "TokenSet"], columns: Mapping[Any, "TokenSet"], comparisons: Sequence[Comparison]
+) -> Sequence[Tensor] | None:
+    """`compare_fused`; None also if the kernel cannot be built here, such as without a C compiler, which is said once."""
+    from .alignment_fused import compare_fused
+
+    try:
+        return compare_fused(rows, columns, comparisons)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        _kernel_errors.append(error)
+        logger.warning(
+            f"The kernel of fine-grained similarity does not run here ({type(error).__name__}: {error}); the same scores are "
+            "computed more slowly from now on."
+        )
+        return None
+
+
+def _compare_blockwise(
+    rows: Mapping[Any, "TokenSet"], columns: Mapping[Any, "TokenSet"], comparisons: Sequence[Comparison]
+) -> Sequence[Tensor]:
+    """The score matrix of each comparison, without regard to absent samples."""
+    row_embeds, row_side = join_tokens(rows)
+    column_embeds, column_side = join_tokens(columns)
+    weights: list[Tensor] = []
+    for item in comparisons:
+        weights += token_weights([rows[name] for name in item.rows], item.uniform)
+        weights += token_weights([columns[name] for name in item.columns], item.uniform)
+    plan = _Plan(comparisons, row_side, column_side)
+    return _BlockwiseScores.apply(plan, row_embeds, column_embeds, *weights)
 
 
 def _check_sizes(rows: Mapping[Any, "TokenSet"], columns: Mapping[Any, "TokenSet"]) -> None:
@@ -119,7 +164,7 @@ def _exclude_absent(score: Tensor, sets: Sequence["TokenSet"], dim: int) -> Tens
     return score.masked_fill(absent.unsqueeze(dim), -torch.inf)
 
 
-def _token_weights(sets: Sequence["TokenSet"], uniform: bool) -> Sequence[Tensor]:
+def token_weights(sets: Sequence["TokenSet"], uniform: bool) -> Sequence[Tensor]:
     """The weights (B, N) of each set's tokens, by one softmax over the valid tokens of all."""
     logits = []
     for tokens in sets:
@@ -133,7 +178,7 @@ def _token_weights(sets: Sequence["TokenSet"], uniform: bool) -> Sequence[Tensor
 
 
 @dataclass(frozen=True)
-class _Side:
+class TokenSide:
     """For the joined tokens of one side: the set of each, which are padding, and which no maximum may choose."""
 
     slices: dict[Hashable, slice]
@@ -141,7 +186,7 @@ class _Side:
     excluded: Tensor | None
 
 
-def _join(sets: Mapping[Hashable, "TokenSet"]) -> tuple[Tensor, _Side]:
+def join_tokens(sets: Mapping[Hashable, "TokenSet"]) -> tuple[Tensor, TokenSide]:
     """All tokens of a side, (B, N, C). A single set is taken as it is, since text would be costly to copy."""
     slices, padding, excluded, start = {}, [], [], 0
     for name, tokens in sets.items():
@@ -155,8 +200,8 @@ def _join(sets: Mapping[Hashable, "TokenSet"]) -> tuple[Tensor, _Side]:
     parts = [tokens.embeds for tokens in sets.values()]
     embeds = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     if all(tokens.mask is None for tokens in sets.values()):
-        return embeds, _Side(slices, None, None)
-    return embeds, _Side(slices, torch.cat(padding, dim=1), torch.cat(excluded, dim=1))
+        return embeds, TokenSide(slices, None, None)
+    return embeds, TokenSide(slices, torch.cat(padding, dim=1), torch.cat(excluded, dim=1))
 
 
 _Pair = tuple[Hashable, Hashable]  # a set of the rows and a set of the columns
@@ -170,8 +215,8 @@ class _Plan:
     """
 
     comparisons: Sequence[Comparison]
-    rows: _Side
-    columns: _Side
+    rows: TokenSide
+    columns: TokenSide
 
     @property
     def weight_sides(self) -> list[tuple[str, int]]:
@@ -251,7 +296,7 @@ def free_memory(device: torch.device) -> int | None:
 _Samples = slice | Tensor  # some samples of a side; as a tensor their indices
 
 
-def _row_blocks(embeds: Tensor, side: _Side, tokens: int) -> Iterator[tuple[_Samples, int]]:
+def _row_blocks(embeds: Tensor, side: TokenSide, tokens: int) -> Iterator[tuple[_Samples, int]]:
     """Row samples that fill a block of this number of tokens, and the number of tokens of each that it needs.
 
     On a CPU samples of about the same length share a block, and the padding that all of them end with is left out: with
@@ -280,14 +325,14 @@ def _slices(embeds: Tensor, tokens: int) -> Iterator[slice]:
 
 
 def _load(
-    embeds: Tensor, side: _Side, samples: _Samples, length: int, dtype: torch.dtype
+    embeds: Tensor, side: TokenSide, samples: _Samples, length: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor | None]:
     """The first tokens of some samples, (n, N, C), zero at padding; and what to add to exclude them from maxima, (n, N)."""
     tokens = embeds[samples, :length].to(dtype)
     if side.padding is None or side.excluded is None:
         return tokens, None
     padding, excluded = side.padding[samples, :length], side.excluded[samples, :length]
-    return tokens.masked_fill(padding[:, :, None], 0), excluded.to(dtype) * _EXCLUDED
+    return tokens.masked_fill(padding[:, :, None], 0), excluded.to(dtype) * EXCLUDED
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Also for the processes that tests start. Without it accelerate gives each rank the threads of all cores, and OpenMP threads
 # that outnumber the cores spin while they wait for one another: a step took seven times the processor time
 os.environ["OMP_NUM_THREADS"] = "1"
+# Kernels of Triton are interpreted on the CPU, unless a GPU is to run them; Triton wants to know before it is imported
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import safetensors.torch

