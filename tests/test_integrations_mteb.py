@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Audio, Dataset, Video
+from datasets import Audio, Dataset, DatasetDict, Video
 from torch.utils.data import DataLoader
+from transformers import pipeline
 
 
 mteb = pytest.importorskip("mteb", reason="the extra `mteb` is not installed", exc_type=ImportError)
 
+from mteb.abstasks.zeroshot_classification import AbsTaskZeroShotClassification  # noqa: E402
 from mteb.models.cache_wrappers import CachedEmbeddingWrapper  # noqa: E402
 from mteb.types import PromptType  # noqa: E402
 
@@ -52,7 +54,8 @@ def run(model, task) -> dict[str, float]:
     results = mteb.evaluate(
         model, [task], cache=None, co2_tracker=False, encode_kwargs={"batch_size": 2, **QUIET}, **QUIET
     )
-    return results.task_results[0].scores["test"][0]
+    (scores,) = next(iter(results.task_results[0].scores.values()))
+    return scores
 
 
 def encode(encoder, columns, features=None, task_type="Any2AnyRetrieval", batch_size=2):
@@ -200,6 +203,35 @@ def test_other_tasks_get_the_weighted_mean_of_the_tokens(encoder, samples):
         tokens, weights = tokens_of(encoder, sample, "va")
         torch.testing.assert_close(row, torch.nn.functional.normalize(weights @ tokens, dim=-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(encoder.similarity(found, found), found @ found.T)
+
+
+def test_zero_shot_accuracy_is_that_of_the_pipeline(encoder, samples):
+    texts = ["a dog", "a man sings", "the sea"]
+    classifier = pipeline(
+        "zero-shot-audiovisual-classification", model=encoder.model, processor=encoder.processor, device="cpu"
+    )
+    files = [sample.video for sample in samples]
+    found = [records[0]["label"] for records in classifier(files, candidate_labels=texts, **COUNTS)]
+    labels = [index % len(texts) for index in range(len(files))]
+    columns = {"video": [{"path": file, "bytes": None} for file in files], "label": labels}
+    columns["audio"] = columns["video"]
+
+    class LocalZeroShot(AbsTaskZeroShotClassification):
+        metadata = mteb.get_task("UCF101VideoAudioZeroShotClassification").metadata
+        input_column_name = ("video", "audio")
+        label_column_name = "label"
+
+        def get_candidate_labels(self):
+            return texts
+
+        def load_data(self, **kwargs):
+            split = Dataset.from_dict(columns).cast_column("video", Video(decode=False))
+            self.dataset = DatasetDict(dict.fromkeys(self.metadata.eval_splits, split))
+            self.dataset = self.dataset.cast_column("audio", Audio(decode=False))
+            self.data_loaded = True
+
+    expected = sum(text == texts[label] for text, label in zip(found, labels, strict=True)) / len(files)
+    assert run(encoder, LocalZeroShot())["accuracy"] == pytest.approx(expected)
 
 
 def test_items_without_sound_are_scored_by_their_frames_and_those_with_nothing_are_last(encoder, clips, caplog):
