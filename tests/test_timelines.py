@@ -104,7 +104,7 @@ def test_an_output_that_may_not_be_written_is_refused_before_the_model_is_loaded
     (tmp_path / "film.vtt").write_text("mine")
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "film.vtt")
     assert main(["caption", film, "--every", "3", "--output", str(tmp_path / "film.vtt"), "--model", "nowhere"]) != 0
-    assert "film.vtt cannot be written to: you have no permission" in capsys.readouterr().err
+    assert "film.vtt cannot be written to: it, or its folder, is read-only" in capsys.readouterr().err
 
 
 def test_other_suffixes_are_refused():

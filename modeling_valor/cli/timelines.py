@@ -86,7 +86,7 @@ def check_output(output: str | None, format: str | None, files: Sequence[str], h
     if not path.parent.is_dir() or path.is_dir():
         raise typer.BadParameter(f"--output {output} is no file in a folder that is there.")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise typer.BadParameter(f"--output {output} cannot be written to: you have no permission.")
+        raise typer.BadParameter(f"--output {output} cannot be written to: it, or its folder, is read-only.")
     try:
         check_not_input(output, files)
         chosen = format or format_of(output)
