@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional as F
@@ -175,7 +175,7 @@ class AudiovisualAlignmentPipeline(AudiovisualPipeline):
         if query == "text":
             kwargs |= {"num_workers": 0, "batch_size": max(TEXTS_PER_BATCH, kwargs.get("batch_size") or 1)}
         kwargs.pop("top_k", None)
-        results = list(super().__call__(samples, query=query, **kwargs))
+        results: list[Record] = list(cast(Any, super().__call__(samples, query=query, **kwargs)))
         embeds = [result.pop("embeds") for result in results if result["error"] is None]
         names = {"text_name": "text", "media_name": "media"}
         records = []

@@ -2,6 +2,7 @@
 """VALOR under mteb: its metrics are those of our own evaluation, for everything that a task may compare."""
 
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -362,3 +363,14 @@ def test_mistakes_in_the_example_are_one_sentence(folder, world, monkeypatch, mo
     arguments = ("--model", model or folder, source, str(world) if source == "--data" else "NoSuchTask")
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run_example(monkeypatch, *arguments)
+
+
+def test_the_python_of_the_page_about_mteb_runs(monkeypatch):
+    """All but the block that downloads a task."""
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(root)
+    blocks = re.findall(r"```python\n(.*?)```", (root / "docs" / "mteb.md").read_text(encoding="utf-8"), re.DOTALL)
+    (own_files,) = [block for block in blocks if "get_tasks" not in block]
+    names = {}
+    exec(own_files, names)
+    assert len(names["tasks"]) == len(CATEGORIES)

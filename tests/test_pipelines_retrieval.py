@@ -3,6 +3,7 @@
 
 import functools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -356,3 +357,12 @@ def test_saved_pipeline_is_loaded_unchanged(folder, files, tmp_path, task):
     loaded = pipeline(model=str(tmp_path), device="cpu", trust_remote_code=False, task=task)
     assert type(loaded) is type(original) and isinstance(loaded.model, type(AutoModel.from_pretrained(folder)))
     assert loaded(files, **options) == about(original(files, **options))
+
+
+def test_the_page_about_pipelines_runs(monkeypatch):
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(root)
+    page = (root / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    names = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), names)
+    assert names["results"][0][0]["media"] == names["files"][0]

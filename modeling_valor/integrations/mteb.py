@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Audio, Dataset, Video
+from datasets import Audio, Video
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -164,30 +164,33 @@ class ValorEncoder(AbsEncoder):
         Raises:
             ValueError: no column is text, video or audio, one is an image, or a file cannot be read.
         """
-        columns = inputs.dataset.features
+        dataset: Any = inputs.dataset
+        columns = dataset.features
         names = [name for name in NAMES if name in columns]
         if not names or "image" in columns:
             raise ValueError(
                 f"{task_metadata.name} has the columns {', '.join(columns)}; VALOR embeds text, video and audio."
             )
-        loader = DataLoader(
-            _undecoded(inputs.dataset),
+        loader: DataLoader[Any] = DataLoader(
+            _undecoded(dataset),
             batch_size=kwargs.get("batch_size") or inputs.batch_size,
             collate_fn=_Collator(self.processor, names, self.options),
             num_workers=inputs.num_workers,
         )
         progress = tqdm(loader, desc=" and ".join(names), disable=not kwargs.get("show_progress_bar", True))
+        finish = self._pack if ranks(task_metadata.type) else self._pool
+        encoded, empty = [], 0
         with evaluating(self.model):
-            sides = [self._embed(count, batch, names) for count, batch in progress]
-            empty = sum(int((~_is_present(side)).sum()) for side in sides)
-            if empty:
-                logger.warning(
-                    f"{task_metadata.name}: {empty} of {len(inputs.dataset)} items have no {' and no '.join(names)}. They "
-                    "are ranked last."
-                )
-            if not ranks(task_metadata.type):
-                return torch.cat([self._pool(side).float().cpu() for side in sides])
-            return torch.cat([self._pack(side) for side in sides])
+            for count, batch in progress:
+                side = self._embed(count, batch, names)
+                empty += count - int(_is_present(side).sum())
+                encoded.append(finish(side).float().cpu())
+        if empty:
+            logger.warning(
+                f"{task_metadata.name}: {empty} of {len(dataset)} items have no {' and no '.join(names)}. They are "
+                "ranked last."
+            )
+        return torch.cat(encoded)
 
     def _embed(self, count: int, batch: Mapping[str, Tensor], names: Sequence[str]) -> Side:
         """Tokens of a batch; of a modality that no item of it has, a token that is not there."""
@@ -228,7 +231,7 @@ class ValorEncoder(AbsEncoder):
             missing = max(0, self._length(name) - block.shape[1])
             padding = F.pad(block.new_zeros(1, missing, block.shape[-1] - 1), (0, 1), value=-(NAMES.index(name) + 1.0))
             blocks.append(torch.cat([block, padding.expand(len(block), -1, -1)], dim=1))
-        return torch.cat(blocks, dim=1).flatten(1).cpu()
+        return torch.cat(blocks, dim=1).flatten(1)
 
     def _length(self, name: str) -> int:
         """Number of tokens of an item, at most, where the processor decides."""
@@ -244,7 +247,7 @@ class ValorEncoder(AbsEncoder):
     def _unpack(self, rows: Tensor) -> Side:
         """What `_pack` made one row of, on the model's device."""
         weight = self.model.text_projection.weight
-        tokens = rows.view(len(rows), -1, self.model.config.projection_dim + 1)
+        tokens = rows.reshape(len(rows), -1, self.model.config.projection_dim + 1)
         marks = tokens[..., -1].round()
         side = {}
         for number, name in enumerate(NAMES, start=1):
@@ -377,7 +380,7 @@ def _slices(count: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, count, size))
 
 
-def _undecoded(dataset: Dataset) -> Dataset:
+def _undecoded(dataset: Any) -> Any:
     """The dataset with the files of its videos and sounds as they are: the processor decodes only what is used."""
     for name, kind in (("video", Video), ("audio", Audio)):
         if isinstance(dataset.features.get(name), kind):

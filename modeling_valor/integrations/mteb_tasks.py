@@ -50,7 +50,7 @@ def retrieval_task(samples: Sequence[Sample], category: str, name: str = "MyVide
     if len(kept) < len(samples):
         logger.warning(f"{len(samples) - len(kept)} of {len(samples)} samples have nothing of a side of {category}.")
     queries, corpus = (_rows(kept, side) for side in sides)
-    right = defaultdict(dict)
+    right: defaultdict[int, dict[str, int]] = defaultdict(dict)
     for item in corpus:
         right[item["sample"]][item["id"]] = 1
     digest = stable_hash([[sample.id, str(sample.video), str(sample.audio), *sample.captions] for sample in kept])
@@ -66,7 +66,7 @@ def retrieval_task(samples: Sequence[Sample], category: str, name: str = "MyVide
         main_score="ndcg_at_10",
         is_public=False,
     )
-    task = type("LocalRetrieval", (AbsTaskRetrieval,), {"metadata": metadata})()
+    task: AbsTaskRetrieval = type("LocalRetrieval", (AbsTaskRetrieval,), {"metadata": metadata})()
     task.dataset = {
         "default": {
             "test": RetrievalSplitData(
