@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Contrastive learning over ranks: two and three gloo processes against one process with the joined batch."""
 
-import os
 import socket
 from datetime import timedelta
 
@@ -121,8 +120,18 @@ def own_samples(rank, world_size, splits=SPLITS):
 
 
 def train_on_rank(rank, world_size, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
+    """One process group for all cases."""
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group(
+        "gloo", init_method=address, rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+    )
+    try:
+        torch.save(results_of_rank(rank, world_size), folder / f"{world_size} {rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def results_of_rank(rank, world_size):
     results = {}
     for case, options in CASES.items():
         model = DistributedDataParallel(Embedder(**options), find_unused_parameters=True)
@@ -131,9 +140,7 @@ def train_on_rank(rank, world_size, port, folder):
         results[case] = loss_and_gradients(model, model(*own))
     with pytest.raises(ValueError, match=r"different modalities: \[\[True, False\], \[True, True\]"):
         gather_tokens({"text": set_of_zeros(), "video": set_of_zeros() if rank else None}, ["text"])
-    results["exchanged"] = exchanged(rank, world_size)
-    torch.save(results, folder / f"{world_size} {rank}.pt")
-    dist.destroy_process_group()
+    return results | {"exchanged": exchanged(rank, world_size)}
 
 
 def set_of_zeros():
@@ -153,10 +160,10 @@ def exchanged(rank, world_size):
         sent.append(tuple(tensor.shape))
         return all_gather(tensor)
 
-    alignment_blocks._Block.similarities, alignment_ranks._all_gather = counted, recorded
-    with torch.no_grad():
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alignment_blocks._Block, "similarities", counted)
+        patch.setattr(alignment_ranks, "_all_gather", recorded)
         Embedder(groups=["t-v", "t-a", "t-av"])(*own_batch(*joined_batch(masked=()), own_samples(rank, world_size)))
-    alignment_blocks._Block.similarities, alignment_ranks._all_gather = similarities, all_gather
     return sum(products), sent
 
 
@@ -168,14 +175,26 @@ def run_on_rank(rank, ports, folder):
         train_on_rank(rank, 2, ports[1], folder)
 
 
+def run_on_next_rank(index, ports, folder):
+    run_on_rank(index + 1, ports, folder)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
+    """What each rank computed; this process is rank 0."""
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as first, socket.socket() as second:
         first.bind(("127.0.0.1", 0))
         second.bind(("127.0.0.1", 0))
         ports = first.getsockname()[1], second.getsockname()[1]
-    mp.spawn(run_on_rank, (ports, folder), nprocs=3)
+    others = mp.spawn(run_on_next_rank, (ports, folder), nprocs=2, join=False)
+    try:
+        run_on_rank(0, ports, folder)
+        while not others.join():
+            pass
+    finally:
+        for process in others.processes:
+            process.kill()
     return {
         world_size: [torch.load(folder / f"{world_size} {rank}.pt") for rank in range(world_size)]
         for world_size in SPLITS
