@@ -157,6 +157,21 @@ def test_both_mixed_directions_run_under_mteb(encoder, samples):
         assert 0 < run(encoder, retrieval_task(samples, category))["ndcg_at_10"] <= 1
 
 
+@pytest.mark.parametrize("direction", ["T2V", "V2T", "T2VA", "VA2T", "A2V", "V2A", "AT2V", "VT2A"])
+def test_the_eight_tasks_of_valor_32k_as_mteb_loads_them(encoder, samples, direction, monkeypatch):
+    """On our clips, as columns of a dataset with the contents of files, decoded by no one but the processor."""
+    contents = [{"bytes": Path(sample.video).read_bytes(), "path": None} for sample in samples]
+    texts = [sample.captions[-1] for sample in samples]
+    columns = Dataset.from_dict({"video": contents, "audio": contents, "description": texts})
+    columns = columns.cast_column("video", Video()).cast_column("audio", Audio())
+    monkeypatch.setattr("mteb.tasks.retrieval.eng.valor_32k_retrieval.load_dataset", lambda *args, **kwargs: columns)
+    found = run(encoder, mteb.get_task(f"VALOR32K{direction}Retrieval"))
+    own = [Sample(sample.id, sample.video, sample.audio, sample.captions[-1:]) for sample in samples]
+    expected = run(encoder, retrieval_task(own, direction.lower()))
+    for name in ("ndcg_at_10", "hit_rate_at_1", "hit_rate_at_3"):
+        assert found[name] == pytest.approx(expected[name])
+
+
 NAMED = ("VALOR32K", "MSRVTT", "VATEX", "DiDeMo", "ActivityNetCaptions", "MSVD", "AudioCaps", "Clotho")
 
 
