@@ -205,7 +205,8 @@ def hit_line(hit: "Hit") -> str:
     from ..search.page import MODALITIES, clock, make_marks
 
     reasons = ", ".join(f"{mark.words} {clock(mark.seconds)} {MODALITIES[mark.modality]}" for mark in make_marks(hit))
-    reasons = reasons or " / ".join(on_one_line(segment.caption) for segment in hit.segments if segment.caption)
+    captions = dict.fromkeys(on_one_line(segment.caption) for segment in hit.segments if segment.caption)
+    reasons = reasons or " / ".join(captions)
     return f"{hit.score:.3f}  {on_one_line(_short_name(hit.source))}  {clock(hit.start)}-{clock(hit.end)}  {reasons}".rstrip()
 
 
