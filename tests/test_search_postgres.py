@@ -19,7 +19,7 @@ from test_search_index import QUERIES
 
 from helpers.postgres_server import postgres_server
 from helpers.segments import model_scores, random_segments
-from modeling_valor.search import EmbeddedSegment, FileState, IndexedFile, Segment, ValorIndex
+from modeling_valor.search import EmbeddedSegment, FileState, IndexedFile, Segment, ValorIndex, postgres_connection
 from modeling_valor.search import postgres as postgres_module
 from modeling_valor.search.postgres import PostgresBackend
 from modeling_valor.search.postgres_condition import condition_sql
@@ -260,12 +260,15 @@ def test_conditions_of_postgres(index, where, count):
 
 def test_searches_cannot_write(index):
     for statement in ("DELETE FROM tokens", "CREATE TABLE more (x int)"):
-        with pytest.raises(ValueError, match="read-only transaction"), index.backend._transaction() as connection:
+        with (
+            pytest.raises(ValueError, match="read-only transaction"),
+            index.backend._server.transaction() as connection,
+        ):
             connection.execute(statement)
 
 
 def test_a_search_that_takes_too_long_is_ended(index, server, monkeypatch):
-    monkeypatch.setattr(postgres_module, "SEARCH_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_connection, "SEARCH_SECONDS", 0.2)
     with psycopg.connect(server) as other:
         other.execute(f'LOCK TABLE "{index.backend.index}".tokens')
         with pytest.raises(ValueError, match=r"took more than 0\.2 s"):
@@ -483,7 +486,7 @@ def test_servers_that_are_not_there_and_users_that_may_not(server, address, inde
 
 
 def test_a_server_without_pgvector(address, monkeypatch):
-    monkeypatch.setattr(postgres_module, "ADD_EXTENSION", "CREATE EXTENSION pgvector_is_not_here")
+    monkeypatch.setattr(postgres_connection, "ADD_EXTENSION", "CREATE EXTENSION pgvector_is_not_here")
     backend = PostgresBackend(address)
     assert "lacks pgvector" in one_sentence(backend.create, {"width": 8})
     assert backend.about() is None

@@ -1,33 +1,27 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """An index in PostgreSQL with pgvector: a schema of the tables "segments", "tokens", "files" and "about".
 
-A fifth table, "caption_tokens", is made once there are tokens of captions.
-
-Each change is one transaction, so that a killed writer leaves nothing, and tokens cannot be without their segment.
-`rank` searches with a single SQL statement, exact scores (eq. 3) included; [`ValorIndex`] uses it.
+A fifth table, "caption_tokens", is made once there are tokens of captions: searches by words never look into it. Each
+change is one transaction, so that a killed writer leaves nothing, and tokens cannot be without their segment. `rank` searches
+with a single SQL statement, exact scores (eq. 3) included; [`ValorIndex`] uses it.
 """
 
 import json
 import math
-import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
-from transformers.utils import logging
 
 from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, no_condition
 from .postgres_condition import condition_sql
+from .postgres_connection import CREATION_LOCK, PostgresConnection, encoded, first_sentence, one, quoted, set_locally
 from .postgres_statements import (
     ABOUT,
-    ADD_EXTENSION,
     ALL,
     CAPTION_TOKENS,
     COPY_TOKENS,
-    EXTENSION,
     FIND_CAPTIONS,
     NEAREST,
     RANK,
@@ -51,24 +45,15 @@ from .segments import (
 try:
     import psycopg
     from pgvector import HalfVector, Vector
-    from pgvector.psycopg import register_vector
 except ImportError as error:
     raise ImportError(
         "An index in PostgreSQL needs psycopg and pgvector: `pip install modeling-valor[postgres]` brings them."
     ) from error
 
 
-logger = logging.get_logger(__name__)
-
 FLAT_ROWS = 100_000
 """Up to so many token rows are compared one by one; `compact` makes an approximate index (HNSW) of more."""
 
-SEARCH_SECONDS = 300
-"""A search that takes longer is ended by the server."""
-
-_CONNECTION: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 30, "application_name": "modeling-valor"}
-_CREATION = 0x76616C6F72  # number of the lock that makes one index at a time
-_OLDEST_PGVECTOR = (0, 8)  # the first that goes on where a filter left too few rows
 _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
 _NEAREST_ROWS = 50  # that each token of a query looks for, where all rows are compared
 
@@ -85,11 +70,8 @@ class PostgresBackend:
     """
 
     def __init__(self, url: str):
-        self._parameters, self.index = _parse(url)
-        self.path = _shown(self._parameters, self.index)
-        self._lock = threading.Lock()
-        self._open: psycopg.Connection | None = None
-        self._extension_schema: str | None = None
+        self._server = PostgresConnection(url)
+        self.path, self.index = self._server.path, self._server.index
 
     # --- Search -------------------------------------------------------------------------------------------------------
 
@@ -97,7 +79,7 @@ class PostgresBackend:
         self, vectors: np.ndarray, n: int, modalities: str = "va", where: str | None = None, exact: bool = False
     ) -> NearestRows:
         condition = self._condition(where)
-        with self._transaction() as connection, self._checked(where):
+        with self._server.transaction() as connection, self._checked(where):
             parts = [
                 self._nearest(connection, table, vectors, n, modalities, condition, exact)
                 for table in self._token_tables(connection, modalities)
@@ -132,13 +114,13 @@ class PostgresBackend:
 
     def tokens(self, segments: Sequence[str], modalities: str = "va") -> TokenRows:
         rows: list[tuple[Any, ...]] = []
-        with self._transaction() as connection, connection.cursor(binary=True) as cursor:
+        with self._server.transaction() as connection, connection.cursor(binary=True) as cursor:
             for table in self._token_tables(connection, modalities):
                 statement = (
                     f"SELECT segment, modality, time, weight, embedding FROM {table} "
                     "WHERE segment = ANY(%s) AND modality = ANY(%s) ORDER BY segment, place"
                 )
-                rows += cursor.execute(_encoded(statement), [list(segments), list(modalities)]).fetchall()
+                rows += cursor.execute(encoded(statement), [list(segments), list(modalities)]).fetchall()
         segment, modality, time, weight, embeds = zip(*rows, strict=True) if rows else ((),) * 5
         return TokenRows(
             np.array(segment, dtype=object),
@@ -175,7 +157,7 @@ class PostgresBackend:
             "least": 0.0 if padded else -math.inf,
             "limit": max(top, limit or 0),
         }
-        with self._transaction() as connection, self._checked(where):
+        with self._server.transaction() as connection, self._checked(where):
             exact = exact or not self._is_indexed(connection)
             if exact:
                 values["seekers"], n = values["vectors"], nearest_rows or _NEAREST_ROWS
@@ -197,26 +179,21 @@ class PostgresBackend:
         self, connection: psycopg.Connection, candidates: str, values: Mapping[str, Any]
     ) -> list[tuple[str, float, list[float]]]:
         """Id, score and last similarities of the best segments among the candidates."""
-        return connection.execute(_encoded(RANK.replace("{nearest}", candidates)), values).fetchall()
+        return connection.execute(encoded(RANK.replace("{nearest}", candidates)), values).fetchall()
 
     # --- Contents -----------------------------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any] | None:
-        with self._transaction() as connection:
+        with self._server.transaction() as connection:
             return self._about(connection)
 
     def create(self, about: Mapping[str, Any]) -> None:
-        with self._transaction(writes=True) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION])
+        with self._server.transaction(writes=True) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [CREATION_LOCK])
             if self._about(connection) is not None:
                 return
-            connection.execute("SET LOCAL search_path TO DEFAULT")
-            self._create_extension(connection)
-            self._find_extension(connection)
-            if _one(connection, "SELECT to_regnamespace(%s)", [_quoted(self.index)]) is None:
-                connection.execute(_encoded(f"CREATE SCHEMA {_quoted(self.index)}"))
-            self._set(connection, search_path=self._search_path)
-            connection.execute(_encoded(TABLES.format(width=int(about["width"]))))
+            self._server.make_schema(connection)
+            connection.execute(encoded(TABLES.format(width=int(about["width"]))))
             connection.execute("INSERT INTO about VALUES (%s)", [json.dumps(dict(about))])
 
     def segments(
@@ -228,15 +205,15 @@ class PostgresBackend:
             condition, values = "id = ANY(%s)", [list(ids)]
         elif source is not None:
             condition, order, values = "source = %s", 'ORDER BY start, "end"', [source]
-        with self._transaction() as connection:
+        with self._server.transaction() as connection:
             rows = connection.execute(
-                _encoded(f"SELECT {columns} FROM segments WHERE {condition} {order}"), values
+                encoded(f"SELECT {columns} FROM segments WHERE {condition} {order}"), values
             ).fetchall()
         found = {row[0]: _segment(*row[1:]) for row in rows}
         return list(found.values()) if ids is None else [found[name] for name in ids if name in found]
 
     def files(self) -> Iterator[IndexedFile]:
-        with self._transaction() as connection:
+        with self._server.transaction() as connection:
             rows = connection.execute(
                 "SELECT source, size, modified, segmentation, seconds, segments FROM files"
             ).fetchall()
@@ -244,25 +221,25 @@ class PostgresBackend:
             yield IndexedFile(source, FileState(size, modified), *rest)
 
     def unfinished(self) -> list[str]:
-        with self._transaction() as connection:
+        with self._server.transaction() as connection:
             rows = connection.execute(
                 "SELECT source FROM segments EXCEPT SELECT source FROM files ORDER BY 1"
             ).fetchall()
         return [source for (source,) in rows]
 
     def is_empty(self) -> bool:
-        with self._transaction() as connection:
-            return not _one(connection, "SELECT EXISTS (SELECT FROM segments)")
+        with self._server.transaction() as connection:
+            return not one(connection, "SELECT EXISTS (SELECT FROM segments)")
 
     def sizes(self) -> dict[str, Any]:
-        with self._transaction() as connection:
+        with self._server.transaction() as connection:
             return {
-                "segments": _one(connection, "SELECT count(*) FROM segments"),
-                "tokens": _one(connection, "SELECT count(*) FROM tokens"),
+                "segments": one(connection, "SELECT count(*) FROM segments"),
+                "tokens": one(connection, "SELECT count(*) FROM tokens"),
                 "caption_tokens": sum(
-                    _one(connection, f"SELECT count(*) FROM {table}") for table in self._token_tables(connection, "t")
+                    one(connection, f"SELECT count(*) FROM {table}") for table in self._token_tables(connection, "t")
                 ),
-                "bytes": _one(
+                "bytes": one(
                     connection,
                     "SELECT sum(pg_total_relation_size(name::regclass))::bigint FROM unnest(%s::text[]) AS name",
                     [["segments", "files", "about", *self._token_tables(connection, "vat")]],
@@ -276,7 +253,7 @@ class PostgresBackend:
         items = {item.segment.id: item for item in segments}
         # In one order, so that two writers of the same segments wait for each other and not in a circle
         rows = [_segment_row(items[name].segment) for name in sorted(items)]
-        with self._transaction(writes=True) as connection, connection.cursor() as cursor:
+        with self._server.transaction(writes=True) as connection, connection.cursor() as cursor:
             cursor.execute(
                 'INSERT INTO segments (id, source, start, "end", modalities, size, modified, revision, caption, metadata) '
                 'SELECT id, source, start, "end", modalities, size, modified, revision, caption, metadata '
@@ -301,10 +278,10 @@ class PostgresBackend:
         if not tokens:
             return
         if table not in self._token_tables(cursor.connection, "vat"):
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CREATION_LOCK])
             if table not in self._token_tables(cursor.connection, "vat"):
                 cursor.execute(CAPTION_TOKENS)
-        with cursor.copy(_encoded(COPY_TOKENS.format(table=table))) as copy:
+        with cursor.copy(encoded(COPY_TOKENS.format(table=table))) as copy:
             copy.set_types(["text", "int2", "text", "float4", "float4", "halfvec"])
             for name, own in tokens.items():
                 columns = own.modalities, own.times, own.weights, own.embeds
@@ -312,7 +289,7 @@ class PostgresBackend:
                     copy.write_row((name, place, letter, float(time), float(weight), HalfVector(embeds)))
 
     def delete(self, sources: Sequence[str]) -> int:
-        with self._transaction(writes=True) as connection:
+        with self._server.transaction(writes=True) as connection:
             connection.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
             connection.execute("DELETE FROM files WHERE source = ANY(%s)", [list(sources)])
             return connection.execute("DELETE FROM segments WHERE source = ANY(%s)", [list(sources)]).rowcount
@@ -320,7 +297,7 @@ class PostgresBackend:
     def set_captions(
         self, captions: Mapping[str, str | None], tokens: Mapping[str, SegmentTokens] | None = None
     ) -> None:
-        with self._transaction(writes=True) as connection, connection.cursor() as cursor:
+        with self._server.transaction(writes=True) as connection, connection.cursor() as cursor:
             cursor.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
             cursor.execute(
                 "UPDATE segments SET caption = new.caption FROM json_each_text(%s) AS new (id, caption) "
@@ -329,14 +306,14 @@ class PostgresBackend:
             )
             found = {name for (name,) in cursor.fetchall()}
             for table in self._token_tables(connection, "t"):
-                cursor.execute(_encoded(f"DELETE FROM {table} WHERE segment = ANY(%s)"), [list(found)])
+                cursor.execute(encoded(f"DELETE FROM {table} WHERE segment = ANY(%s)"), [list(found)])
             self._copy_tokens(
                 cursor, "caption_tokens", {name: own for name, own in (tokens or {}).items() if name in found}
             )
 
     def set_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> list[str]:
         values = json.dumps({source: dict(own) for source, own in metadata.items()})
-        with self._transaction(writes=True) as connection:
+        with self._server.transaction(writes=True) as connection:
             connection.execute("LOCK TABLE segments IN SHARE ROW EXCLUSIVE MODE")
             rows = connection.execute(
                 "UPDATE segments SET metadata = new.metadata::jsonb FROM json_each(%s) AS new (source, metadata) "
@@ -347,122 +324,45 @@ class PostgresBackend:
 
     def find_captions(self, words: str, top: int, where: str | None = None) -> list[tuple[str, float]]:
         condition = self._condition(where, SEGMENT_COLUMNS) or "true"
-        with self._transaction() as connection, self._checked(where, SEGMENT_COLUMNS):
-            if _one(connection, "SELECT 1 FROM segments WHERE caption IS NOT NULL LIMIT 1") is None:
+        with self._server.transaction() as connection, self._checked(where, SEGMENT_COLUMNS):
+            if one(connection, "SELECT 1 FROM segments WHERE caption IS NOT NULL LIMIT 1") is None:
                 raise ValueError(f"The index {self.path} has no captions: {CAPTIONS_HELP}.")
             statement = FIND_CAPTIONS.replace("{condition}", condition)
-            return connection.execute(_encoded(statement), {"words": words, "top": top}).fetchall()
+            return connection.execute(encoded(statement), {"words": words, "top": top}).fetchall()
 
     def compact(self) -> None:
-        with self._transaction(writes=True) as connection:
+        with self._server.transaction(writes=True) as connection:
             tables = self._token_tables(connection, "vat")
             for table in tables:
-                rows = _one(connection, f"SELECT count(*) FROM {table}")
+                rows = one(connection, f"SELECT count(*) FROM {table}")
                 if rows > FLAT_ROWS and not self._is_indexed(connection, table):
                     connection.execute(
-                        _encoded(f"CREATE INDEX {table}_embedding ON {table} USING hnsw (embedding halfvec_ip_ops)")
+                        encoded(f"CREATE INDEX {table}_embedding ON {table} USING hnsw (embedding halfvec_ip_ops)")
                     )
-        with self._lock, self._in_one_sentence():
-            for table in (*tables, "segments", "files"):  # which no transaction may do
-                self._connection().execute(_encoded(f"VACUUM (ANALYZE) {_quoted(self.index)}.{table}"))
+        for table in (*tables, "segments", "files"):
+            self._server.execute_alone(f"VACUUM (ANALYZE) {quoted(self.index)}.{table}")
 
     def close(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._server.close()
 
     # --- Inside -------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _transaction(self, writes: bool = False) -> Iterator[psycopg.Connection]:
-        """A transaction in which the tables and pgvector are found by their names. Its errors are of one sentence."""
-        with self._lock, self._in_one_sentence():
-            connection = self._connection()
-            with connection.transaction():
-                if self._extension_schema is None:
-                    self._find_extension(connection)
-                self._set(connection, search_path=self._search_path, jit="off")
-                if not writes:
-                    self._set(connection, transaction_read_only="on", statement_timeout=f"{SEARCH_SECONDS}s")
-                yield connection
-
-    def _connection(self) -> psycopg.Connection:
-        """The connection; a new one where the server ended it."""
-        if self._open is not None:
-            try:
-                self._open.execute("SELECT 1")
-                return self._open
-            except psycopg.OperationalError:
-                self._open.close()
-        try:
-            self._open = psycopg.connect(**_CONNECTION | self._parameters, autocommit=True, prepare_threshold=None)
-        except psycopg.Error as error:
-            raise ValueError(
-                f"The PostgreSQL server of the index {self.path} lets nobody in: {_first_sentence(error)}. Check that it "
-                "runs, and the user, the password and the database in the address."
-            ) from error
-        self._open.add_notice_handler(_report)
-        self._extension_schema = None
-        return self._open
-
-    def _create_extension(self, connection: psycopg.Connection) -> None:
-        try:
-            connection.execute(ADD_EXTENSION)
-        except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
-            raise ValueError(
-                f"The PostgreSQL server of {self.path} lacks pgvector ({_first_sentence(error)}): install it there, see "
-                "https://github.com/pgvector/pgvector."
-            ) from error
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise ValueError(
-                f"The user of {self.path} may not add pgvector to the database: have its owner run `CREATE EXTENSION "
-                "vector`."
-            ) from error
-
-    def _find_extension(self, connection: psycopg.Connection) -> None:
-        """Notes in which schema pgvector is, if it is there, and has psycopg know its types."""
-        found = connection.execute(EXTENSION).fetchone()
-        if found is None:
-            return
-        schema, version = found
-        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_PGVECTOR:
-            raise ValueError(
-                f"The index {self.path} needs pgvector 0.8 or later, the database has {version}: install a newer one, then "
-                "run `ALTER EXTENSION vector UPDATE`."
-            )
-        self._set(connection, search_path=_quoted(schema))
-        register_vector(connection)
-        self._extension_schema = schema
-
-    @property
-    def _search_path(self) -> str:
-        names = [self.index] if self._extension_schema is None else [self.index, self._extension_schema]
-        return ", ".join(map(_quoted, names))
-
-    @staticmethod
-    def _set(connection: psycopg.Connection, **settings: str) -> None:
-        """Settings until the end of the transaction."""
-        calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
-        connection.execute(_encoded(f"SELECT {calls}"), [value for item in settings.items() for value in item])
-
     def _look_far(self, connection: psycopg.Connection, n: int) -> None:
         """Has the approximate index look at enough rows for `n` that meet a condition."""
-        self._set(connection, **{"hnsw.ef_search": str(min(1000, max(100, n))), "hnsw.iterative_scan": "strict_order"})
+        set_locally(
+            connection, **{"hnsw.ef_search": str(min(1000, max(100, n))), "hnsw.iterative_scan": "strict_order"}
+        )
 
     def _about(self, connection: psycopg.Connection) -> dict[str, Any] | None:
-        return _one(connection, ABOUT) if self._has(connection, "about") else None
-
-    def _has(self, connection: psycopg.Connection, name: str) -> bool:
-        """Whether the schema of the index has such a table or index."""
-        return _one(connection, "SELECT to_regclass(%s)", [f"{_quoted(self.index)}.{name}"]) is not None
+        return one(connection, ABOUT) if self._server.has(connection, "about") else None
 
     def _is_indexed(self, connection: psycopg.Connection, table: str = "tokens") -> bool:
-        return self._has(connection, f"{table}_embedding")
+        return self._server.has(connection, f"{table}_embedding")
 
     def _token_tables(self, connection: psycopg.Connection, modalities: str) -> list[str]:
         """The tables that have tokens of these modalities."""
         tables = ["tokens"] if set("va") & set(modalities) else []
-        return tables + ["caption_tokens"] * ("t" in modalities and self._has(connection, "caption_tokens"))
+        return tables + ["caption_tokens"] * ("t" in modalities and self._server.has(connection, "caption_tokens"))
 
     @staticmethod
     def _condition(where: str | None, columns: Sequence[str] = WHERE_COLUMNS) -> str | None:
@@ -471,7 +371,7 @@ class PostgresBackend:
         try:
             return condition_sql(where)
         except ValueError as error:
-            raise no_condition(where, "PostgreSQL", _first_sentence(error), columns) from error
+            raise no_condition(where, "PostgreSQL", first_sentence(error), columns) from error
 
     @contextmanager
     def _checked(self, where: str | None, columns: Sequence[str] = WHERE_COLUMNS) -> Iterator[None]:
@@ -482,48 +382,7 @@ class PostgresBackend:
             kept = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable)
             if where is None or isinstance(error, kept):
                 raise
-            raise no_condition(where, "PostgreSQL", _first_sentence(error), columns) from error
-
-    @contextmanager
-    def _in_one_sentence(self) -> Iterator[None]:
-        """Turns what PostgreSQL raises into a `ValueError` of one sentence."""
-        try:
-            yield
-        except psycopg.errors.QueryCanceled as error:
-            raise ValueError(
-                f"The search of {self.path} took more than {SEARCH_SECONDS} s and was ended: `compact` makes an index."
-            ) from error
-        except (psycopg.Error, UnicodeEncodeError) as error:
-            raise ValueError(
-                f"The index {self.path} cannot be read or written: {_first_sentence(error)}. What was complete is kept."
-            ) from error
-
-
-def _parse(url: str) -> tuple[dict[str, Any], str]:
-    """The parameters of a connection, and the name of the index."""
-    help = (
-        "postgresql://user:password@host:port/database?index=name is accepted; in a name or a password write "
-        f"{', '.join(f'{sign} as {quote(sign, safe=str())}' for sign in '@/:%?')}."
-    )
-    found = re.fullmatch(r"(postgres(?:ql)?://(?:[^@/]*@)?[^@?]*)(?:\?([^@]*))?", url)
-    if found is None:
-        raise ValueError(f"The address of the PostgreSQL server is not understood: {help}")
-    options = dict(parse_qsl(found[2] or "", keep_blank_values=True))
-    index = options.pop("index", "valor")
-    if not 0 < len(index.encode()) < 64 or "\0" in index:
-        raise ValueError(f"index={index!r} was given; a name of 1 to 63 bytes is accepted.")
-    try:
-        parameters = psycopg.conninfo.conninfo_to_dict(f"{found[1]}?{urlencode(options, quote_via=quote)}")
-    except psycopg.Error:
-        raise ValueError(f"The address of the PostgreSQL server is not understood: {help}") from None
-    return parameters, index
-
-
-def _shown(parameters: Mapping[str, Any], index: str) -> str:
-    """The address without the password."""
-    user = f"{parameters['user']}@" if "user" in parameters else ""
-    port = f":{parameters['port']}" if "port" in parameters else ""
-    return f"postgresql://{user}{parameters.get('host', '')}{port}/{parameters.get('dbname', '')}?index={index}"
+            raise no_condition(where, "PostgreSQL", first_sentence(error), columns) from error
 
 
 def _nearest_sql(condition: str | None, exact: bool, table: str = "tokens") -> str:
@@ -538,21 +397,6 @@ def _filled(sql: str, condition: str | None, table: str = "tokens") -> str:
     if condition is not None:
         tables += " JOIN segments ON segments.id = tokens.segment"
     return sql.replace("{tables}", tables).replace("{condition}", condition or "true")  # which may have any strings
-
-
-def _encoded(sql: str) -> bytes:
-    """A statement that is put together, which psycopg takes as bytes only."""
-    return sql.encode()
-
-
-def _one(connection: psycopg.Connection, statement: str, values: Sequence[Any] = ()) -> Any:
-    """The only value of the only row; None without a row."""
-    row = connection.execute(_encoded(statement), values).fetchone()
-    return None if row is None else row[0]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _vectors(rows: np.ndarray) -> list[Vector]:
@@ -574,16 +418,3 @@ def _file_row(file: IndexedFile) -> dict[str, Any]:
 def _segment(*row: Any) -> Segment:
     source, start, end, modalities, size, modified, revision, caption, metadata = row
     return Segment(source, start, end, modalities, FileState(size, modified), revision, caption, metadata)
-
-
-def _report(notice: psycopg.errors.Diagnostic) -> None:
-    """Says what the server warns of, such as a table that this user may not vacuum."""
-    if notice.severity_nonlocalized == "WARNING":
-        logger.warning(f"PostgreSQL: {notice.message_primary}.")
-
-
-def _first_sentence(error: BaseException) -> str:
-    """What an error says, without the statement that it is in."""
-    diagnostic = getattr(error, "diag", None)
-    text = (diagnostic and diagnostic.message_primary) or " ".join(str(error).split())
-    return text.rstrip(". ")[:300]
