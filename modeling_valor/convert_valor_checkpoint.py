@@ -6,7 +6,8 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from transformers.image_utils import (
 from transformers.utils import CHAT_TEMPLATE_FILE, PROCESSOR_NAME
 
 from .configuration_valor import ValorConfig
+from .conversion.archive import is_archive, unpacked_run
 from .conversion.files import check_is_checkpoint, read_checkpoint, whole_folder
 from .conversion.options import (
     ConversionError,
@@ -57,11 +59,14 @@ def find_checkpoint(checkpoint: Path, options: Any) -> tuple[Path, Any]:
         checkpoint = steps[max(steps)]
     check_is_checkpoint(checkpoint)
     if options is None:
-        options = checkpoint.parent.parent / "log" / "hps.json"
-        if not options.is_file():
+        # A fine-tuned checkpoint is beside the folders of the run that it started from
+        places = [folder / "log" / "hps.json" for folder in (checkpoint.parent.parent, checkpoint.parent)]
+        options = next((place for place in places if place.is_file()), None)
+        if options is None:
             raise ConversionError(
-                f"No options were given for {checkpoint}, and {options} does not exist. Give the checkpoint's hps.json (--hps): "
-                "task prompts and the kind of alignment cannot be seen in its tensors."
+                f"No options were given for {checkpoint}, and {places[0]} does not exist. Give the hps.json of the checkpoint, "
+                "or of the one that it was fine-tuned from (--hps): task prompts and the kind of alignment cannot be seen in "
+                "its tensors."
             )
     return checkpoint, options
 
@@ -230,6 +235,7 @@ def convert(
     output_dir: str | PathLike[str],
     dtype: torch.dtype | None = None,
     max_shard_size: str = "5GB",
+    member: str | None = None,
 ) -> ConversionSummary:
     """Writes a folder that every Valor class loads: config, safetensors, processor, tokenizer and generation config.
 
@@ -238,18 +244,38 @@ def convert(
 
     Args:
         checkpoint: `model_step_N.pt`, or a `.safetensors` with the same keys, or the folder that the 2023 program
-            wrote (its latest step is taken). Keys that repeat a shared tensor may be absent.
-        options: the options, as a path of `hps.json` or its content. By default `../log/hps.json`, relative to the checkpoint.
+            wrote (its latest step is taken), or a zip of such a folder as it was downloaded, of which only the checkpoint is
+            unpacked. Keys that repeat a shared tensor may be absent.
+        options: the options, as a path of `hps.json` or its content. By default `../log/hps.json`, relative to the checkpoint,
+            or `log/hps.json` beside it, where a fine-tuned checkpoint lies in the folder of its base model.
         vocab: BERT vocabulary file. Without it no tokenizer is written.
         output_dir: folder to write to, created if needed.
         dtype: type of the written weights; by default the checkpoint's.
         max_shard_size: a larger model is written in shards.
+        member: name of the checkpoint in a zip, where it is not that of the latest step.
 
     Raises:
         `ConversionError`: what was given cannot be read, or does not fit together. Nothing was written then.
     """
-    checkpoint, options = find_checkpoint(Path(checkpoint), options)
-    output_dir, options = Path(output_dir), read_options(options)
+    checkpoint, output_dir = Path(checkpoint), Path(output_dir)
+    archived = is_archive(checkpoint)
+    if member is not None and not archived:
+        raise ConversionError(f"{checkpoint} is no zip of several files, so that it has no member {member!r}.")
+    with unpacked_run(checkpoint, member, near=output_dir.absolute()) if archived else nullcontext(checkpoint) as file:
+        file, options = find_checkpoint(file, options)
+        summary = _convert(file, read_options(options), vocab, output_dir, dtype, max_shard_size)
+    return replace(summary, checkpoint=f"{checkpoint}/{file.name}") if archived else summary
+
+
+def _convert(
+    checkpoint: Path,
+    options: Mapping[str, Any],
+    vocab: str | PathLike[str] | None,
+    output_dir: Path,
+    dtype: torch.dtype | None,
+    max_shard_size: str,
+) -> ConversionSummary:
+    """Converts a checkpoint file."""
     if output_dir.exists() and not output_dir.is_dir():
         raise ConversionError(f"The output folder {output_dir} is a file.")
     state_dict = strip_prefix(read_checkpoint(checkpoint))

@@ -133,6 +133,47 @@ def test_folder_of_a_2023_run_is_taken_at_its_latest_step(swin, tmp_path):
     assert summary.checkpoint.endswith("model_step_1000.pt")
 
 
+@pytest.fixture
+def downloaded(swin, tmp_path):
+    """A zip as it is downloaded: the folder of a run with two steps, and a fine-tuned checkpoint of other numbers."""
+    run = tmp_path / "unzipped" / "VALOR-base"
+    (run / "ckpt").mkdir(parents=True)
+    (run / "log").mkdir()
+    (run / "log" / "hps.json").write_text(json.dumps(swin.hps))
+    (run / "ckpt" / "model_step_900.pt").write_bytes(b"an older one")
+    torch.save(swin.checkpoint, run / "ckpt" / "model_step_1000.pt")
+    torch.save({key: tensor / 2 for key, tensor in swin.checkpoint.items()}, run / "VALOR_base_msr_ret.pt")
+    with zipfile.ZipFile(tmp_path / "VALOR-base.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(run.rglob("*.*")):
+            archive.write(file, file.relative_to(run.parent))
+    return tmp_path / "VALOR-base.zip"
+
+
+def test_a_zip_is_converted_as_it_was_downloaded(swin, converted, downloaded, tmp_path):
+    summary = convert(downloaded, None, swin.vocab, tmp_path / "converted")
+    assert summary.checkpoint.endswith("VALOR-base.zip/model_step_1000.pt")
+    files = [folder / "model.safetensors" for folder in (tmp_path / "converted", converted(SWIN))]
+    assert_same_tensors(*map(safetensors.torch.load_file, files))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["VALOR-base.zip", "converted", "unzipped"]
+
+
+@pytest.mark.parametrize("where", ["zip", "beside the run"])
+def test_a_fine_tuned_checkpoint_takes_the_options_of_its_base_model(swin, downloaded, tmp_path, where):
+    name = "VALOR_base_msr_ret.pt"
+    if where == "zip":
+        convert(downloaded, None, None, tmp_path / "converted", member=name)
+    else:
+        convert(tmp_path / "unzipped" / "VALOR-base" / name, None, None, tmp_path / "converted")
+    convert(tmp_path / "unzipped" / "VALOR-base", None, None, tmp_path / "base")
+    tuned, base = (
+        safetensors.torch.load_file(tmp_path / folder / "model.safetensors") for folder in ("converted", "base")
+    )
+    assert tuned.keys() == base.keys()
+    # The scale is the inverse of the temperature, as a logarithm
+    assert all(torch.equal(tuned[name], base[name] / 2) for name in tuned if not name.endswith("logit_scale"))
+    assert (tmp_path / "converted" / "config.json").read_text() == (tmp_path / "base" / "config.json").read_text()
+
+
 def test_weights_are_cast_and_sharded_on_request(swin, tmp_path):
     safetensors.torch.save_file(swin.checkpoint, tmp_path / "model.safetensors")
     folder = tmp_path / "converted"
@@ -475,6 +516,35 @@ def test_a_file_that_is_no_checkpoint_is_refused_before_its_options_are_asked_fo
     (tmp_path / "README.md").write_text("# VALOR\n")
     with pytest.raises(ConversionError, match=r"README\.md is no checkpoint"):
         convert(tmp_path / "README.md", None, None, tmp_path / "converted")
+
+
+@pytest.mark.parametrize(
+    ("files", "member", "reason"),
+    [
+        ({"README.md": b"VALOR"}, None, "has no .pt or .safetensors file"),
+        ({"a.pt": b"1", "b.pt": b"2"}, None, "has `a.pt`, `b.pt`: name one"),
+        ({"a/ckpt/model_step_1.pt": b"1", "b/ckpt/model_step_2.pt": b"2"}, None, "name one"),
+        ({"a.pt": b"1"}, "c.pt", "not one 'c.pt': name one"),
+        ({"a.pt": bytes(10**6)}, None, "would unpack to"),
+        ({"a.pt": b"this is no checkpoint"}, None, "a.pt is no checkpoint"),
+    ],
+)
+def test_a_zip_without_one_checkpoint_gives_one_clear_error(swin, tmp_path, files, member, reason):
+    with zipfile.ZipFile(tmp_path / "some.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(ConversionError, match=reason):
+        convert(tmp_path / "some.zip", swin.hps, None, tmp_path / "converted", member=member)
+    assert [file.name for file in tmp_path.iterdir()] == ["some.zip"]
+
+
+def test_a_damaged_zip_gives_one_clear_error(downloaded, tmp_path):
+    content = bytearray(downloaded.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    downloaded.write_bytes(content)
+    with pytest.raises(ConversionError, match="cannot be unpacked"):
+        convert(downloaded, None, None, tmp_path / "converted")
+    assert not (tmp_path / "converted").exists()
 
 
 @pytest.mark.parametrize("save", [torch.save, safetensors.torch.save_file])

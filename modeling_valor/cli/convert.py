@@ -18,16 +18,24 @@ def convert(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="model_step_N.pt, a .safetensors file with the same keys, or the folder of the training run."
+            help="model_step_N.pt, a .safetensors file with the same keys, the folder of the training run, or a zip of it as it "
+            "was downloaded."
         ),
     ],
     output: Annotated[str, typer.Option(help="Folder to write to.")],
     hps: Annotated[
         str | None,
-        typer.Option(help="hps.json of the checkpoint.", show_default="../log/hps.json, relative to the checkpoint"),
+        typer.Option(
+            help="hps.json of the checkpoint.",
+            show_default="../log/hps.json, relative to the checkpoint, or log/hps.json",
+        ),
     ] = None,
     vocab: Annotated[
         str | None, typer.Option(help="Vocabulary file of BERT; without it no tokenizer is written.")
+    ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint in a zip, with or without its folders.", show_default="the latest step"),
     ] = None,
     dtype: WeightsDtype = None,
     max_shard_size: Annotated[str, typer.Option(help="Larger models are written in shards.")] = "5GB",
@@ -50,6 +58,7 @@ def convert(
             output,
             dtype=getattr(torch, dtype) if dtype else None,
             max_shard_size=max_shard_size,
+            member=member,
         )
     except ConversionError as error:
         print(f"valor convert: {error}", file=sys.stderr)
