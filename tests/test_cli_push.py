@@ -55,6 +55,7 @@ def folder(tmp_path) -> Path:
     (folder / "trainer_state.json").write_text("{}")
     (folder / "notes.json").write_text("{}")
     (folder / "gone.safetensors").symlink_to("nowhere")
+    (folder / "linked").symlink_to(folder / "media")
     return folder
 
 
@@ -86,7 +87,8 @@ def test_a_dry_run_lists_sizes_and_what_is_left_out_and_asks_the_hub_nothing(hub
         ("trainer_state.json", state, 1),
         ("training_args.bin", state, 1),
         ("x.tmp", "temporary", 1),
-        ("gone.safetensors", "a broken link, or no file", 1),
+        ("gone.safetensors", "no file: a broken link, or one to a folder", 1),
+        ("linked", "no file: a broken link, or one to a folder", 1),
         ("media/", other, 1),
         ("notes.json", other, 1),
     }
@@ -222,6 +224,12 @@ def test_an_upload_that_fails_is_one_sentence_and_leaves_the_repository_as_it_wa
         hub.fail_on = None
         assert main(["push", str(folder), "casia/x"]) == 0
         assert len(safetensors.torch.load(hub.files("casia/x")["model.safetensors"])) > 100
+
+
+def test_metadata_that_the_hub_refuses_is_one_sentence(hub, folder, capsys):
+    assert main(["push", str(folder), "casia/x", "--license", "my own"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("valor push: ") and '"license" must be one word' in line and "casia/x" in line
 
 
 @pytest.mark.parametrize("hang_on", ["POST /api/repos/create", "POST .*/commit/"])

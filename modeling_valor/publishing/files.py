@@ -130,7 +130,7 @@ def read_folder(folder: str | Path, include: Sequence[str] = ()) -> FolderConten
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
     """Path in the folder and file, in order; links to files are followed, links to folders are not."""
     for file in sorted(folder.rglob("*")):
-        if not file.is_dir():
+        if file.is_symlink() or not file.is_dir():
             yield file.relative_to(folder).as_posix(), file
 
 
@@ -139,7 +139,7 @@ def _never(path: str, file: Path) -> str | None:
     if any(part.startswith(".") for part in path.split("/")):
         return "hidden"
     if not file.is_file():
-        return "a broken link, or no file"
+        return "no file: a broken link, or one to a folder"
     for reason, patterns in NEVER.items():
         for pattern in patterns:
             if fnmatch(path, pattern) or fnmatch(path, f"*/{pattern}"):

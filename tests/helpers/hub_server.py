@@ -335,14 +335,16 @@ def create_tag(request: _Handler, repo_id: str, revision: str) -> None:
 
 @route("POST", "/api/validate-yaml")
 def validate_card(request: _Handler) -> None:
-    """Reads the metadata of a card; the Hub checks its values, too."""
+    """Checks the metadata of a card; the Hub checks more of it."""
     found = re.match(r"---\r?\n(.*?)\r?\n---", request.json()["content"], re.DOTALL)
     warnings = [] if found else [{"message": "empty or missing yaml metadata in repo card"}]
+    errors = []
     try:
-        is_dict = isinstance(yaml.safe_load(found[1]) if found else {}, dict)
-    except yaml.YAMLError:
-        is_dict = False
-    errors = [] if is_dict else [{"message": "YAML metadata is no dictionary"}]
+        metadata = yaml.safe_load(found[1]) if found else {}
+        if " " in str(metadata.get("license", "")):
+            errors = [{"message": '"license" must be one word'}]
+    except (yaml.YAMLError, AttributeError):
+        errors = [{"message": "YAML metadata is no dictionary"}]
     request.answer({"warnings": warnings, "errors": errors}, 400 if errors else 200)
 
 
