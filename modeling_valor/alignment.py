@@ -245,7 +245,7 @@ def contrastive_losses(
         _cross_entropy_sums(scores, of_pairs, logit_scale, samples.start)
         for scores, of_pairs in zip(similarity.values(), all_pairs, strict=True)
     ]
-    own_sums, column_sums = samples.gather(torch.stack(sums)).split([1, len(all_pairs[0])], dim=2)
+    own_sums, column_sums = torch.split(samples.gather(torch.stack(sums)), [1, len(all_pairs[0])], dim=2)
     totals = own_sums.sum(dim=(0, 2)) + column_sums.logsumexp(dim=0).sum(dim=1)  # (groups,)
     num_pairs = torch.stack([(of_pairs != -torch.inf).sum() for of_pairs in all_pairs])
     losses = totals / (2 * num_pairs.clamp(min=1))

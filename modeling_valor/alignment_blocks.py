@@ -138,7 +138,8 @@ def _compare_blockwise(
         weights += token_weights([rows[name] for name in item.rows], item.uniform)
         weights += token_weights([columns[name] for name in item.columns], item.uniform)
     plan = _Plan(comparisons, row_side, column_side)
-    return _BlockwiseScores.apply(plan, row_embeds, column_embeds, *weights)
+    matrices: Sequence[Tensor] = _BlockwiseScores.apply(plan, row_embeds, column_embeds, *weights)
+    return matrices
 
 
 def _check_sizes(rows: Mapping[Any, "TokenSet"], columns: Mapping[Any, "TokenSet"]) -> None:
@@ -278,7 +279,7 @@ def accelerator_block(free: int | None, row_tokens: int, column_tokens: int, ite
     """
     fewest, most = _ACCELERATOR_BLOCKS
     affordable = 0 if free is None else int(free * _USED_MEMORY) // (itemsize * _BLOCK_COPIES)
-    similarities = 2 ** (min(max(affordable, fewest), most).bit_length() - 1)
+    similarities = 1 << (min(max(affordable, fewest), most).bit_length() - 1)
     rows = max(1, min(row_tokens, math.isqrt(similarities)))
     columns = max(1, min(column_tokens, similarities // rows))
     return similarities // columns, columns
@@ -290,7 +291,7 @@ def free_memory(device: torch.device) -> int | None:
     if not hasattr(module, "mem_get_info"):
         return None
     free, _ = module.mem_get_info(device)
-    return free + module.memory_reserved(device) - module.memory_allocated(device)
+    return int(free + module.memory_reserved(device) - module.memory_allocated(device))
 
 
 _Samples = slice | Tensor  # some samples of a side; as a tensor their indices

@@ -87,7 +87,9 @@ def _score_pass(
     """Scores (parts, row samples, column samples); a part is the names of its column sets, and whether weights are uniform."""
     row_embeds, row_side = join_tokens({"": row})
     column_embeds, column_side = join_tokens(columns)
-    row_weights, column_weights, uses = [], [], 0
+    row_weights: list[Tensor] = []
+    column_weights: list[Tensor] = []
+    uses = 0
     for index, (names, uniform) in enumerate(parts):
         row_weights += token_weights([row], uniform)
         weights = dict(zip(names, token_weights([columns[name] for name in names], uniform), strict=True))
@@ -99,9 +101,10 @@ def _score_pass(
         uses |= sum(1 << bit for bit, name in enumerate(columns) if name in names) << (2 * index)
     counts = tuple(tokens.embeds.shape[1] for tokens in columns.values())
     layout = _Layout(row_side, column_side, counts, uses)
-    return _FusedScores.apply(
+    scores: Tensor = _FusedScores.apply(
         layout, row_embeds, column_embeds, torch.stack(row_weights, dim=1), torch.stack(column_weights, dim=1)
     )
+    return scores
 
 
 @dataclass(frozen=True)

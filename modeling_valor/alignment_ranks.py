@@ -59,7 +59,8 @@ class RankSamples:
         """The tensors of all ranks, (W, ...), with gradients. They have the same shape on every rank."""
         if len(self.counts) == 1:
             return tensor[None]
-        return _AllGather.apply(tensor)
+        gathered: Tensor = _AllGather.apply(tensor)
+        return gathered
 
     def join(self, tensor: Tensor) -> Tensor:
         """What each rank has of its samples, (samples, ...), for the samples of all ranks, with gradients."""
@@ -130,7 +131,8 @@ def _sizes_of_all_ranks(tokens: Mapping[str, "TokenSet | None"]) -> list[list[li
         if part is not None:
             device = part.embeds.device
         sizes.append([-1, -1, 0] if part is None else [*part.embeds.shape[:2], int(part.mask is not None)])
-    return _all_gather(torch.tensor(sizes, device=device)).tolist()
+    gathered: list[list[list[int]]] = _all_gather(torch.tensor(sizes, device=device)).tolist()
+    return gathered
 
 
 def _pad(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -658,7 +658,7 @@ class ValorModel(ValorPreTrainedModel):
         )
         if self.config.alignment == "coarse":
             return coarse_similarities(groups, sets["text"], sets)
-        return grouped_similarity(**sets, groups=groups, **self.similarity_options)
+        return grouped_similarity(sets["text"], sets["video"], sets["audio"], groups, **self.similarity_options)
 
     @property
     def similarity_options(self) -> dict[str, Any]:
@@ -730,7 +730,9 @@ class ValorModel(ValorPreTrainedModel):
                 candidates, samples = gather_tokens(sets, names)
                 similarity = coarse_similarities(groups, sets["text"], candidates)
             else:
-                similarity, samples = similarity_over_ranks(**sets, groups=groups, **self.similarity_options)
+                similarity, samples = similarity_over_ranks(
+                    sets["text"], sets["video"], sets["audio"], groups, **self.similarity_options
+                )
         losses, present = contrastive_losses(similarity, self.logit_scale, samples)
         return mean_of_groups(list(losses.values()), present), losses, similarity
 
