@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -425,3 +426,11 @@ def test_files_and_info(index):
     info = index.info()
     assert (info["files"], info["hours"], info["model"]) == (1, 0.5, os.path.abspath(TINY))
     assert json.dumps(info)
+
+
+def test_threads_that_search_at_once_get_their_own_hits(index):
+    expected = {query: index.search(query, top=5) for query in QUERIES}
+    with ThreadPoolExecutor(len(QUERIES)) as pool:
+        asked = QUERIES * 10
+        found = list(pool.map(lambda query: index.search(query, top=5), asked))
+    assert all(hits == expected[query] for query, hits in zip(asked, found, strict=True))

@@ -153,14 +153,16 @@ class LanceBackend:
         table = self._table("tokens")
         with self._in_one_sentence():
             version, count = table.version, table.count_rows()
-            if self._resident is not None and self._resident[0] == version:
-                return self._resident[1]
-            self._resident = None
+            resident = self._resident  # of this call, whatever other threads do
+            if resident is not None and resident[0] == version:
+                return resident[1]
+            self._resident = None  # before more memory is taken
             width = table.schema.field("embedding").type.list_size
-            if load and width * count <= RESIDENT_NUMBERS and (count <= FLAT_ROWS or self._is_local):
-                rows = table.search().select(_TOKEN_COLUMNS).limit(_ALL).to_arrow()
-                self._resident = version, ResidentTokens(_token_rows(rows))
-        return None if self._resident is None else self._resident[1]
+            if not load or width * count > RESIDENT_NUMBERS or (count > FLAT_ROWS and not self._is_local):
+                return None
+            rows = table.search().select(_TOKEN_COLUMNS).limit(_ALL).to_arrow()
+            resident = self._resident = version, ResidentTokens(_token_rows(rows))
+        return resident[1]
 
     def _segments_where(self, where: str, letters: str) -> list[str]:
         """Ids of the segments of which a token of these modalities meets a condition."""

@@ -95,9 +95,10 @@ class ResidentTokens:
 
     def scores(self, query: Query, scoring: Scoring) -> np.ndarray:
         """S of eq. 3 of all segments, (segments,), float32, rounded: see `ERROR`. -inf: it has none of the modalities."""
-        if self._last is None or self._last[0] is not query or self._last[1] != scoring:
-            self._last = query, scoring, self._compute_scores(query, scoring)
-        return self._last[2]
+        last = self._last  # of this call, whatever other threads search for
+        if last is None or last[0] is not query or last[1] != scoring:
+            last = self._last = query, scoring, self._compute_scores(query, scoring)
+        return last[2]
 
     def _compute_scores(self, query: Query, scoring: Scoring) -> np.ndarray:
         words = torch.from_numpy(query.vectors).bfloat16()
