@@ -5,7 +5,7 @@ One process is rank 0 of a simulated group in which exchanges cost nothing: ever
 must give the same loss. The bytes that a rank receives are printed instead. A step is gathering, three groups of scores, the
 losses and the gradients of the rank's own embeddings. Time is that of the processors, or of the GPU.
 
-    python benchmarks/contrastive_ranks.py [--batch 1024] [--ranks 8] [--device cuda]
+    python benchmarks/contrastive_ranks.py [--batch 1024] [--ranks 8] [--device cuda --dtype bfloat16]
 """
 
 import argparse
@@ -65,13 +65,13 @@ def received(variant: Callable, tokens: dict[str, TokenSet], ranks: int) -> floa
 
 
 def measure(
-    variant: Callable, samples: int, ranks: int, device: str, threads: int, repeats: int
+    variant: Callable, samples: int, ranks: int, device: str, dtype: torch.dtype, threads: int, repeats: int
 ) -> tuple[float, float, float, float]:
     """(seconds, MiB above the rank's own samples, MiB received, loss), in the process it is called in."""
     torch.set_num_threads(threads)
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
-    step(variant, make_batch(8, device))  # what libraries set up once is not counted
-    tokens = make_batch(samples // ranks, device)
+    step(variant, make_batch(8, device, dtype))  # what libraries set up once is not counted
+    tokens = make_batch(samples // ranks, device, dtype)
     forget_peak(device)
     before, _ = memory(device)
     clock = time.perf_counter if device == "cuda" else time.process_time
@@ -90,20 +90,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024, help="samples of all ranks together")
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    settings = (arguments.batch, arguments.ranks, arguments.device, arguments.threads, arguments.repeats)
+    dtype = getattr(torch, arguments.dtype)
+    settings = (arguments.batch, arguments.ranks, arguments.device, dtype, arguments.threads, arguments.repeats)
     print(
         f"{arguments.batch} samples on {arguments.ranks} ranks, {TEXT_TOKENS} text tokens, {FRAMES} frames + {CLIPS} clips, "
-        f"width {WIDTH}, float32, {', '.join(TRAINING)}, {arguments.device}, {arguments.threads} threads"
+        f"width {WIDTH}, {arguments.dtype}, {', '.join(TRAINING)}, {arguments.device}, {arguments.threads} threads"
     )
     results = {}
     for name, variant in {"all by all": all_by_all, "own rows": own_rows}.items():
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             results[name] = process.submit(measure, variant, *settings).result()
         seconds, mebibytes, transfer, _ = results[name]
-        print(f"  {name:12}{seconds:8.3f} s{mebibytes:8.0f} MiB{transfer:8.1f} MiB received")
+        print(f"  {name:12}{seconds:9.4f} s{mebibytes:8.0f} MiB{transfer:8.1f} MiB received")
     before, now = results.values()
     time_ratio, memory_ratio, transfer_ratio = (new / old for new, old in zip(now[:3], before[:3], strict=True))
     print(f"  {'ratio':12}{time_ratio:8.3f}  {memory_ratio:8.3f}    {transfer_ratio:8.3f}")

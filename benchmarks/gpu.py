@@ -1,0 +1,74 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""What is measured on a GPU, in one call: each command in a process of its own, within its time.
+
+A command that fails or takes longer is said, and the next one runs. Everything together takes less than six minutes.
+
+    python benchmarks/gpu.py                  # all parts
+    python benchmarks/gpu.py alignment
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+ROOT = Path(__file__).parents[1]
+ALIGNMENT = "benchmarks/alignment.py --device cuda --dtype bfloat16 --rounds 1"
+
+# part -> (seconds that it may take, command), the most important first
+PARTS = {
+    "alignment": [
+        (60, "-m pytest -n 0 -q -p no:cacheprovider tests/test_alignment_triton.py"),
+        (80, f"{ALIGNMENT} --batch 1024"),
+        (50, f"{ALIGNMENT} --batch 16384 --alone --repeats 1"),
+        (30, "benchmarks/contrastive_ranks.py --device cuda --dtype bfloat16 --batch 8192"),
+        (30, f"{ALIGNMENT} --batch 4096 --alone --repeats 2"),
+        (80, f"{ALIGNMENT} --batch 1024 --tune"),
+        (25, "benchmarks/alignment.py --device cuda --rounds 1 --batch 1024 --alone"),
+    ],
+}
+
+
+def run(command: str, limit: int) -> None:
+    """Runs a Python command from the repository's root and prints what it prints, as it comes."""
+    print(f"\n$ python {command}", flush=True)
+    start = time.perf_counter()
+    # Kernels of Triton are interpreted in tests unless this is said
+    environment = os.environ | {
+        "TRITON_INTERPRET": "0",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    try:
+        status = subprocess.run(
+            [sys.executable, *command.split()], cwd=ROOT, env=environment, timeout=limit
+        ).returncode
+        outcome = "" if status == 0 else f", failed with status {status}"
+    except subprocess.TimeoutExpired:
+        outcome = ", ended at its limit"
+    print(f"({time.perf_counter() - start:.0f} s{outcome})", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; by default all")
+    arguments = parser.parse_args()
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
+    if not torch.cuda.is_available():
+        parser.error("there is no GPU that torch can use")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
+    for part in arguments.parts or PARTS:
+        for limit, command in PARTS[part]:
+            run(command, limit)
+
+
+if __name__ == "__main__":
+    main()
