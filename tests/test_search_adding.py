@@ -304,18 +304,24 @@ PROGRAM = textwrap.dedent(
 ).format(tiny=TINY)
 
 
-@pytest.mark.parametrize(("after", "where"), [(0, "before"), (2, "between"), (4, "between"), (5, "before")])
-def test_a_killed_run_goes_on(make, videos, tmp_path, after, where):
-    whole = make("whole.lance")
-    whole.add(videos, segment_seconds=2.0, workers=0)
-    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(videos), str(after), where]
+@pytest.fixture(scope="module")
+def whole(films, tmp_path_factory, valor, processor):
+    """An index of the films that was made without a break."""
+    index = ValorIndex(tmp_path_factory.mktemp("whole") / "index.lance", model=valor, processor=processor)
+    index.add(films, segment_seconds=2.0, workers=0)
+    return index
+
+
+@pytest.mark.parametrize(("after", "where"), [(0, "before"), (2, "between"), (5, "before")])
+def test_a_killed_run_goes_on(make, films, whole, tmp_path, after, where):
+    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(films), str(after), where]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     killed = subprocess.run(run, env=environment, capture_output=True, timeout=900)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     index = make()
     if after:
         assert index.info()["segments"] >= 3 * (after - 2)  # some writes are of files' ends only
-    report = index.add(videos, segment_seconds=2.0, workers=0)
+    report = index.add(films, segment_seconds=2.0, workers=0)
     assert report.segments < 26 or after < 2
     assert {s.id for s in index.segments()} == {s.id for s in whole.segments()}
     assert index.info()["tokens"] == whole.info()["tokens"]
@@ -323,7 +329,7 @@ def test_a_killed_run_goes_on(make, videos, tmp_path, after, where):
     query = "a red circle moves to the left"
     expected, found = (item.search(query, top=30, join=False) for item in (whole, index))
     assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-3)
-    assert index.add(videos, segment_seconds=2.0, workers=0).unchanged == 3
+    assert index.add(films, segment_seconds=2.0, workers=0).unchanged == 3
 
 
 INTERRUPTED = textwrap.dedent(
@@ -354,8 +360,8 @@ INTERRUPTED = textwrap.dedent(
 
 
 @pytest.mark.parametrize(("moment", "workers"), [("reading", "2"), ("writing", "0")])
-def test_an_interrupted_command_keeps_what_is_done_and_goes_on(make, videos, tmp_path, capsys, moment, workers):
-    command = ["index", str(videos), "--index", str(tmp_path / "index.lance"), "--model", TINY, "--batch-size", "2"]
+def test_an_interrupted_command_keeps_what_is_done_and_goes_on(make, films, tmp_path, capsys, moment, workers):
+    command = ["index", str(films), "--index", str(tmp_path / "index.lance"), "--model", TINY, "--batch-size", "2"]
     command += ["--segment-seconds", "4", "--workers", workers]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(
@@ -380,15 +386,14 @@ def test_an_interrupted_command_keeps_what_is_done_and_goes_on(make, videos, tmp
     assert sum(tokens) == index.info()["tokens"]
 
 
-def test_two_writers_at_once(make, videos, tmp_path):
-    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(videos), "1000", "never"]
+def test_two_writers_at_once(make, films, whole, tmp_path):
+    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(films), "1000", "never"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     runs = [subprocess.Popen(run, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
     for process in runs:
         _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors
-    whole, index = make("whole.lance"), make()
-    whole.add(videos, segment_seconds=2.0, workers=0)
+    index = make()
     assert sorted(s.id for s in index.segments()) == sorted(s.id for s in whole.segments())
     assert index.info()["tokens"] == whole.info()["tokens"]
 
