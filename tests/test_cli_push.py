@@ -13,7 +13,7 @@ import safetensors.torch
 from huggingface_hub import ModelCard
 
 import modeling_valor.hub
-from helpers.hub_server import STRANGER_TOKEN, TOKEN, hub_server, take_for_the_hub
+from helpers.hub_server import STRANGER_TOKEN, TOKEN, Blob, Repository, hub_server, take_for_the_hub
 from modeling_valor.cli.main import main
 from modeling_valor.publishing.code import code_files
 
@@ -254,3 +254,16 @@ def test_the_commands_of_the_documentation_run(hub, capsys, monkeypatch, tmp_pat
     published, caption = capsys.readouterr().out.splitlines()
     assert published.startswith(f"Published: {hub.endpoint}/casia/valor-tiny, commit ")
     assert caption.startswith("examples/media/clip-00000.mp4: ") and "pink" in caption
+
+
+def test_a_model_that_the_hub_does_not_give_is_one_sentence(hub, capsys):
+    hub.repositories["stranger/gated"] = gated = Repository(gated=True)
+    gated.commit("main", {"config.json": Blob(b"{}", is_lfs=False)}, "initial commit")
+    for name, message in (
+        ("casia/none", f"{hub.endpoint} has no model casia/none, or you may not see it: check the name, or log in"),
+        ("stranger/gated", f"stranger/gated is gated: ask for access on its page at {hub.endpoint}, then log in"),
+    ):
+        assert main(["caption", str(ROOT / "examples" / "media" / "clip-00000.mp4"), "--model", name]) == 1
+        assert capsys.readouterr().err == (
+            f"valor caption: --model {name}: there is no such folder, and {message} (`hf auth login`).\n"
+        )

@@ -67,6 +67,9 @@ if question:
     results |= {
         "generated": processor.post_process_generation(ids),
         "answered": answerer(clip, question=question),
+        "retrieved": pipeline("audiovisual-retrieval", model="casia/valor-l", device="cpu", **options)(
+            ["a bell rings"], media=[clip]
+        ),
         "base": type(AutoModel.from_pretrained("casia/valor-l", **options)).__name__,
     }
 print(json.dumps(results))
@@ -160,6 +163,7 @@ def test_users_without_the_package_load_it_also_from_the_cache(published, tmp_pa
     results = json.loads(run(USER, environment, CLIP, QUESTION))
     assert results["captioned"] == expected and len(expected[0]["generated_text"].split()) > 3
     assert results["generated"] == [expected[0]["generated_text"]] and results["answered"][0]["answer"]
+    assert [found["media"] for found in results["retrieved"][0]] == [str(CLIP)]
     assert results["base"] == "ValorModel" and results["package"] == []
     asked = len(published.requests)
     cached = json.loads(run(USER, environment | {"HF_HUB_OFFLINE": "1"}, CLIP, ""))

@@ -121,7 +121,8 @@ def test_a_card_has_the_parts_of_its_model_and_loads_by_its_class():
     config = tiny_config()
     assert f"{config.audio_config.num_hidden_layers} layers of width {config.audio_config.hidden_size}" in text
     assert f"| parameters | {model.num_parameters():,} |" in text
-    assert 'ValorForRetrieval.from_pretrained("casia/mine")' in text and "pipeline(" not in text
+    assert 'ValorForRetrieval.from_pretrained("casia/mine")' in text and "audiovisual-captioning" not in text
+    assert 'pipeline("audiovisual-retrieval", model="casia/mine"' in text
     assert "Trained on a/b." in text and "trained further from `c/d`" in text
 
 
