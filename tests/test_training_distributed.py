@@ -44,6 +44,8 @@ CASES = {
     "reentrant checkpoints of both tasks": ValorForPreTraining,
     "chunks": ValorForRetrieval,
     "chunks of frozen encoders": ValorForRetrieval,
+    "unequal batches": ValorForRetrieval,
+    "chunks of unequal batches, no sound on one rank": ValorForRetrieval,
     "chunks of both tasks": ValorForPreTraining,
     "chunks of both tasks, no sound on one rank": ValorForPreTraining,
 }
@@ -67,7 +69,7 @@ def model_of(case):
 
 
 def joined_batch(case):
-    """Rank 0 has samples 0 to 2, rank 1 the others. Where words are predicted, the ranks have different numbers of them."""
+    """Rank 0 has samples 0 to 2 (of unequal batches 0 to 3), rank 1 the others. Where words are predicted, the ranks have different numbers of them."""
     inputs = {name: v.double() if v.is_floating_point() else v for name, v in tiny_batch(SIZE).items()}
     if "no sound on one rank" in case:
         inputs["audio_mask"] = torch.tensor([[True, True], [True, False], [False, False]] + 3 * [[False, False]])
@@ -127,7 +129,8 @@ def train_on_rank(rank, port, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     for case in CASES:
-        own = {name: value[3 * rank : 3 * rank + 3] for name, value in joined_batch(case).items()}
+        first = 4 if "unequal" in case else 3
+        own = {name: value[first:] if rank else value[:first] for name, value in joined_batch(case).items()}
         model = DistributedDataParallel(model_of(case), find_unused_parameters=True)
         torch.save(loss_and_gradients(case, model, own), folder / f"{case} {rank}.pt")
     torch.save(own_scores(rank), folder / f"scores {rank}.pt")
