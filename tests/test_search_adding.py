@@ -332,6 +332,26 @@ def test_a_killed_run_goes_on(make, films, whole, tmp_path, after, where):
     assert index.add(films, segment_seconds=2.0, workers=0).unchanged == 3
 
 
+def test_a_part_of_a_file_that_was_begun_goes_on(make, films):
+    """Its segments are cut from where it begins, and stored by the seconds of the file."""
+    part, index, written = f"{films / 'film.mp4'}#t=5,17", make(), []
+    write = index.backend.write
+
+    def interrupted(segments, files=()):
+        if written:
+            raise KeyboardInterrupt
+        written.extend(segments)
+        write(segments, files)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index.backend, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(part, segment_seconds=4.0, batch_size=2, workers=0)
+    assert spans(index, part) == [(5, 9), (9, 13)]
+    report = index.add(part, segment_seconds=4.0, workers=0)
+    assert report.segments == 1 and spans(index, part) == [(5, 9), (9, 13), (13, 17)]
+
+
 INTERRUPTED = textwrap.dedent(
     """
     import os, signal, sys

@@ -19,9 +19,11 @@ from modeling_valor.cli import timelines as cli_timelines
 from modeling_valor.cli.main import main
 from modeling_valor.data.files import WriteError
 from modeling_valor.media_segments import fixed_segments, iterate_segments
+from modeling_valor.search import ValorIndex
 from modeling_valor.timelines import TimedCaption, TimelineWriter, caption_timeline, format_of
 
 
+TINY = "hub_configs/valor-tiny"
 CAPTIONS = [
     TimedCaption(0.0, 9.9996, "salt & <b>pepper</b> --> a dish", "av"),
     TimedCaption(9.9996, 20.0, None, error="broken."),
@@ -200,6 +202,47 @@ def test_arguments_that_do_not_go_together_are_one_sentence(arguments, message, 
     assert main(["caption", film, *arguments, "--model", "nowhere"]) != 0
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
+
+
+@pytest.fixture
+def index(film, tmp_path, capsys):
+    """An index of the film, a part of it and another one."""
+    other = write_clip(tmp_path / "other.mp4", seconds=4)
+    part = f"{other}#t=1,4"
+    cut = ["--index", str(tmp_path / "index.lance"), "--model", TINY, "--segment-seconds", "3", "--workers", "0"]
+    assert main(["index", film, part, *cut]) == 0
+    capsys.readouterr()
+    return ValorIndex(tmp_path / "index.lance"), part
+
+
+@pytest.mark.parametrize("every", [[], ["--every", "3"]])
+def test_captions_of_the_segments_of_an_index_are_stored_in_it(index, film, tmp_path, capsys, every):
+    index, part = index
+    output = tmp_path / "captions.jsonl"
+    arguments = [*every, "--index", index.path, "--output", str(output), "--model", TINY, "--batch-size", "2"]
+    assert main(["caption", film, part, *arguments]) == 0
+    assert "4 captions stored in" in capsys.readouterr().err
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    stored = {(item.source, item.start, item.end): item.caption for item in index.segments()}
+    assert stored == {(row["file"], row["start"], row["end"]): row["text"] for row in rows}
+    assert [(row["start"], round(row["end"])) for row in rows] == [(0, 3), (3, 6), (6, 7), (1, 4)]
+    word = rows[0]["text"].split()[-1]
+    assert main(["search", word, "--captions", "--index", index.path]) == 0
+
+
+def test_what_an_index_does_not_have_is_one_sentence(index, film, tmp_path, capsys):
+    index, part = index
+    model = ["--index", index.path, "--model", TINY]
+    (tmp_path / "new.mp4").write_bytes(Path(film).read_bytes())
+    assert main(["caption", str(tmp_path / "new.mp4"), *model]) == 1
+    assert "new.mp4 is not in the index" in capsys.readouterr().err
+    assert main(["caption", film, "--every", "2", *model]) == 1
+    assert "into 3 s every 3 s" in capsys.readouterr().err
+    write_clip(tmp_path / "other.mp4", seconds=5)
+    assert main(["caption", part, *model]) == 1
+    assert "is not what it was when it was indexed" in capsys.readouterr().err
+    assert main(["caption", film, "--segments", "shots", *model]) == 2
+    assert [segment.caption for segment in index.segments()] == [None] * 4
 
 
 @pytest.mark.parametrize("fragment", ["", "#t=0,5"])

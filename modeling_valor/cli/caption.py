@@ -29,7 +29,17 @@ from .arguments import (
     new_app,
     on_one_line,
 )
-from .timelines import Every, Format, Output, check_output, choose_boundaries, describe_segments
+from .indexes import open_index
+from .timelines import (
+    Every,
+    Format,
+    Index,
+    IndexCaptions,
+    Output,
+    check_output,
+    choose_boundaries,
+    describe_segments,
+)
 
 
 app = new_app()
@@ -57,6 +67,7 @@ def caption(
     segments: Segments = "fixed",
     output: Output = None,
     format: Format = None,
+    index: Index = None,
     device: Device = None,
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
@@ -87,10 +98,14 @@ def caption(
     if not samples:
         return 1
     boundaries = choose_boundaries(every, stride, segments)
+    if index is not None:
+        if boundaries == "shots":
+            raise typer.BadParameter("--index has segments of its own: leave out --segments.")
+        boundaries = IndexCaptions(open_index(index, needs_model=False), every, stride, batch_size)
     check_output(output, format, samples, has_segments=boundaries is not None)
     if boundaries is not None and question:
         raise typer.BadParameter(
-            "--question is about whole files: leave out --every and --segments, or name a part of the file."
+            "--question is about whole files: leave out --every, --segments and --index, or name a part of the file."
         )
     loaded, processor = load(model_class, model, device, dtype)
     describe = pipeline_class(model=loaded, processor=processor, device=loaded.device)

@@ -16,6 +16,7 @@ from .arguments import SEGMENTS_PANEL, on_one_line
 
 if TYPE_CHECKING:
     from ..pipelines import AudiovisualCaptioningPipeline
+    from ..search import ValorIndex
     from ..timelines import TimedCaption
 
 
@@ -39,6 +40,67 @@ Format = Annotated[
     Literal["vtt", "srt", "jsonl"] | None,
     typer.Option(rich_help_panel=SEGMENTS_PANEL, help="The format of --output.", show_default="by its suffix"),
 ]
+
+Index = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        rich_help_panel=SEGMENTS_PANEL,
+        help="Describe the segments that an index of `valor index` has of the files, and store their captions in it, too, for "
+        "`valor search --captions`.",
+    ),
+]
+
+
+class IndexCaptions:
+    """What `--index` asks for: the segments of files as an index has them, and captions that are stored in it.
+
+    Captions are stored some at a time; `flush` stores the rest.
+    """
+
+    def __init__(self, index: "ValorIndex", every: float | None, stride: float | None, batch_size: int):
+        self.index, self.batch_size, self.count = index, batch_size, 0
+        self._waiting: dict[str, str | None] = {}
+        self._cut = None if every is None else (every, every if stride is None else stride)
+
+    def segments_of(self, file: str) -> list[tuple[float, float]]:
+        """Start and end of the segments of a file.
+
+        Raises:
+            MediaError: the index does not have it, has another version of it, or has cut it otherwise than asked for.
+        """
+        from ..media import MediaError
+        from ..search.adding import is_current
+        from ..search.reading import Segmentation
+        from ..search.sources import absolute, file_state, part_start
+
+        source, path = absolute(file), self.index.path
+        known = next((known for known in self.index.backend.files() if known.source == source), None)
+        if known is None:
+            raise MediaError(f"{file} is not in the index {path}: `valor index` adds it.")
+        if not is_current(file_state(source), known.state):
+            raise MediaError(f"{file} is not what it was when it was indexed: `valor index` replaces it in {path}.")
+        cut = Segmentation.parse(known.segmentation)
+        if self._cut is not None and (cut is None or cut.shots or self._cut != (cut.seconds, cut.stride)):
+            raise MediaError(
+                f"The index {path} has cut {file} into {known.segmentation}: leave out --every and --stride."
+            )
+        start = part_start(source)  # what is cut begins with the part
+        return [(segment.start - start, segment.end - start) for segment in self.index.segments(source)]
+
+    def add(self, file: str, caption: "TimedCaption") -> None:
+        from ..search import Segment
+        from ..search.sources import absolute
+
+        self._waiting[Segment(absolute(file), caption.start, caption.end).id] = caption.text
+        if len(self._waiting) >= self.batch_size:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            self.index.caption(self._waiting)
+        self.count += len(self._waiting)
+        self._waiting = {}
 
 
 def choose_boundaries(every: float | None, stride: float | None, segments: str) -> Any:
@@ -114,7 +176,10 @@ def describe_segments(
     from ..timelines import TimelineWriter
 
     failed = False
+    store = boundaries if isinstance(boundaries, IndexCaptions) else None
     with ExitStack() as stack:
+        if store is not None:
+            stack.callback(_end_store, store)
         writer = None if output is None else stack.enter_context(TimelineWriter(output, format))
         progress = stack.enter_context(tqdm(unit="segment", disable=None))
         for file in files:
@@ -128,6 +193,8 @@ def describe_segments(
                         broken.append(caption)
                     else:
                         failed = _report(progress, file, broken) or failed
+                        if store is not None:
+                            store.add(file, caption)
                         progress.write(_line(file, caption, as_json, with_file=len(files) > 1))
             except MediaError as error:
                 progress.write(f"valor caption: {error}", file=sys.stderr)
@@ -141,6 +208,13 @@ def describe_segments(
     return failed
 
 
+def _end_store(store: IndexCaptions) -> None:
+    """Stores what is left, also where the work was interrupted, and says how much there is."""
+    store.flush()
+    count = f"{store.count} caption{'' if store.count == 1 else 's'}"
+    print(f"valor caption: {count} stored in {store.index.path}.", file=sys.stderr)
+
+
 def _captions(describe: Any, file: str, boundaries: Any, options: dict[str, Any]) -> Any:
     from ..media import open_source
     from ..media_segments import shot_segments
@@ -148,7 +222,10 @@ def _captions(describe: Any, file: str, boundaries: Any, options: dict[str, Any]
 
     processor = describe.processor
     with open_source(file, processor.media_limits or processor.video_processor.media_limits) as source:
-        found = shot_segments(source) if boundaries == "shots" else boundaries
+        if isinstance(boundaries, IndexCaptions):
+            found: Any = boundaries.segments_of(file)
+        else:
+            found = shot_segments(source) if boundaries == "shots" else boundaries
         yield from caption_timeline(describe, source, found, **options)
 
 

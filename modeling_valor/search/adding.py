@@ -15,7 +15,7 @@ from .embedding import EmbeddingModel
 from .failures import FailureLog
 from .reading import BrokenSegment, ReadSegment, Segmentation, read_segments
 from .segments import EmbeddedSegment, FileState, IndexedFile, Segment
-from .sources import IndexItem, Source, is_covered, is_gone
+from .sources import IndexItem, Source, is_covered, is_gone, part_start
 
 
 logger = logging.get_logger(__name__)
@@ -126,8 +126,11 @@ def plan_additions(
     done: dict[int, set[tuple[float, float]]] = {}
     for item in items:
         file = known.get(item.source)
-        is_current = file is not None and _is_current(item.state, file.state)
-        if file is not None and is_current and (file.segmentation == str(segmentation) or not cut_again):
+        if (
+            file is not None
+            and is_current(item.state, file.state)
+            and (file.segmentation == str(segmentation) or not cut_again)
+        ):
             report.unchanged += 1
             kept.append(item)
             continue
@@ -138,8 +141,9 @@ def plan_additions(
             stale.append(item.source)
         elif item.source in unfinished:
             begun = backend.segments(source=item.source)
-            spans = [(segment.start, segment.end) for segment in begun]
-            current = all(_is_current(item.state, segment.state) for segment in begun)
+            start = part_start(item.source)  # segments are cut from the beginning of a part
+            spans = [(segment.start - start, segment.end - start) for segment in begun]
+            current = all(is_current(item.state, segment.state) for segment in begun)
             if current and segmentation.may_have_made(spans):
                 done[len(todo)] = {(round(start, 3), round(end, 3)) for start, end in spans}
                 kept.append(item)
@@ -272,7 +276,7 @@ def _embed(
     return embedded
 
 
-def _is_current(now: FileState, then: FileState) -> bool:
+def is_current(now: FileState, then: FileState) -> bool:
     """Whether a file is as it was; one whose state nobody knows now is taken to be."""
     return now == FileState() or now == then
 

@@ -85,6 +85,15 @@ def absolute(source: str | os.PathLike[str]) -> str:
     return name if _is_address(name) else os.path.abspath(os.path.expanduser(name))
 
 
+def part_start(source: str) -> float:
+    """Second of the file at which a source begins, such as 30 for `film.mp4#t=30,40`."""
+    try:
+        part = split_part(source)[1]
+    except MediaError:
+        return 0.0
+    return 0.0 if part is None else part.start
+
+
 def is_gone(source: str) -> bool:
     """Whether a local file is not there any more."""
     return os.path.isabs(source) and not os.path.exists(source) and not os.path.exists(str(split_part(source)[0]))
@@ -102,7 +111,7 @@ def _items_of(source: Source) -> Iterator[IndexItem]:
     if not isinstance(name, str):
         raise MediaError(f"{name!r} is not a path or an address in text.")
     for path in _expand(name):
-        yield IndexItem(path, path, _state(path))
+        yield IndexItem(path, path, file_state(path))
 
 
 def _expand(name: str) -> list[str]:
@@ -137,7 +146,7 @@ def _expand_address(name: str) -> list[str]:
     return [system.unstrip_protocol(path) for path in sorted(paths)]
 
 
-def _state(name: str) -> FileState:
+def file_state(name: str) -> FileState:
     """Size and time of a file; those of the newest file and of all files together for a folder of frames."""
     if _is_address(name):
         return FileState()
@@ -163,7 +172,7 @@ def _sample_item(sample: Sample) -> IndexItem:
     if len(sample.captions) > 1:
         warn_once("captions of an index", "Of several captions of a sample an index keeps the first.")
     name = absolute(media)
-    return IndexItem(name, name, _state(name), caption, {"id": sample.id})
+    return IndexItem(name, name, file_state(name), caption, {"id": sample.id})
 
 
 def _is_address(name: str) -> bool:
