@@ -89,7 +89,8 @@ def describe_parts(config: ValorConfig, num_parameters: int | None = None) -> di
     if vision.model_type == "valor_video_swin":
         size = f"Video Swin, stages of {', '.join(map(str, vision.depths))} blocks, width {vision.embed_dim} to {vision.hidden_size}"
     else:
-        size = f"{vision.model_type}, {vision.num_hidden_layers} layers of width {vision.hidden_size}"
+        kind = {"clip_vision_model": "CLIP"}.get(vision.model_type, vision.model_type)
+        size = f"{kind}, {vision.num_hidden_layers} layers of width {vision.hidden_size}"
     seconds = 5.12 * audio.max_length / 512
     parts = {
         "vision": f"{size}, frames of {vision.image_size} x {vision.image_size} pixels, at most {config.max_frames}",

@@ -125,7 +125,7 @@ class ValorProcessor(ProcessorMixin):
         if self._auto_class is None:
             for part in (self.video_processor, self.feature_extractor, self.tokenizer.init_kwargs):
                 keep_available_code(part, save_directory)
-        saved_files = super().save_pretrained(save_directory, *args, **kwargs)
+        saved_files = super().save_pretrained(os.fspath(save_directory), *args, **kwargs)
         self.__dict__.pop("auto_map", None)  # concerns the files, as it does where they are loaded
         return saved_files
 

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import pipeline
 
-from helpers.hub_server import STRANGER_TOKEN, Blob, Repository, hub_server
+from helpers.hub_server import STRANGER_TOKEN, Blob, Repository, hub_server, take_for_the_hub
 from helpers.tiny import tiny_model
 from modeling_valor import ValorForRetrieval, ValorModel, ValorProcessor
 from modeling_valor.hub import replaced_weights, saved_with_code
@@ -205,3 +205,14 @@ def test_a_checkpoint_loaded_with_its_code_and_saved_without_names_none(tmp_path
     texts = [file.read_text() for file in (tmp_path / "other").glob("*.json")]
     assert len(texts) > 3 and not [text for text in texts if "auto_map" in text or "custom_pipelines" in text]
     assert "auto_map" in (tmp_path / "code" / "config.json").read_text()
+
+
+def test_saving_with_push_to_hub_uploads_the_code_too(tmp_path, monkeypatch):
+    with hub_server() as hub:
+        take_for_the_hub(hub, monkeypatch, tmp_path / "cache")
+        tiny_model(ValorForRetrieval).save_pretrained(tmp_path / "model", push_to_hub=True, repo_id="casia/x")
+        assert {"modeling_valor_heads.py", "pipelines_retrieval.py"} <= set(hub.files("casia/x"))
+        processor = ValorProcessor.from_pretrained(CHECKPOINT)
+        processor.save_pretrained(tmp_path / "processor", push_to_hub=True, repo_id="casia/x")
+        assert {"processing_valor.py", "tokenizer.json", "model.safetensors"} <= set(hub.files("casia/x"))
+    assert ValorForRetrieval._auto_class is ValorProcessor._auto_class is None
