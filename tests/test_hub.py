@@ -4,6 +4,7 @@
 Users are processes of their own, because huggingface_hub reads its environment when it is imported.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,11 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from safetensors.torch import load_file
 from transformers import pipeline
 
-from helpers.hub_server import STRANGER_TOKEN, Blob, Repository, hub_server, take_for_the_hub
+from helpers.hub_server import STRANGER_TOKEN, TOKEN, Blob, Repository, hub_server, take_for_the_hub
 from helpers.tiny import tiny_model
 from modeling_valor import ValorForRetrieval, ValorModel, ValorProcessor
 from modeling_valor.hub import replaced_weights, saved_with_code
@@ -28,6 +30,7 @@ QUESTION = "what is heard?"
 
 PUBLISHER = """
 import sys
+from huggingface_hub import HfApi
 from transformers import pipeline
 from modeling_valor import ValorForPreTraining, ValorModel, ValorProcessor
 
@@ -35,6 +38,7 @@ from modeling_valor import ValorForPreTraining, ValorModel, ValorProcessor
 model, processor = ValorForPreTraining.from_pretrained(folder), ValorProcessor.from_pretrained(folder)
 model.push_to_hub("casia/valor-l", card={"license": "mit", "datasets": ["casia/valor-1m"]}, tags=["mine"])
 processor.push_to_hub("casia/valor-l")
+HfApi().create_tag("casia/valor-l", tag="v1")
 model.push_to_hub("casia/valor-l", max_shard_size="9MB", revision="sharded", commit_message="In shards")
 pipeline("audiovisual-captioning", model=folder, device="cpu").push_to_hub("captioner", private=True)
 assert {cls._auto_class for cls in (ValorForPreTraining, ValorModel, ValorProcessor)} == {None}
@@ -94,6 +98,7 @@ print(json.dumps({
     "missing processor": error_of(ValorProcessor.from_pretrained, "casia/none"),
     "gated": error_of(ValorModel.from_pretrained, "casia/gated"),
     "private": error_of(ValorModel.from_pretrained, "owner/captioner"),
+    "tag": type(ValorProcessor.from_pretrained("casia/valor-l", revision="v1")).__name__,
     "revision": error_of(ValorModel.from_pretrained, "casia/valor-l", revision="v9"),
     "write": error_of(model.push_to_hub, "casia/valor-l"),
     "name": error_of(model.push_to_hub, "casia/valor l"),
@@ -117,6 +122,33 @@ def published(tmp_path_factory):
         hub.repositories["casia/gated"] = gated = Repository(gated=True)
         gated.commit("main", {"config.json": Blob(b"{}", is_lfs=False)}, "initial commit")
         yield hub
+
+
+def test_the_server_answers_the_client(published, monkeypatch, tmp_path):
+    """What is listed, compared with what was uploaded; the header of weights is read by ranges."""
+    take_for_the_hub(published, monkeypatch, tmp_path / "cache")
+    api = HfApi(endpoint=published.endpoint, token=TOKEN)
+    assert api.whoami()["name"] == "owner"
+    files, repo = published.files("casia/valor-l"), "casia/valor-l"
+    assert {entry.path: entry.size for entry in api.list_repo_tree(repo)} == {
+        path: len(content) for path, content in files.items()
+    }
+    (weights,) = api.get_paths_info(repo, ["model.safetensors", "absent"])
+    assert weights.lfs.sha256 == hashlib.sha256(files["model.safetensors"]).hexdigest()
+    metadata = api.get_safetensors_metadata(repo).files_metadata["model.safetensors"]
+    assert set(metadata.tensors) == set(load_file(CHECKPOINT / "model.safetensors"))
+    refs = api.list_repo_refs(repo)
+    assert {ref.name for ref in refs.branches} == {"main", "sharded"}
+    assert {ref.name: ref.target_commit for ref in refs.tags} == {"v1": api.model_info(repo, revision="main").sha}
+    api.create_branch(repo, branch="notes/a")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="folder/x.txt", repo_id=repo, revision="notes/a")
+    assert [entry.path for entry in api.list_repo_tree(repo, "folder", revision="notes/a")] == ["folder/x.txt"]
+    api.delete_file("folder/x.txt", repo, revision="notes/a")
+    assert published.files(repo, "notes/a") == files
+    with pytest.raises(HfHubHTTPError, match="Reference already exists"):
+        api.create_branch(repo, branch="notes/a")
+    with pytest.raises(EntryNotFoundError):
+        list(api.list_repo_tree(repo, "nowhere"))
 
 
 def test_a_pushed_model_has_weights_code_and_card(published):
@@ -174,6 +206,7 @@ def test_users_without_the_package_load_it_also_from_the_cache(published, tmp_pa
 def test_what_the_hub_refuses_is_one_sentence(published, tmp_path):
     found = json.loads(run(READER, published.environment(tmp_path, token=STRANGER_TOKEN)))
     name, num_parameters, automatic = found.pop("loaded")
+    assert found.pop("tag") == "ValorProcessor"
     assert (name, automatic) == ("ValorModel", "ValorModel")
     assert num_parameters == ValorModel.from_pretrained(CHECKPOINT).num_parameters()
     hub = published.endpoint
