@@ -127,7 +127,7 @@ def similarity_over_ranks(
     modalities = {"text": text, "video": video, "audio": audio}
     given = {modality: tokens for modality, tokens in modalities.items() if tokens is not None}
     parts = {group: _comparisons(group, given, fusion, uniform_audiovisual) for group in groups}
-    columns = {modality for group_parts in parts.values() for part in group_parts for modality in part.columns}
+    columns = {str(modality) for group_parts in parts.values() for part in group_parts for modality in part.columns}
     of_all_ranks, samples = gather_tokens(modalities, columns)
     return _compare_parts(given, of_all_ranks, parts), samples
 

@@ -64,9 +64,10 @@ class AudiovisualPipeline(Pipeline):
     def __call__(self, inputs: Any, **kwargs: Any) -> list[Record] | list[list[Record]] | Iterator[list[Record]]:
         is_native = isinstance(inputs, Dataset) or (isinstance(inputs, list) and inputs)
         if is_native or is_sample(inputs):
-            return super().__call__(inputs, **kwargs)
+            native: list[Record] | list[list[Record]] | Iterator[list[Record]] = super().__call__(inputs, **kwargs)
+            return native
         # transformers takes tuples, iterators and columns of `datasets` for single samples
-        results = super().__call__((sample for sample in inputs), **kwargs)
+        results: Any = super().__call__((sample for sample in inputs), **kwargs)
         return list(results) if hasattr(inputs, "__len__") else results
 
     def read_media(self, sample: Any, on_error: str, **processor_kwargs: Any) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _is_frames_with_metadata(sample: Any) -> bool:
 def parts_of(sample: Any) -> dict[str, Any]:
     """A sample as a dict with "video", "audio" or both."""
     if _is_dict_of_parts(sample):
-        return sample
+        return dict(sample)
     return {"audio": sample} if _is_waveform(sample) else {"video": sample}
 
 

@@ -386,8 +386,8 @@ def _join(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]
     """
     joined: dict[str, torch.Tensor] = {}
     for name, mask in _EMBEDS.items():
-        template = next((row for row in rows if name in row), None)
-        for key in (name, mask) if template is not None else ():
+        template = next((row for row in rows if name in row), {})
+        for key in (name, mask) if template else ():
             parts = [row[key] if name in row else torch.zeros_like(template[key]) for row in rows]
             longest = max(part.shape[1] for part in parts)
             padding = [(0, 0) * (part.ndim - 2) + (0, longest - part.shape[1]) for part in parts]

@@ -13,7 +13,7 @@ linear probe, get the mean of the tokens with their weights of eq. 3.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Audio, Video
@@ -121,7 +121,7 @@ class ValorEncoder(AbsEncoder):
         parameters = list(self.model.parameters())
         is_folder = Path(model_name).is_dir()
         return ModelMeta(
-            loader=None if is_folder else type(self),
+            loader=None if is_folder else cast(Any, type(self)),
             name=f"local/{Path(model_name).resolve().name}" if is_folder else model_name,
             revision=version_of(model_name, self.model),
             release_date=None,
@@ -213,7 +213,7 @@ class ValorEncoder(AbsEncoder):
                 torch.ones(inputs.shape[:2], dtype=torch.bool, device=weight.device) if mask is None else mask.bool()
             )
             if modality.name == "video":
-                present = self.model.encoded_frame_mask(present)
+                present = cast(Tensor, self.model.encoded_frame_mask(present))
             if embeds.ndim == 2:  # coarse alignment: one vector for all tokens
                 embeds, present = embeds[:, None], present.any(dim=1, keepdim=True)
             side[modality.name] = embeds, present
@@ -242,7 +242,7 @@ class ValorEncoder(AbsEncoder):
         if name == "audio":
             return self.options.num_audio_clips or self.processor.feature_extractor.num_audio_clips
         frames = torch.ones(1, self.options.num_frames or self.processor.video_processor.num_frames, dtype=torch.bool)
-        return self.model.encoded_frame_mask(frames).shape[1]
+        return cast(Tensor, self.model.encoded_frame_mask(frames)).shape[1]
 
     def _unpack(self, rows: Tensor) -> Side:
         """What `_pack` made one row of, on the model's device."""
@@ -280,9 +280,9 @@ class ValorEncoder(AbsEncoder):
         Raises:
             ValueError: with coarse alignment, the sides are not those of a modality group.
         """
-        first, second = torch.as_tensor(embeddings1), torch.as_tensor(embeddings2)
+        first, second = (torch.as_tensor(rows) for rows in (embeddings1, embeddings2))
         if first.ndim == 1 or second.ndim == 1:
-            return self.similarity(torch.atleast_2d(first), torch.atleast_2d(second))
+            return self.similarity(first.reshape(-1, first.shape[-1]), second.reshape(-1, second.shape[-1]))
         if first.shape[1] == self.model.config.projection_dim:
             return first.float() @ second.float().mT
         scores = torch.empty(len(first), len(second))

@@ -54,13 +54,16 @@ def retrieval_task(samples: Sequence[Sample], category: str, name: str = "MyVide
     for item in corpus:
         right[item["sample"]][item["id"]] = 1
     digest = stable_hash([[sample.id, str(sample.video), str(sample.audio), *sample.captions] for sample in kept])
+    kind: dict[str, Any] = {
+        "category": category,
+        "modalities": [COLUMNS[letter] for letter in category.replace("2", "")],
+    }
     metadata = TaskMetadata(
         name=f"{name}-{digest[:8]}-{category}",
         description=f"{category} retrieval over {len(kept)} samples.",
         dataset={"path": f"local/{name}", "revision": digest},
         type="Any2AnyRetrieval",
-        category=category,
-        modalities=[COLUMNS[letter] for letter in category.replace("2", "")],
+        **kind,
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
         main_score="ndcg_at_10",

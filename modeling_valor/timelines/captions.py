@@ -60,10 +60,10 @@ def caption_timeline(
         while batch := list(itertools.islice(prepared, batch_size)):
             spans, samples = zip(*batch, strict=True)
             results = pipeline.forward({"sample": list(samples)}, **forward)["result"]
-            for span, result in zip(spans, results, strict=True):
+            for (start, end), result in zip(spans, results, strict=True):
                 best: Any = pipeline.postprocess({"result": [result]})[0]
                 error = " ".join(best.get("error", "").split()) or None
-                yield TimedCaption(*span, best[pipeline.text_key], best["modalities"], error)
+                yield TimedCaption(start, end, best[pipeline.text_key], best["modalities"], error)
 
 
 def _prepared(
