@@ -29,17 +29,7 @@ from .arguments import (
     new_app,
     on_one_line,
 )
-from .indexes import open_index
-from .timelines import (
-    Every,
-    Format,
-    Index,
-    IndexCaptions,
-    Output,
-    check_output,
-    choose_boundaries,
-    describe_segments,
-)
+from .timelines import Every, Format, Index, Output, check_output, choose_boundaries, describe_segments
 
 
 app = new_app()
@@ -97,11 +87,7 @@ def caption(
     samples, num_empty = list_samples("valor caption", files)
     if not samples:
         return 1
-    boundaries = choose_boundaries(every, stride, segments)
-    if index is not None:
-        if boundaries == "shots":
-            raise typer.BadParameter("--index has segments of its own: leave out --segments.")
-        boundaries = IndexCaptions(open_index(index, needs_model=False), every, stride, batch_size)
+    boundaries = choose_boundaries(every, stride, segments, index, batch_size)
     check_output(output, format, samples, has_segments=boundaries is not None)
     if boundaries is not None and question:
         raise typer.BadParameter(

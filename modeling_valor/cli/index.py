@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from .indexes import (
     open_index,
 )
 
+
+if TYPE_CHECKING:
+    from ..search import AddReport, ValorIndex
 
 INTERRUPTED = 130
 
@@ -96,25 +99,21 @@ def index(
         if not as_json:
             print(f"{count} segments removed.")
     if sources:
-        try:
-            report = opened.add(
-                sources,
-                segment_seconds,
-                stride,
-                segments=segments,
-                modalities=modalities,
-                num_frames=num_frames,
-                metadata=about,
-                caption=captions,
-                batch_size=batch_size,
-                workers=workers,
-                progress=not as_json,
-            )
-        except KeyboardInterrupt:
-            print(
-                "valor index: interrupted. What is done is in the index; the same command goes on from there.",
-                file=sys.stderr,
-            )
+        report = _add(
+            opened,
+            sources,
+            segment_seconds,
+            stride,
+            segments=segments,
+            modalities=modalities,
+            num_frames=num_frames,
+            metadata=about,
+            caption=captions,
+            batch_size=batch_size,
+            workers=workers,
+            progress=not as_json,
+        )
+        if report is None:
             return INTERRUPTED
         status = int(bool(report.failures))
         result |= asdict(report)
@@ -131,6 +130,18 @@ def index(
     if as_json:
         print(json.dumps(result))
     return status
+
+
+def _add(index: "ValorIndex", *args: Any, **options: Any) -> "AddReport | None":
+    """The report of `ValorIndex.add`, or None where it was interrupted, which is said."""
+    try:
+        return index.add(*args, **options)
+    except KeyboardInterrupt:
+        print(
+            "valor index: interrupted. What is done is in the index; the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return None
 
 
 def _known_names(sources: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .arguments import SEGMENTS_PANEL, on_one_line
+from .indexes import open_index
 
 
 if TYPE_CHECKING:
@@ -103,27 +104,36 @@ class IndexCaptions:
         self._waiting = {}
 
 
-def choose_boundaries(every: float | None, stride: float | None, segments: str) -> Any:
-    """What `--every`, `--stride` and `--segments` ask for: a function of the duration, "shots", or None for whole files.
+def choose_boundaries(
+    every: float | None, stride: float | None, segments: str, index: str | None = None, batch_size: int = 8
+) -> Any:
+    """What `--every`, `--stride`, `--segments` and `--index` ask for.
+
+    Returns:
+        A function of the duration, "shots", an [`IndexCaptions`], or None for whole files.
 
     Raises:
         typer.BadParameter: they do not go together, or are no lengths.
+        ValueError: there is no such index.
     """
     from ..media_segments import fixed_segments
 
     if segments == "shots":
-        if every is not None or stride is not None:
-            raise typer.BadParameter("--segments shots has segments of its own: leave out --every and --stride.")
+        if every is not None or stride is not None or index is not None:
+            raise typer.BadParameter(
+                "--segments shots has segments of its own: leave out --every, --stride and --index."
+            )
         return "shots"
-    if every is None:
-        if stride is not None:
-            raise typer.BadParameter("--stride needs --every.")
-        return None
-    try:
-        fixed_segments(0.0, every, stride)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    return functools.partial(fixed_segments, seconds=every, stride=stride)
+    if every is None and stride is not None:
+        raise typer.BadParameter("--stride needs --every.")
+    if every is not None:
+        try:
+            fixed_segments(0.0, every, stride)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    if index is not None:
+        return IndexCaptions(open_index(index, needs_model=False), every, stride, batch_size)
+    return None if every is None else functools.partial(fixed_segments, seconds=every, stride=stride)
 
 
 def check_output(output: str | None, format: str | None, files: Sequence[str], has_segments: bool) -> None:
