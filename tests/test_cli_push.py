@@ -158,9 +158,12 @@ def test_code_of_its_own_is_kept_and_no_code_is_possible(folder, capsys):
     ]
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "mine.Model"}}))
-    (folder / "mine.py").write_text("class Model: ...")
+    (folder / "mine.py").write_text("from .parts import Part\nclass Model: ...")
+    (folder / "parts.py").write_text("class Part: ...")
+    (folder / "secrets.py").write_text("KEY = 1")  # no part of it
     listed = push_json(capsys, folder, "x", "--dry-run")
-    assert [file["path"] for file in listed["files"] if ".py" in file["path"]] == ["mine.py"]
+    assert [file["path"] for file in listed["files"] if ".py" in file["path"]] == ["mine.py", "parts.py"]
+    assert "secrets.py" in [entry["path"] for entry in listed["left_out"]]
     assert {file["origin"] for file in listed["files"] if file["path"] != "README.md"} == {"folder"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import metadata_load
 from safetensors import SafetensorError, safe_open
+from transformers.dynamic_module_utils import get_relative_import_files
 from yaml import YAMLError
 
 
@@ -32,7 +33,6 @@ PUBLISHED = (
     "model.safetensors.index.json",
     "adapter_config.json",
     "adapter_model.safetensors",
-    "*.py",
     "README.md",
     "LICENSE*",
     "NOTICE*",
@@ -86,14 +86,7 @@ class FolderContents:
         Raises:
             ValueError: it is no JSON object.
         """
-        content = self.files[path]
-        try:
-            read = json.loads(content if isinstance(content, bytes) else content.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no valid JSON: {error}.") from error
-        if not isinstance(read, dict):
-            raise ValueError(f"{path} holds no JSON object.")
-        return read
+        return _read_json(self.files[path], path)
 
 
 def read_folder(folder: str | Path, include: Sequence[str] = ()) -> FolderContents:
@@ -107,12 +100,12 @@ def read_folder(folder: str | Path, include: Sequence[str] = ()) -> FolderConten
     Raises:
         ValueError: the folder's weights are incomplete or damaged, its card is no card, or a pattern matches nothing.
     """
-    contents, unused = FolderContents(), set(include)
+    contents, unused, published = FolderContents(), set(include), (*PUBLISHED, *own_code(Path(folder)))
     others: dict[str, list[str]] = {}
     for path, file in _walk(Path(folder)):
         if reason := _never(path, file):
             others.setdefault(reason, []).append(path)
-        elif any(fnmatch(path, pattern) for pattern in PUBLISHED if ("/" in pattern) == ("/" in path)):
+        elif any(fnmatch(path, pattern) for pattern in published if ("/" in pattern) == ("/" in path)):
             contents.files[path] = file
         elif matching := {pattern for pattern in include if fnmatch(path, pattern)}:
             contents.files[path] = file
@@ -125,6 +118,38 @@ def read_folder(folder: str | Path, include: Sequence[str] = ()) -> FolderConten
     _check_weights(Path(folder), contents)
     _check_card(contents)
     return contents
+
+
+def own_code(folder: Path) -> list[str]:
+    """Names of the Python files in a folder that its configurations name, and of those that these import.
+
+    Raises:
+        ValueError: a configuration is no JSON object.
+    """
+    modules: set[str] = set()
+    for name in ("config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            modules |= _named_modules(_read_json(folder / name, name))
+    files = {folder / f"{module}.py" for module in modules}
+    files |= {Path(needed) for file in files if file.is_file() for needed in get_relative_import_files(file)}
+    return sorted(file.name for file in files if file.is_file() and file.parent == folder)
+
+
+def _named_modules(config: dict[str, Any]) -> set[str]:
+    """Modules in the `auto_map` and the `custom_pipelines` of a configuration, which name `module.Class`."""
+    named = [*(config.get("auto_map") or {}).values()]
+    named += [entry.get("impl") for entry in (config.get("custom_pipelines") or {}).values()]
+    return {name.partition(".")[0] for name in named if isinstance(name, str) and "--" not in name}
+
+
+def _read_json(content: Path | bytes, name: str) -> dict[str, Any]:
+    try:
+        read = json.loads(content if isinstance(content, bytes) else content.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{name} is no valid JSON: {error}.") from error
+    if not isinstance(read, dict):
+        raise ValueError(f"{name} holds no JSON object.")
+    return read
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
