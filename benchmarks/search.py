@@ -25,7 +25,7 @@ import torch
 from modeling_valor import ValorModel, ValorProcessor
 from modeling_valor.alignment import TokenSet, grouped_similarity
 from modeling_valor.search import EmbeddedSegment, Segment, SegmentTokens, ValorIndex, lance
-from modeling_valor.search.query import text_queries
+from modeling_valor.search.query import HEAVY_WORDS, text_queries
 
 
 MODEL = Path(__file__).parent.parent / "hub_configs" / "valor-tiny"
@@ -207,7 +207,7 @@ def main() -> None:
         print(f"first search, which reads the tokens into memory: {time.perf_counter() - start:.1f} s")
         show("in memory", measure(index, texts, truth))
         lance.RESIDENT_NUMBERS = 0
-        print(f"As if it were too large for memory: {lance.HEAVY_WORDS} words, {lance.NPROBES} partitions looked into")
+        print(f"As if it were too large for memory: {HEAVY_WORDS} words, {lance.NPROBES} partitions looked into")
         for n in args.n:
             show("approximate", measure(index, texts, truth, n))
         few = args.exact_queries

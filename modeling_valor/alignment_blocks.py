@@ -262,8 +262,8 @@ def _block_size(row_embeds: Tensor, column_embeds: Tensor, dtype: torch.dtype) -
     if device.type == "cpu":
         row_tokens, column_tokens = _CPU_BLOCK
         return row_tokens * min(torch.get_num_threads(), _CPU_THREADS), column_tokens
-    counts = (embeds.shape[0] * embeds.shape[1] for embeds in (row_embeds, column_embeds))
-    return accelerator_block(free_memory(device), *counts, dtype.itemsize)
+    row_tokens, column_tokens = (embeds.shape[0] * embeds.shape[1] for embeds in (row_embeds, column_embeds))
+    return accelerator_block(free_memory(device), row_tokens, column_tokens, dtype.itemsize)
 
 
 def accelerator_block(free: int | None, row_tokens: int, column_tokens: int, itemsize: int) -> tuple[int, int]:
@@ -287,7 +287,7 @@ def accelerator_block(free: int | None, row_tokens: int, column_tokens: int, ite
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that are free on an accelerator, those included that torch holds and does not use; None if it does not tell."""
-    module = getattr(torch, device.type, None)
+    module: Any = getattr(torch, device.type, None)
     if not hasattr(module, "mem_get_info"):
         return None
     free, _ = module.mem_get_info(device)

@@ -139,7 +139,7 @@ class _FusedScores(torch.autograd.Function):
         totals = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in tensors]
         with torch.autocast(score_grads.device.type, enabled=False):
             for rows, columns in operands.gradient_blocks():
-                block = operands.slice(rows, columns)
+                block = operands.block(rows, columns)
                 grads = block.gradients(score_grads[:, rows, columns])
                 for total, grad, samples in zip(totals, grads, (rows, columns, rows, columns), strict=True):
                     total[samples] += grad
@@ -176,7 +176,7 @@ class _Operands:
             layout.uses,
         )
 
-    def slice(self, rows: slice, columns: slice) -> "_Operands":
+    def block(self, rows: slice, columns: slice) -> "_Operands":
         return _Operands(
             self.row_tokens[rows],
             None if self.row_bias is None else self.row_bias[rows],
@@ -194,7 +194,7 @@ class _Operands:
         tile = _Tile.choose(self.row_tokens.shape[1], self.counts, at_once=16)
         scores = self.row_weights.new_empty(parts, len(self.row_tokens), len(self.column_tokens))
         if scores.numel():
-            with torch.cuda.device_of(scores):
+            with torch.cuda.device_of(scores):  # type: ignore[no-untyped-call]
                 score_kernel[self.grid(tile)](scores, **self.arguments(tile), PARTS_PADDED=_next_power_of_2(parts))
         return scores
 
@@ -208,7 +208,7 @@ class _Operands:
         grads = self.row_tokens.new_empty(num_rows * row_count, column_count * num_columns)
         row_weight_grads = self.row_weights.new_empty(column_blocks, num_rows, parts, row_count)
         column_weight_grads = self.row_weights.new_zeros(row_blocks, num_columns, parts, column_count)
-        with torch.cuda.device_of(grads):
+        with torch.cuda.device_of(grads):  # type: ignore[no-untyped-call]
             gradient_kernel[(row_blocks, column_blocks)](
                 grads,
                 row_weight_grads,
