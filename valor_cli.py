@@ -24,6 +24,7 @@ COMMANDS = {
     "caption": "describe video and audio files, or answer a question about them",
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
     "embed": "write token embeddings of media to a file, for a search engine of your own",
+    "export": "write programs of torch.export or ONNX, to deploy a checkpoint without this package",
     "extract": "decode the frames and the audio of a dataset once, so that training reads them faster",
     "evaluate": "measure a checkpoint on a benchmark or an annotated folder",
     "index": "make an index of media to search, and keep it up to date",

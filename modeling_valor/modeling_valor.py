@@ -364,10 +364,10 @@ class ValorModel(ValorPreTrainedModel):
         positions = torch.cat([torch.arange(length), torch.arange(prompt_length)]).to(input_ids.device)
         token_type_ids = (torch.arange(length + prompt_length, device=input_ids.device) >= length).long()
         outputs = self.text_encoder(
-            torch.cat([input_ids, prompt.expand(len(input_ids), -1)], dim=1),
+            torch.cat([input_ids, prompt.expand(input_ids.shape[0], -1)], dim=1),
             F.pad(attention_mask, (0, prompt_length), value=True),
             position_ids=positions[None],
-            token_type_ids=token_type_ids.expand(len(input_ids), -1),
+            token_type_ids=token_type_ids.expand(input_ids.shape[0], -1),
             **kwargs,
         )
         outputs.last_hidden_state = outputs.last_hidden_state[:, :length]

@@ -227,7 +227,7 @@ class ValorVideoSwinStage(nn.Module):
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         grid, device = hidden_states.shape[1:4], hidden_states.device
         # An axis that fits into one window is one window, and shifting it would change nothing
-        window = [min(extent, size) for extent, size in zip(grid, self.window_size, strict=True)]
+        window = [size if extent > size else extent for extent, size in zip(grid, self.window_size, strict=True)]
         shift = [size // 2 if extent > size else 0 for extent, size in zip(grid, self.window_size, strict=True)]
         padded_grid = [extent + -extent % size for extent, size in zip(grid, window, strict=True)]
 

@@ -187,7 +187,7 @@ def encode_images(
     if tokens.ndim == 4:
         tokens = tokens.flatten(2).transpose(1, 2)
     width = vision_hidden_size(vision_model.config)
-    if tokens.shape[0] != len(pixel_values) or tokens.shape[2] != width:
+    if tokens.shape[0] != pixel_values.shape[0] or tokens.shape[2] != width:
         raise ValueError(
             f"The vision encoder {vision_model.config.model_type!r} returns {tuple(tokens.shape)} for {len(pixel_values)} "
             f"images, but (images, tokens, {width}) is needed: it cannot be used."
