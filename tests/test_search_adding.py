@@ -251,6 +251,7 @@ def test_files_that_cannot_be_read_cost_themselves_only(make, videos, caplog):
     assert len(report.failures) == 6
     for reason in report.failures.values():
         assert "\n" not in reason and reason.rstrip().endswith(".") and "Traceback" not in reason
+    assert "udcff.mp4' has a name that is not UTF-8" in caplog.text
     assert index.search("a red circle")
     again = index.add(videos, workers=0)
     assert (again.unchanged, len(again.added), len(again.failures)) == (3, 0, 3)

@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -209,6 +210,35 @@ def test_another_model_is_refused(index, valor, processor):
     assert ValorIndex(
         index.path, model=ValorModel.from_pretrained(TINY, dtype=torch.bfloat16), processor=processor
     ).model.revision
+
+
+def test_an_index_that_is_made_again_in_its_place_is_read_again(index, valor, processor, texts, segments):
+    index.search(QUERIES[0])  # now the first one is in memory
+    shutil.rmtree(index.path)
+    with pytest.raises(ValueError, match="is empty"):
+        index.search(QUERIES[0])
+    others = [
+        replace(item, tokens=other.tokens) for item, other in zip(segments, segments[6:] + segments[:6], strict=True)
+    ]
+    ValorIndex(index.path, model=valor, processor=processor).add_segments(others)
+    found = [hit.score for hit in index.search(QUERIES[0], top=7, join=False)]
+    assert found == pytest.approx(np.sort(model_scores(valor, texts[0], others, "t-av"))[::-1][:7], abs=2e-4)
+    first = index.search(QUERIES[0], top=1, join=False)[0].segments[0].id
+    assert first == others[int(model_scores(valor, texts[0], others, "t-av").argmax())].segment.id
+
+
+def test_an_index_that_is_made_again_with_another_model_is_refused(index, valor, processor, segments):
+    other = ValorModel.from_pretrained(TINY)
+    with torch.no_grad():
+        other.video_projection.weight[0, 0] += 0.5
+    index.search(QUERIES[0])
+    shutil.rmtree(index.path)
+    again = ValorIndex(index.path, model=other, processor=processor)
+    again.add_segments([replace(item, segment=replace(item.segment, revision="")) for item in segments])
+    with pytest.raises(ValueError, match="was made with the model"):
+        index.search(QUERIES[0])
+    with pytest.raises(ValueError, match="was made with the model"):
+        index.add_segments(segments[:1])
 
 
 def test_the_model_of_the_index_is_the_default(index):

@@ -82,13 +82,16 @@ class ValorIndex:
         Raises:
             ValueError: it is another one.
         """
-        about, model = self.backend.about(), self._unchecked
+        self._check_model(self.backend.about())
+        return self._unchecked
+
+    def _check_model(self, about: Mapping[str, Any] | None) -> None:
+        model = self._unchecked
         if about is not None and about["revision"] != model.revision:
             raise ValueError(
                 f"The index {self.path} was made with the model {about['model']} (weights {about['revision']}), not with "
                 f"{model.name} (weights {model.revision}): use that one, or make another index."
             )
-        return model
 
     # --- Search -------------------------------------------------------------------------------------------------------
 
@@ -341,8 +344,15 @@ class ValorIndex:
 
     # --- Inside -------------------------------------------------------------------------------------------------------
 
+    def _read_about(self) -> dict[str, Any] | None:
+        """What the index is; it may have been made again, by another model, since this one was opened."""
+        about = self.backend.about()
+        if "model" in vars(self):
+            self._check_model(about)
+        return about
+
     def _create(self, segmentation: Segmentation | None = None) -> None:
-        if self.backend.about() is None:
+        if self._read_about() is None:
             self.backend.create(
                 {
                     "version": FORMAT_VERSION,
@@ -354,7 +364,7 @@ class ValorIndex:
             )
 
     def _check_filled(self) -> None:
-        if self.backend.about() is None or self.backend.is_empty():
+        if self._read_about() is None or self.backend.is_empty():
             raise ValueError(f"The index {self.path} is empty: add files first.")
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,6 +67,8 @@ _EXACT_ERROR = 1e-5  # of a dot product of unit vectors in float32
 _TOKEN_COLUMNS = ["segment", "modality", "time", "weight", "embedding"]  # as in `TokenRows`
 _OWN_NAMES = {".lock", "tokens.lance", "segments.lance", "files.lance", "captions.lance", "about.lance"}
 _LETTERS = {"tokens": "va", "captions": "t"}  # of the tables of tokens
+_MADE = b"made"  # key of the schema of "tokens": a random name of the index
+_State = tuple[bytes | None, int]  # of the token table: which index it is of, and its version
 _ALL = 2**31 - 1  # LanceDB returns 10 rows unless it is told how many
 
 
@@ -80,8 +83,8 @@ class LanceBackend:
         self.path = os.fspath(path)
         self._is_local = "://" not in self.path
         self._writes = 0
-        self._resident: tuple[int, ResidentTokens] | None = None
-        self._about: dict[str, Any] | None = None
+        self._resident: tuple[_State, ResidentTokens] | None = None
+        self._about: tuple[bytes | None, dict[str, Any]] | None = None
         if self._is_local:
             self._check_folder()
 
@@ -152,16 +155,16 @@ class LanceBackend:
         """
         table = self._table("tokens")
         with self._in_one_sentence():
-            version, count = table.version, table.count_rows()
+            state, count = (self._made(), table.version), table.count_rows()
             resident = self._resident  # of this call, whatever other threads do
-            if resident is not None and resident[0] == version:
+            if resident is not None and resident[0] == state:
                 return resident[1]
             self._resident = None  # before more memory is taken
             width = table.schema.field("embedding").type.list_size
             if not load or width * count > RESIDENT_NUMBERS or (count > FLAT_ROWS and not self._is_local):
                 return None
             rows = table.search().select(_TOKEN_COLUMNS).limit(_ALL).to_arrow()
-            resident = self._resident = version, ResidentTokens(_token_rows(rows))
+            resident = self._resident = state, ResidentTokens(_token_rows(rows))
         return resident[1]
 
     def _segments_where(self, where: str, letters: str) -> list[str]:
@@ -203,11 +206,22 @@ class LanceBackend:
     # --- Contents -----------------------------------------------------------------------------------------------------
 
     def about(self) -> dict[str, Any] | None:
-        if self._about is None and (not self._is_local or os.path.isdir(os.path.join(self.path, "about.lance"))):
-            with self._in_one_sentence():
-                if "about" in self._names():
-                    self._about = json.loads(self._table("about").search().limit(1).to_list()[0]["about"])
-        return self._about
+        if self._is_local and not os.path.isdir(os.path.join(self.path, "about.lance")):
+            return None
+        with self._in_one_sentence():
+            about = self._about  # of this call, whatever other threads do
+            if about is not None and about[0] == self._made():
+                return about[1]
+            if "about" not in self._names():
+                return None
+            text = self._table("about").search().limit(1).to_list()[0]["about"]
+            about = self._about = self._made(), json.loads(text)
+        return about[1]
+
+    def _made(self) -> bytes | None:
+        """What tells an index from one that is made again in its place, whose versions have the same numbers."""
+        made: bytes | None = (self._table("tokens").schema.metadata or {}).get(_MADE)
+        return made
 
     def create(self, about: Mapping[str, Any]) -> None:
         with self._in_one_sentence(), self._alone():
@@ -242,7 +256,8 @@ class LanceBackend:
                 yield IndexedFile(state=state, **row)
 
     def is_empty(self) -> bool:
-        return not self._table("segments").count_rows()
+        with self._in_one_sentence():
+            return not self._table("segments").count_rows()
 
     def unfinished(self) -> list[str]:
         complete = {file.source for file in self.files()}
@@ -500,7 +515,8 @@ def _schemas(width: int) -> dict[str, pa.Schema]:
                 ("embedding", pa.list_(pa.float16(), width)),
                 *part,
                 metadata,
-            ]
+            ],
+            metadata={_MADE: uuid.uuid4().hex},
         ),
         "segments": pa.schema(
             [

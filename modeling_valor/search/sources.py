@@ -60,7 +60,8 @@ def list_items(
             try:
                 item.source.encode()
             except UnicodeEncodeError:
-                failures[ascii(item.source)] = "Its name is not UTF-8, which an index needs: rename the file."
+                name = ascii(item.source)
+                failures[name] = f"{name} has a name that is not UTF-8, which an index needs: rename the file."
                 continue
             own = metadata(item.source) if callable(metadata) else metadata or {}
             items[item.source] = IndexItem(item.source, item.media, item.state, item.caption, {**item.metadata, **own})
