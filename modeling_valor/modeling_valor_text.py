@@ -36,6 +36,11 @@ cache_by_either_name = deprecate_kwarg("past_key_values", "5.40.0", new_name="ca
 """Lets a `forward` take its `cache` by the name that it had before transformers 5.24, too."""
 
 
+def all_true(mask: torch.Tensor) -> bool:
+    """Whether a mask leaves nothing out; while a program is exported it may, because the program is for all values."""
+    return not torch.compiler.is_exporting() and bool(mask.all())
+
+
 @dataclass
 class ValorConditions(ModelOutput):
     """What the decoder is conditioned on: the tokens of all frames and of all audio clips (section 4.2, F_v' and F_a').
@@ -507,7 +512,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
             for name in merged.modalities:
                 lengths.append(merged[name].shape[1])
                 mask = merged.full_mask(name)
-                mask = mask.repeat_interleave(rows // len(mask), dim=0)
+                mask = mask.repeat_interleave(rows // mask.shape[0], dim=0)
                 parts.append(torch.cat([mask if name in group else torch.zeros_like(mask) for group in groups]))
         if all(part is None for part in parts):
             return sum(lengths), None
@@ -626,9 +631,9 @@ class ValorTextModel(ValorTextPreTrainedModel):
         self, block: str, tokens: slice, mask: torch.Tensor | None, hidden_states: torch.Tensor
     ) -> CrossAttentionStep:
         """One step of a group, with `mask` of shape (samples, tokens of the block) and the states of the group's rows."""
-        if mask is None or (mask := mask[:, tokens]).all():
+        if mask is None or all_true(mask := mask[:, tokens]):
             return CrossAttentionStep(block, tokens, None, None)
-        samples, rows = len(mask), hidden_states.shape[0]
+        samples, rows = mask.shape[0], hidden_states.shape[0]
         is_present = mask.any(dim=1)
         attention_mask = create_bidirectional_mask(
             config=self.config,
@@ -636,7 +641,7 @@ class ValorTextModel(ValorTextPreTrainedModel):
             # An all-masked row would make softmax NaN; its result is discarded by `present`
             attention_mask=mask | ~is_present[:, None],
         )
-        present = None if is_present.all() else is_present.repeat_interleave(rows // samples).view(-1, 1, 1)
+        present = None if all_true(is_present) else is_present.repeat_interleave(rows // samples).view(-1, 1, 1)
         return CrossAttentionStep(block, tokens, attention_mask, present)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from helpers.tiny import PROMPT, tiny_model
 from helpers.training_world import small_config, small_processor
-from modeling_valor import ValorModel
+from modeling_valor import ValorForCaptioning, ValorModel
 from modeling_valor.cli.main import main
 from modeling_valor.configuration_valor import ALIGNMENT_GROUPS
 from modeling_valor.integrations import export
@@ -42,7 +42,7 @@ def write_model(folder, **kwargs) -> Path:
     config.text_config.num_hidden_layers = config.audio_config.num_hidden_layers = (
         1  # exporting a layer takes a second
     )
-    model = ValorModel(config).eval()
+    model = ValorForCaptioning(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 or "embedding" in name or name.endswith("bias"):
@@ -54,13 +54,19 @@ def write_model(folder, **kwargs) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    options = {"vision_config": SWIN, "padded_similarity": "zero", "alignment_groups": ["t-v", "t-av"]}
+    options = {"vision_config": SWIN, "padded_similarity": "zero", "alignment_groups": ["t-av"]}
+    options |= {"max_frames": FRAMES // 2, "max_audio_clips": 2}
     return write_model(tmp_path_factory.mktemp("checkpoint"), **options)
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint):
-    return ValorModel.from_pretrained(checkpoint).eval()
+def captioner(checkpoint):
+    return ValorForCaptioning.from_pretrained(checkpoint).eval()
+
+
+@pytest.fixture(scope="module")
+def model(captioner):
+    return captioner.valor
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def exported(checkpoint, tmp_path_factory):
             pytest.importorskip("onnxruntime")
         if format not in folders:
             folder = tmp_path_factory.mktemp(format) / "out"
-            assert main(["export", str(checkpoint), str(folder), "--format", format]) == 0
+            assert main(["export", str(checkpoint), str(folder), "--captions", "--format", format]) == 0
             folders[format] = folder
         return folders[format]
 
@@ -127,6 +133,7 @@ def test_programs_give_what_the_model_gives_at_any_size(exported, model, format)
         tokens = text(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         tokens |= video(pixel_values_videos=inputs["pixel_values_videos"])
         tokens |= audio(input_features=inputs["input_features"])
+        tokens = {name: values for name, values in tokens.items() if not name.endswith("_tokens")}
         for name, values in tokens.items():
             torch.testing.assert_close(values, {**embeds, **weights}[name], atol=1e-4, rtol=1e-4, msg=name)
         masks = {
@@ -169,7 +176,7 @@ def test_transformers_loads_the_folder(exported):
     from transformers.exporters.base import ExportedModel
 
     loaded = ExportedModel.from_pretrained(exported("torch"), trust_remote_code=True)
-    assert set(loaded.components) == {"text", "video", "audio", "score_t-v", "score_t-av"}
+    assert set(loaded.components) == {"text", "video", "audio", "score_t-av", "next_word_t-av"}
 
 
 OPTIONS = {
@@ -225,6 +232,57 @@ def test_towers_of_other_encoders_and_with_a_prompt_are_exported(name, encoder):
     assert export.largest_difference(program, exported) <= 1e-5
 
 
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_captions_are_those_of_generate(exported, captioner, format):
+    """Greedily, word by word, also of a video without sound and of a sound without frames."""
+    inputs = batch(1, 1, 3, FRAMES, 2, 10)
+    folder = exported(format)
+    tokens = load_program(folder, "video", format)(pixel_values_videos=inputs["pixel_values_videos"])
+    tokens |= load_program(folder, "audio", format)(input_features=inputs["input_features"])
+    kept = {name: tokens[name] for name in ("video_tokens", "audio_tokens")}
+    present = {"frame_mask": torch.tensor([1, 1, 0]), "audio_mask": torch.tensor([1, 0, 1])}
+    lengths = {"frame_mask": FRAMES // 2, "audio_mask": 2}
+    masks = {name: present[name][:, None].repeat(1, length) for name, length in lengths.items()}
+    step = load_program(folder, "next_word_t-av", format)
+    words = torch.full((3, 1), 2)
+    for _ in range(6):
+        logits = step(input_ids=words, **kept, **masks)["logits"]
+        words = torch.cat([words, logits.argmax(dim=1, keepdim=True)], dim=1)
+    expected = captioner.generate(
+        pixel_values_videos=inputs["pixel_values_videos"],
+        frame_mask=present["frame_mask"][:, None].repeat(1, FRAMES),
+        input_features=inputs["input_features"],
+        audio_mask=masks["audio_mask"],
+        max_new_tokens=6,
+        eos_token_id=-1,
+    )
+    assert len(set(map(tuple, words.tolist()))) > 1
+    assert words.tolist() == expected.tolist()
+    with pytest.raises(Exception, match=r"out of range|broadcast an axis"):
+        clips = {"audio_tokens": kept["audio_tokens"][:, [0, 1, 1]], "audio_mask": masks["audio_mask"][:, [0, 1, 1]]}
+        step(input_ids=words, **{**kept, **masks, **clips})
+
+
+@pytest.mark.parametrize("cross_attention_type", ["merge", "parallel"])
+def test_decoders_of_other_designs_are_exported(cross_attention_type):
+    processor = small_processor()
+    config = small_config(processor, caption_prompt_ids=[2, 20, 21, 3], captioning_groups=["t-v", "t-av"])
+    config.text_config.cross_attention_type = cross_attention_type
+    torch.manual_seed(0)
+    programs = build_programs(ValorForCaptioning(config).eval(), processor)
+    assert [name for name in programs if name.startswith("next_word")] == ["next_word_t-av"]
+    exported = export_program(programs["next_word_t-av"], *choose_exporter("torch"))
+    assert export.largest_difference(programs["next_word_t-av"], exported) <= 1e-5
+
+
+def test_an_axis_that_is_always_1_has_no_name():
+    processor = small_processor()
+    captioner = ValorForCaptioning(small_config(processor, max_audio_clips=1)).eval()
+    program = build_programs(captioner, processor)["next_word_t-av"]
+    assert program.inputs["audio_mask"].shape == ("media", 1) and "clips" not in program.limits
+    assert program.inputs["frame_mask"].shape == ("media", "encoded_frames")
+
+
 def test_what_cannot_be_exported_is_one_sentence_and_nothing_is_written(checkpoint, tmp_path, monkeypatch, capsys):
     coarse = write_model(tmp_path / "coarse", alignment="coarse")
     (tmp_path / "full").mkdir()
@@ -250,14 +308,14 @@ def test_what_cannot_be_exported_is_one_sentence_and_nothing_is_written(checkpoi
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["kept"]
 
 
-def test_the_example_of_the_documentation_runs(exported, tmp_path, monkeypatch, capsys, model):
-    """On the tiny checkpoint in the place of valor-tiny; its scores are the model's."""
+def test_the_examples_of_the_documentation_run(exported, tmp_path, monkeypatch, captioner, model):
+    """On the tiny checkpoint in the place of valor-tiny; scores and captions are the model's."""
     (tmp_path / "valor-tiny-onnx").symlink_to(exported("onnx"))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
     found: dict = {}
-    exec(code, found)
+    exec("\n".join(blocks), found)
     texts, media = (
         {name: torch.from_numpy(np.asarray(value)) for name, value in found[side].items()}
         for side in ("texts", "media")
@@ -265,3 +323,5 @@ def test_the_example_of_the_documentation_runs(exported, tmp_path, monkeypatch, 
     with torch.no_grad():
         expected = model.score(texts, media)
     np.testing.assert_allclose(found["scores"], expected.numpy(), atol=1e-4)
+    words = captioner.generate(**media, max_new_tokens=20, eos_token_id=-1)
+    assert found["words"].tolist() == words.tolist()

@@ -1,11 +1,12 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""VALOR's towers and its score as programs of torch.export or ONNX, which run without this package.
+"""VALOR's towers, its score and its decoder as programs of torch.export or ONNX, which run without this package.
 
     exported = export_programs(model, processor, "onnx")
     exported.save("valor-onnx")
 
 Each tower embeds one modality: tokens of the common space, and the logits of their weights (eq. 3). A program for each modality
-group of the alignment takes the tokens of both its sides and returns the scores. The programs are made by transformers'
+group of the alignment takes the tokens of both its sides and returns the scores. Of a captioner, `next_word_GROUP` is a step of
+greedy decoding, without a cache. The programs are made by transformers'
 exporters; `programs.json` beside them says what each one takes and returns.
 """
 
@@ -16,7 +17,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -25,12 +26,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_shapes
+from torch.nn import functional as F
 from transformers.exporters.base import ExportedComponent, ExportedModel, HfExporter
 from transformers.exporters.configs import DynamoConfig, OnnxConfig
 from transformers.utils import logging as transformers_logging
 
-from ..configuration_valor import ALIGNMENT_GROUPS, MODALITIES, ValorConfig
+from ..configuration_valor import ALIGNMENT_GROUPS, CAPTIONING_GROUPS, MODALITIES, ValorConfig
 from ..modeling_valor import ValorModel
+from ..modeling_valor_heads import ValorForCaptioning
+from ..modeling_valor_text import ValorConditions
 from ..processing_valor import ValorProcessor
 
 
@@ -99,7 +103,7 @@ class Program:
         """The named axes as torch.export takes them."""
         return {
             name: {
-                index: Dim.DYNAMIC(max=self.limits[axis]) if axis in self.limits else Dim.DYNAMIC
+                index: Dim.DYNAMIC(max=self.limits[axis]) if self.limits.get(axis, 0) > 2 else Dim.DYNAMIC
                 for index, axis in enumerate(spec.shape)
                 if isinstance(axis, str)
             }
@@ -142,23 +146,26 @@ class ExportedPrograms:
 
 
 class Tower(nn.Module):
-    """One modality to its tokens in the common space and the logits of their weights."""
+    """One modality to its tokens in the common space and the logits of their weights; also to the decoder's, if asked for."""
 
-    def __init__(self, model: ValorModel, modality: str, limit: int | None = None):
+    def __init__(self, model: ValorModel, modality: str, limit: int | None = None, with_tokens: bool = False):
         super().__init__()
+        self.with_tokens = with_tokens
         self.model = encoder_of(model, modality)
         self.modality = modality
         self.limit: Tensor | None
         self.register_buffer("limit", None if limit is None else torch.ones(limit), persistent=False)
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        embeds = getattr(self.model, f"get_{self.modality}_embeds")(**inputs)
+        features = getattr(self.model, f"get_{self.modality}_features")(**inputs, return_dict=True)
+        embeds = features.pooler_output
         if self.limit is not None:
             # ONNX has no assertions: a longer input reads past the end of this table, which is an error there, too
             frames = next(iter(inputs.values())).shape[1]
             embeds = embeds * self.limit[torch.arange(frames, device=embeds.device)].amin(dim=0)
         weight_logits = getattr(self.model, f"{self.modality}_token_weight")(embeds)
-        return {f"{self.modality}_embeds": embeds, f"{self.modality}_weight_logits": weight_logits}
+        outputs = {f"{self.modality}_embeds": embeds, f"{self.modality}_weight_logits": weight_logits}
+        return {**outputs, f"{self.modality}_tokens": features.last_hidden_state} if self.with_tokens else outputs
 
 
 def encoder_of(model: ValorModel, modality: str) -> ValorModel:
@@ -225,13 +232,52 @@ class Score(nn.Module):
         return floor.masked_fill(tokens[mask_name(name)].bool().any(dim=1, keepdim=True), 0.0)
 
 
+class NextWord(nn.Module):
+    """Logits of the word after the words so far: one step of the decoder, without a cache."""
+
+    def __init__(self, captioner: ValorForCaptioning, group: str):
+        super().__init__()
+        self.captioner = decoder_of(captioner)
+        self.group = group
+
+    def forward(self, input_ids: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
+        conditions = {}
+        for name in CAPTIONING_GROUPS[self.group]:
+            tokens = inputs[f"{name}_tokens"]
+            conditions[name] = getattr(self.captioner.valor, f"{name}_condition")(tokens)
+            conditions[f"{name}_mask"] = inputs[mask_name(name)].bool().repeat_interleave(tokens.shape[2], dim=1)
+        if self.captioner.config.captioning_objective == "masked":
+            input_ids = F.pad(input_ids, (0, 1), value=self.captioner.config.text_config.mask_token_id)
+        outputs = self.captioner(
+            input_ids,
+            torch.ones_like(input_ids),
+            conditions=ValorConditions(**conditions),
+            captioning_groups=[self.group],
+            logits_to_keep=1,
+            use_cache=False,
+        )
+        return {"logits": outputs.logits[:, -1]}
+
+
+def decoder_of(captioner: ValorForCaptioning) -> ValorForCaptioning:
+    """The captioner, sharing its weights, without the encoders."""
+    decoder, valor = copy.copy(captioner), copy.copy(captioner.valor)
+    needed = ("text_model", "video_condition", "audio_condition")
+    valor._modules = {name: module for name, module in valor._modules.items() if name in needed}
+    valor._parameters = {}
+    decoder._modules = {**captioner._modules, "valor": valor}
+    return decoder
+
+
 def mask_name(modality: str) -> str:
     """The mask of a modality's tokens, as `ValorModel.compute_similarity` calls it."""
     return next(part.mask for part in MODALITIES if part.name == modality)
 
 
-def build_programs(model: ValorModel, processor: ValorProcessor) -> dict[str, Program]:
+def build_programs(model: ValorModel | ValorForCaptioning, processor: ValorProcessor) -> dict[str, Program]:
     """The towers by their modality, and `score_GROUP` for each modality group of the alignment.
+
+    With a captioner also `next_word_GROUP` for its captioning groups, one program for those that another one includes.
 
     Media of a batch have the same number of frames or clips, without masks: batches are made by that number. What is missing in
     an item is left to the masks of the scores.
@@ -239,6 +285,7 @@ def build_programs(model: ValorModel, processor: ValorProcessor) -> dict[str, Pr
     Raises:
         ValueError: the model aligns by one embedding for each sample, which is not exported.
     """
+    captioner, valor = (None, model) if isinstance(model, ValorModel) else (model, model.valor)
     config = model.config
     if config.alignment != "fine":
         raise ValueError(
@@ -246,12 +293,15 @@ def build_programs(model: ValorModel, processor: ValorProcessor) -> dict[str, Pr
             "Embed with the model itself: `get_text_embeds` and its like return a vector for each sample."
         )
     towers = {
-        "text": text_tower(model),
-        "video": video_tower(model, processor),
-        "audio": audio_tower(model, processor),
+        "text": text_tower(valor),
+        "video": video_tower(valor, processor, captioner is not None),
+        "audio": audio_tower(valor, processor, captioner is not None),
     }
-    scores = {f"score_{group}": score_program(config, group) for group in config.alignment_groups}
-    return {**towers, **scores}
+    programs = {**towers, **{f"score_{group}": score_program(config, group) for group in config.alignment_groups}}
+    if captioner is not None:
+        for group in widest_groups(config.captioning_groups):
+            programs[f"next_word_{group}"] = caption_program(captioner, group, towers)
+    return programs
 
 
 def text_tower(model: ValorModel) -> Program:
@@ -266,32 +316,40 @@ def text_tower(model: ValorModel) -> Program:
     )
 
 
-def video_tower(model: ValorModel, processor: ValorProcessor) -> Program:
+def video_tower(model: ValorModel, processor: ValorProcessor, with_tokens: bool) -> Program:
     """The tower of frames. Video Swin has another window for videos that are longer than one, so they are refused."""
     config, video = model.config.vision_config, processor.video_processor
     size = video.crop_size if video.do_center_crop else video.size
     stride = getattr(config, "temporal_stride", 1)
     window = getattr(config, "window_size", None)
     limit = window[0] * stride if config.model_type == "valor_video_swin" and window else None
-    return Program(
-        Tower(model, "video", limit),
-        {"pixel_values_videos": TensorSpec(torch.float32, ("media", "frames", 3, size["height"], size["width"]))},
-        tower_outputs(model, "video", "media", "frames" if stride == 1 else "encoded_frames"),
-        {} if limit is None else {"frames": limit},
-    )
+    tower = Tower(model, "video", limit, with_tokens)
+    frames = "frames" if limit != 1 else 1
+    inputs = {"pixel_values_videos": TensorSpec(torch.float32, ("media", frames, 3, size["height"], size["width"]))}
+    outputs = tower_outputs(model, "video", "media", frames if stride == 1 else "encoded_frames")
+    program = Program(tower, inputs, outputs, {"frames": limit} if limit not in (None, 1) else {})
+    return add_tokens(program, "video") if with_tokens else program
 
 
-def audio_tower(model: ValorModel, processor: ValorProcessor) -> Program:
+def audio_tower(model: ValorModel, processor: ValorProcessor, with_tokens: bool) -> Program:
     extractor = processor.feature_extractor
     shape = ("media", "clips", extractor.feature_size, extractor.clip_length)
-    return Program(
-        Tower(model, "audio"),
-        {"input_features": TensorSpec(torch.float32, shape)},
-        tower_outputs(model, "audio", "media", "clips"),
-    )
+    tower, inputs = Tower(model, "audio", None, with_tokens), {"input_features": TensorSpec(torch.float32, shape)}
+    program = Program(tower, inputs, tower_outputs(model, "audio", "media", "clips"))
+    return add_tokens(program, "audio") if with_tokens else program
 
 
-def tower_outputs(model: ValorModel, modality: str, samples: str, axis: str) -> dict[str, TensorSpec]:
+def add_tokens(program: Program, modality: str) -> Program:
+    """A tower's program with its third output, whose number of tokens it runs to know."""
+    inputs = program.random_inputs({"media": 1, "frames": 1, "clips": 1})
+    with torch.no_grad():
+        shape = program.module(**inputs)[f"{modality}_tokens"].shape
+    axes = program.outputs[f"{modality}_embeds"].shape[:2]
+    tokens = TensorSpec(torch.float32, (*axes, *shape[2:]))
+    return replace(program, outputs={**program.outputs, f"{modality}_tokens": tokens})
+
+
+def tower_outputs(model: ValorModel, modality: str, samples: str, axis: str | int) -> dict[str, TensorSpec]:
     return {
         f"{modality}_embeds": TensorSpec(torch.float32, (samples, axis, model.config.projection_dim)),
         f"{modality}_weight_logits": TensorSpec(torch.float32, (samples, axis)),
@@ -310,11 +368,35 @@ def score_program(config: ValorConfig, group: str) -> Program:
     return Program(Score(config, group).eval(), inputs, outputs)
 
 
-def export_programs(model: ValorModel, processor: ValorProcessor, format: Format = "torch") -> ExportedPrograms:
+def widest_groups(groups: Sequence[str]) -> list[str]:
+    """The captioning groups that no other one of them includes: what they lack is masked."""
+    modalities = {group: set(CAPTIONING_GROUPS[group]) for group in groups}
+    return [group for group in groups if not any(modalities[group] < others for others in modalities.values())]
+
+
+def caption_program(captioner: ValorForCaptioning, group: str, towers: Mapping[str, Program]) -> Program:
+    config = captioner.config
+    inputs = {"input_ids": TensorSpec(torch.int64, ("media", "length"))}
+    limits = {"length": config.text_config.max_position_embeddings - 1}
+    for name, limit in (("video", config.max_frames), ("audio", config.max_audio_clips)):
+        if name in CAPTIONING_GROUPS[group]:
+            axis = TOKEN_AXES[name] if limit > 1 else 1  # tracing takes an axis of 1 for one that is always 1
+            shape = towers[name].outputs[f"{name}_tokens"].shape
+            inputs[f"{name}_tokens"] = TensorSpec(torch.float32, ("media", axis, *shape[2:]))
+            inputs[mask_name(name)] = TensorSpec(torch.int64, ("media", axis))
+            if limit > 1:
+                limits[axis] = limit
+    outputs = {"logits": TensorSpec(torch.float32, ("media", config.text_config.vocab_size))}
+    return Program(NextWord(captioner, group), inputs, outputs, limits, config.text_config.vocab_size)
+
+
+def export_programs(
+    model: ValorModel | ValorForCaptioning, processor: ValorProcessor, format: Format = "torch"
+) -> ExportedPrograms:
     """Exports the towers and the scores, and checks each program against the model at other sizes than were traced.
 
     Args:
-        model: in float32 on the CPU, in evaluation mode.
+        model: in float32 on the CPU, in evaluation mode; with a captioner the decoder is exported, too.
         format: "torch" (`torch.export`, files .pt2) or "onnx".
 
     Raises:
@@ -386,14 +468,14 @@ def largest_difference(program: Program, exported: ExportedModel) -> float:
 
 
 def describe_programs(
-    model: ValorModel, programs: Mapping[str, Program], format: Format, suffix: str
+    model: ValorModel | ValorForCaptioning, programs: Mapping[str, Program], format: Format, suffix: str
 ) -> dict[str, Any]:
     """The content of `programs.json`."""
     config = model.config
     return {
         "format": format,
         "alignment_groups": {group: f"score_{group}" for group in config.alignment_groups},
-        "logit_scale": model.logit_scale.item(),
+        "logit_scale": model.base_model.logit_scale.item(),
         "temporal_stride": getattr(config.vision_config, "temporal_stride", 1),
         "programs": {name: {"file": name + suffix, **program.describe()} for name, program in programs.items()},
     }
