@@ -133,38 +133,39 @@ def test_folder_of_a_2023_run_is_taken_at_its_latest_step(swin, tmp_path):
     assert summary.checkpoint.endswith("model_step_1000.pt")
 
 
-@pytest.fixture
-def downloaded(swin, tmp_path):
-    """A zip as it is downloaded: the folder of a run with two steps, and a fine-tuned checkpoint of other numbers."""
-    run = tmp_path / "unzipped" / "VALOR-base"
+@pytest.fixture(scope="module")
+def downloads(parity, tmp_path_factory):
+    """Folder of a zip as it is downloaded, of a run with two steps and a fine-tuned checkpoint of other numbers, and of that run."""
+    swin, folder = parity(SWIN), tmp_path_factory.mktemp("downloads")
+    run = folder / "unzipped" / "VALOR-base"
     (run / "ckpt").mkdir(parents=True)
     (run / "log").mkdir()
     (run / "log" / "hps.json").write_text(json.dumps(swin.hps))
     (run / "ckpt" / "model_step_900.pt").write_bytes(b"an older one")
     torch.save(swin.checkpoint, run / "ckpt" / "model_step_1000.pt")
     torch.save({key: tensor / 2 for key, tensor in swin.checkpoint.items()}, run / "VALOR_base_msr_ret.pt")
-    with zipfile.ZipFile(tmp_path / "VALOR-base.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(folder / "VALOR-base.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in sorted(run.rglob("*.*")):
             archive.write(file, file.relative_to(run.parent))
-    return tmp_path / "VALOR-base.zip"
+    return folder
 
 
-def test_a_zip_is_converted_as_it_was_downloaded(swin, converted, downloaded, tmp_path):
-    summary = convert(downloaded, None, swin.vocab, tmp_path / "converted")
+def test_a_zip_is_converted_as_it_was_downloaded(swin, converted, downloads, tmp_path):
+    summary = convert(downloads / "VALOR-base.zip", None, swin.vocab, tmp_path / "converted")
     assert summary.checkpoint.endswith("VALOR-base.zip/model_step_1000.pt")
     files = [folder / "model.safetensors" for folder in (tmp_path / "converted", converted(SWIN))]
     assert_same_tensors(*map(safetensors.torch.load_file, files))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["VALOR-base.zip", "converted", "unzipped"]
+    assert [path.name for path in tmp_path.iterdir()] == ["converted"]
 
 
 @pytest.mark.parametrize("where", ["zip", "beside the run"])
-def test_a_fine_tuned_checkpoint_takes_the_options_of_its_base_model(swin, downloaded, tmp_path, where):
+def test_a_fine_tuned_checkpoint_takes_the_options_of_its_base_model(downloads, tmp_path, where):
     name = "VALOR_base_msr_ret.pt"
     if where == "zip":
-        convert(downloaded, None, None, tmp_path / "converted", member=name)
+        convert(downloads / "VALOR-base.zip", None, None, tmp_path / "converted", member=name)
     else:
-        convert(tmp_path / "unzipped" / "VALOR-base" / name, None, None, tmp_path / "converted")
-    convert(tmp_path / "unzipped" / "VALOR-base", None, None, tmp_path / "base")
+        convert(downloads / "unzipped" / "VALOR-base" / name, None, None, tmp_path / "converted")
+    convert(downloads / "unzipped" / "VALOR-base", None, None, tmp_path / "base")
     tuned, base = (
         safetensors.torch.load_file(tmp_path / folder / "model.safetensors") for folder in ("converted", "base")
     )
@@ -538,12 +539,14 @@ def test_a_zip_without_one_checkpoint_gives_one_clear_error(swin, tmp_path, file
     assert [file.name for file in tmp_path.iterdir()] == ["some.zip"]
 
 
-def test_a_damaged_zip_gives_one_clear_error(downloaded, tmp_path):
-    content = bytearray(downloaded.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    downloaded.write_bytes(content)
+def test_a_damaged_zip_gives_one_clear_error(downloads, tmp_path):
+    with zipfile.ZipFile(downloads / "VALOR-base.zip") as archive:
+        place = archive.getinfo("VALOR-base/ckpt/model_step_1000.pt").header_offset
+    content = bytearray((downloads / "VALOR-base.zip").read_bytes())
+    content[place + 10_000] ^= 0xFF
+    (tmp_path / "damaged.zip").write_bytes(content)
     with pytest.raises(ConversionError, match="cannot be unpacked"):
-        convert(downloaded, None, None, tmp_path / "converted")
+        convert(tmp_path / "damaged.zip", None, None, tmp_path / "converted")
     assert not (tmp_path / "converted").exists()
 
 

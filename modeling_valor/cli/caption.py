@@ -80,7 +80,7 @@ def caption(
         ValorForQuestionAnswering,
     )
 
-    logging.getLogger("modeling_valor.pipelines").setLevel(logging.ERROR)  # what is skipped is printed below
+    logging.getLogger("modeling_valor.pipelines_base").setLevel(logging.ERROR)  # what is skipped is printed below
     pipeline_class, model_class = AudiovisualCaptioningPipeline, ValorForCaptioning
     if question:
         pipeline_class, model_class = AudiovisualQuestionAnsweringPipeline, ValorForQuestionAnswering
