@@ -207,6 +207,7 @@ def main() -> None:
         print(f"first search, which reads the tokens into memory: {time.perf_counter() - start:.1f} s")
         show("in memory", measure(index, texts, truth))
         lance.RESIDENT_NUMBERS = 0
+        index = ValorIndex(index.path, model=valor, processor=processor)
         print(f"As if it were too large for memory: {HEAVY_WORDS} words, {lance.NPROBES} partitions looked into")
         for n in args.n:
             show("approximate", measure(index, texts, truth, n))

@@ -39,9 +39,8 @@ def export(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"OUTPUT {output} exists and is not an empty folder; name a new one.")
     choose_exporter(format)  # what is missing is said before the weights are read
-    loaded, processor = load(
-        ValorForCaptioning if captions else ValorModel, check_model(model, "MODEL"), "cpu", "float32"
-    )
+    model_class: type[ValorModel] | type[ValorForCaptioning] = ValorForCaptioning if captions else ValorModel
+    loaded, processor = load(model_class, check_model(model, "MODEL"), "cpu", "float32")
     exported = export_programs(loaded, processor, format)
     exported.save(output)
     if as_json:

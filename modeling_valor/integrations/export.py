@@ -20,12 +20,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.fx.experimental import _config as symbolic_shapes
+from torch.fx.experimental import _config
 from torch.nn import functional as F
 from transformers.exporters.base import ExportedComponent, ExportedModel, HfExporter
 from transformers.exporters.configs import DynamoConfig, OnnxConfig
@@ -384,7 +384,7 @@ def caption_program(captioner: ValorForCaptioning, group: str, towers: Mapping[s
             shape = towers[name].outputs[f"{name}_tokens"].shape
             inputs[f"{name}_tokens"] = TensorSpec(torch.float32, ("media", axis, *shape[2:]))
             inputs[mask_name(name)] = TensorSpec(torch.int64, ("media", axis))
-            if limit > 1:
+            if isinstance(axis, str):
                 limits[axis] = limit
     outputs = {"logits": TensorSpec(torch.float32, ("media", config.text_config.vocab_size))}
     return Program(NextWord(captioner, group), inputs, outputs, limits, config.text_config.vocab_size)
@@ -423,10 +423,12 @@ def export_programs(
 
 def export_program(program: Program, exporter: HfExporter, config_class: type[DynamoConfig]) -> ExportedModel:
     """One program by an exporter of `choose_exporter`, with sizes that vary."""
-    inputs = program.random_inputs({**TRACED_SIZES, **sample_sizes(4, 2)})
+    inputs: dict[str, Any] = {**program.random_inputs({**TRACED_SIZES, **sample_sizes(4, 2)})}
     # Video Swin's windows compare sizes with 1, which would make a video of one frame a case of its own
-    with quiet(), symbolic_shapes.patch(backed_size_oblivious="frames" in program.limits):
-        return exporter.export(program.module, inputs, config_class(dynamic_shapes=program.dynamic_shapes()))
+    with quiet(), cast(Any, _config).patch(backed_size_oblivious="frames" in program.limits):
+        return exporter.export(
+            cast(Any, program.module), inputs, config_class(dynamic_shapes=program.dynamic_shapes())
+        )
 
 
 def choose_exporter(format: Format) -> tuple[HfExporter, type[DynamoConfig]]:
@@ -439,14 +441,14 @@ def choose_exporter(format: Format) -> tuple[HfExporter, type[DynamoConfig]]:
         from transformers.exporters.exporter_dynamo import DynamoExporter
 
         with quiet():
-            return DynamoExporter(), DynamoConfig
+            return DynamoExporter(), DynamoConfig  # type: ignore[no-untyped-call]
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ImportError(f'ONNX needs {", ".join(missing)}: pip install "modeling-valor[onnx]"')
     from transformers.exporters.exporter_onnx import OnnxExporter
 
     with quiet():
-        return OnnxExporter(), OnnxConfig
+        return OnnxExporter(), OnnxConfig  # type: ignore[no-untyped-call]
 
 
 def sample_sizes(first: int, second: int) -> dict[str, int]:
@@ -458,7 +460,7 @@ def largest_difference(program: Program, exported: ExportedModel) -> float:
     """Between the program's outputs and the module's, at `CHECKED_SIZES`, relative to values above 1."""
     largest = 0.0
     for sizes in CHECKED_SIZES:
-        inputs = program.random_inputs({**sizes, **sample_sizes(sizes["first"], sizes["second"])})
+        inputs: dict[str, Any] = {**program.random_inputs({**sizes, **sample_sizes(sizes["first"], sizes["second"])})}
         with torch.no_grad(), quiet():
             expected, given = program.module(**inputs), exported(**inputs)
         for name, values in expected.items():
@@ -475,7 +477,7 @@ def describe_programs(
     return {
         "format": format,
         "alignment_groups": {group: f"score_{group}" for group in config.alignment_groups},
-        "logit_scale": model.base_model.logit_scale.item(),
+        "logit_scale": float(cast(Tensor, model.base_model.logit_scale)),
         "temporal_stride": getattr(config.vision_config, "temporal_stride", 1),
         "programs": {name: {"file": name + suffix, **program.describe()} for name, program in programs.items()},
     }
@@ -485,7 +487,7 @@ def describe_programs(
 def quiet() -> Iterator[None]:
     """Without what the exporters print and warn of: their own versions, experiments and progress."""
     level, onnx = transformers_logging.get_verbosity(), logging.getLogger("torch.onnx")
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     onnx_level = onnx.level
     onnx.setLevel(logging.ERROR)
     try:
