@@ -132,6 +132,15 @@ def test_python_examples_of_the_readme(tmp_path):
     assert scores == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_timeline_of_the_readme_prints_what_it_says():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command, printed) = re.findall(
+        r"^    \$ valor (caption .* --every .*)\n((?:    \d\d:.*\n)+)", readme, re.MULTILINE
+    )[0]
+    out, _ = valor(*shlex.split(command), folder=ROOT)
+    assert out == [line.strip() for line in printed.splitlines()]
+
+
 def test_first_two_blocks_of_the_readme_set_up_and_run_and_set_up_and_test():
     first, second, *_ = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert "pip install" in first and "valor caption" in first and "valor index" in first
