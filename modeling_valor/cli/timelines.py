@@ -61,6 +61,7 @@ class IndexCaptions:
 
     def __init__(self, index: "ValorIndex", every: float | None, stride: float | None, batch_size: int):
         self.index, self.batch_size, self.count = index, batch_size, 0
+        self._files = {file.source: file for file in index.backend.files()}
         self._waiting: dict[str, str | None] = {}
         self._cut = None if every is None else (every, every if stride is None else stride)
 
@@ -76,7 +77,7 @@ class IndexCaptions:
         from ..search.sources import absolute, file_state, part_start
 
         source, path = absolute(file), self.index.path
-        known = next((known for known in self.index.backend.files() if known.source == source), None)
+        known = self._files.get(source)
         if known is None:
             raise MediaError(f"{file} is not in the index {path}: `valor index` adds it.")
         if not is_current(file_state(source), known.state):

@@ -20,6 +20,7 @@ NEAREST_ROWS = 50
 """Token rows that each token of a query looks for first; their number grows, by 4 each time, until the hits are proven."""
 
 MOST_NEAREST_ROWS = 800
+"""How far their number grows."""
 
 Parts = list[tuple[list[Segment], float]]
 
@@ -41,15 +42,16 @@ def find_hits(
         nearest_rows: token rows that each token of a query looks for first, by default what is best for the backend.
         tolerance: as in `join_neighbours`.
     """
-    if not isinstance(backend, RankingBackend) or "t" in scoring.letters:
-        return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
-    results: list[list[Hit]] = []
-    for query in queries:
-        hits = rank_hits(backend, query, scoring, top, where, exact, nearest_rows, tolerance)
-        if hits is None:
-            return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
-        results.append(hits)
-    return results
+    ranked: list[list[Hit]] = []
+    if isinstance(backend, RankingBackend) and "t" not in scoring.letters:
+        for query in queries:
+            hits = rank_hits(backend, query, scoring, top, where, exact, nearest_rows, tolerance)
+            if hits is None:
+                break
+            ranked.append(hits)
+    if len(ranked) == len(queries):
+        return ranked
+    return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
 
 
 def rank_hits(
