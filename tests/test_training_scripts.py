@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from helpers.training_world import write_checkpoint
+from helpers.warm import WarmProcess, run_warm, torchrun_warm
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.training.run import parse_arguments
 from modeling_valor.training.run import run_training as train
@@ -65,8 +65,8 @@ def recipe(folder: Path, world: Path, checkpoint: Path, **kwargs) -> Path:
     return path
 
 
-def run(*arguments, launcher=(sys.executable,)) -> subprocess.CompletedProcess:
-    result = subprocess.run([*launcher, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True)
+def run(*command, start=run_warm) -> subprocess.CompletedProcess[str]:
+    result = start(*command, env=ENVIRONMENT)
     assert result.returncode == 0, result.stderr[-3000:]
     return result
 
@@ -97,8 +97,7 @@ main(["train", "pretraining", *sys.argv[1:]])
 def test_a_run_that_was_killed_resumes_to_the_losses_of_one_that_was_not(tmp_path, world, checkpoint):
     script, options = EXAMPLES / "run_pretraining.py", recipe(tmp_path, world, checkpoint)
     run(script, options, "--output_dir", tmp_path / "whole")
-    program = [sys.executable, "-c", KILLED_IN_STEP_4, str(options), "--output_dir", str(tmp_path / "killed")]
-    killed = subprocess.run(program, env=ENVIRONMENT, capture_output=True, text=True)
+    killed = run_warm("-c", KILLED_IN_STEP_4, options, "--output_dir", tmp_path / "killed", env=ENVIRONMENT)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     assert not (tmp_path / "killed" / "trainer_state.json").exists()
     # As if killed once more, in the middle of writing a checkpoint
@@ -115,14 +114,13 @@ def test_ctrl_c_saves_the_step_and_a_finished_run_keeps_its_results(tmp_path, wo
     """Ctrl-C reaches the workers of the data loader, too. The run is finished with fewer steps, then started again."""
     options, output = recipe(tmp_path, world, checkpoint, dataloader_num_workers=1), tmp_path / "output"
     arguments = [str(options), "--output_dir", str(output), "--disable_tqdm", "1"]
-    program = [sys.executable, str(EXAMPLES / "run_pretraining.py"), *arguments, "--max_steps", "1000"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(program, env=ENVIRONMENT, start_new_session=True, **pipes)
+    program = [EXAMPLES / "run_pretraining.py", *arguments, "--max_steps", "1000"]
+    process = WarmProcess(*program, env=ENVIRONMENT, start_new_session=True)
     next(line for line in process.stdout if "'loss'" in line)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate()
-    assert process.returncode == 130, errors[-3000:]
-    assert [line for line in errors.splitlines() if "SIGINT" in line] and "Traceback" not in errors
+    ended = process.wait()
+    assert ended.returncode == 130, ended.stderr[-3000:]
+    assert [line for line in ended.stderr.splitlines() if "SIGINT" in line] and "Traceback" not in ended.stderr
     saved = max(int(folder.name.split("-")[1]) for folder in output.glob("checkpoint-*"))
     assert saved < 1000 and not (output / "train_results.json").exists()
 
@@ -151,8 +149,8 @@ def test_two_processes_train_together(tmp_path, world, checkpoint):
     output = tmp_path / "output"
     arguments = ["--config_name", checkpoint, "--dataset", world, "--output_dir", output, "--do_train", "--use_cpu"]
     steps = ["--max_steps", 2, "--per_device_train_batch_size", 2, "--logging_steps", 1, "--report_to", "none"]
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    run(EXAMPLES / "run_retrieval.py", *arguments, *steps, launcher=launcher)
+    launched = ["--standalone", "--nproc_per_node", "2", EXAMPLES / "run_retrieval.py"]
+    run(*launched, *arguments, *steps, start=torchrun_warm)
     assert len(losses(output)) == 2
     ValorForRetrieval.from_pretrained(output)
 
