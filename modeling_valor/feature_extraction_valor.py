@@ -4,7 +4,7 @@
 import functools
 import math
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Number
 from typing import Any, cast
 
@@ -139,21 +139,13 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
             raise TypeError(f"{type(self).__name__} has no argument {', '.join(map(repr, unknown))}.")
         samples = _as_batch(raw_speech)
         limits = MediaLimits.of(self.media_limits if media_limits is None else media_limits)
-        clips = self.num_audio_clips if num_audio_clips is None else num_audio_clips
-        if not isinstance(clips, Integral) or clips < 1:
-            raise ValueError(f"`num_audio_clips` must be a whole number of at least 1, got {clips!r}.")
+        clips = self._num_clips(num_audio_clips)
         if sampling_rate is None and any(map(_is_array, samples)):
-            logger.warning_once(
-                f"`sampling_rate` was not given: the waveforms are taken to be at {self.sampling_rate} Hz. Pass their "
-                "rate, since a wrong one gives wrong features without an error."
-            )
-        if isinstance(generator, int):
-            generator = torch.Generator().manual_seed(generator)
-        choose = functools.partial(
-            self.clip_bounds, num_audio_clips=int(clips), sampling=sampling, generator=generator
-        )
+            self._warn_of_unknown_rate()
+        choose = self._chooser(clips, sampling, generator)
         features, durations = zip(
-            *(self._features(sample, sampling_rate, choose, limits) for sample in samples), strict=True
+            *(self._computed(sample, sampling_rate, choose, limits, self._features_of) for sample in samples),
+            strict=True,
         )
         present = torch.tensor([feature is not None for feature in features])
         silence = torch.zeros(int(clips), self.feature_size, self.clip_length)
@@ -163,6 +155,61 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         if return_metadata:
             data["audio_metadata"] = [None if duration is None else {"duration": duration} for duration in durations]
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["audio_metadata"])
+
+    def read(
+        self,
+        sample: Any,
+        sampling_rate: int | None = None,
+        num_audio_clips: int | None = None,
+        sampling: str | None = None,
+        generator: torch.Generator | int | None = None,
+        media_limits: MediaLimits | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Tensor, Tensor]] | None:
+        """The first half of a call, of one sample: everything that reads, resamples or is random.
+
+        Args:
+            sample, sampling_rate, ...: as for a call.
+
+        Returns:
+            For each clip its samples (N,) at `sampling_rate`, of which there may be none, and the mean (float32, no
+            dimension) that `prepare` takes off them. Samples are int16 where that is exact, as for 16-bit files of this
+            rate, else float32. None for a sample without audio.
+
+        Raises:
+            ValueError, MediaError: as a call.
+        """
+        if sampling_rate is None and _is_array(sample):
+            self._warn_of_unknown_rate()
+        limits = MediaLimits.of(self.media_limits if media_limits is None else media_limits)
+        choose = self._chooser(self._num_clips(num_audio_clips), sampling, generator)
+        clips, _ = self._computed(sample, sampling_rate, choose, limits, self._if_finite)
+        return None if clips is None else [(_as_int16(samples), mean) for samples, mean in clips]
+
+    def prepare(self, clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """The second half of a call: the features (clips, mel, time) of what `read` gave, on the device where it is.
+
+        Equal to those of a call to float noise, which is that of a device's Fourier transform.
+        """
+        return torch.cat([self._batch_features(clips[at : at + 64]) for at in range(0, len(clips), 64)])
+
+    def _num_clips(self, number: int | None) -> int:
+        clips = self.num_audio_clips if number is None else number
+        if not isinstance(clips, Integral) or clips < 1:
+            raise ValueError(f"`num_audio_clips` must be a whole number of at least 1, got {clips!r}.")
+        return int(clips)
+
+    def _warn_of_unknown_rate(self) -> None:
+        logger.warning_once(
+            f"`sampling_rate` was not given: the waveforms are taken to be at {self.sampling_rate} Hz. Pass their "
+            "rate, since a wrong one gives wrong features without an error."
+        )
+
+    def _chooser(self, clips: int, sampling: str | None, generator: torch.Generator | int | None) -> Callable:
+        """`clip_bounds` of a number of samples, with the options of a call."""
+        if isinstance(generator, int):
+            generator = torch.Generator().manual_seed(generator)
+        return functools.partial(self.clip_bounds, num_audio_clips=clips, sampling=sampling, generator=generator)
 
     @property
     def _frame(self) -> tuple[int, int]:
@@ -190,28 +237,32 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         starts = [block * self.clip_length * shift for block in blocks]
         return [(start, start + (self.clip_length - 1) * shift + window) for start in starts]
 
-    def _features(
-        self, sample: Any, sampling_rate: int | None, choose: Callable, limits: MediaLimits
-    ) -> tuple[Tensor, float] | tuple[None, None]:
-        """The clips of one sample that `choose` selects, (A, mel, time), and its duration; None where it has no audio."""
+    def _computed(
+        self, sample: Any, sampling_rate: int | None, choose: Callable, limits: MediaLimits, compute: Callable
+    ) -> tuple[Any, float] | tuple[None, None]:
+        """`compute` of the clips of one sample that `choose` selects, and its duration; None where it has no audio.
+
+        Args:
+            compute: takes the samples of each clip and their mean; returns None where features would not be finite.
+        """
         if sample is None:
             return None, None
         if (source := media_source(sample)) is not None:
-            return self._features_of_file(source, choose, limits)
+            return self._computed_of_file(source, choose, limits, compute)
         waveform, rate = _as_waveform(sample, self.sampling_rate if sampling_rate is None else sampling_rate)
 
         def read(windows: list[tuple[int, float]] | None) -> tuple[list[Tensor], int]:
             parts = [(0, len(waveform) / rate)] if windows is None else windows
             return [waveform[begin * rate : math.ceil(end * rate)] for begin, end in parts], rate
 
-        features = self._features_of(self._clip_samples(read, len(waveform) / rate, choose))
-        if features is None:
+        computed = compute(self._clip_samples(read, len(waveform) / rate, choose))
+        if computed is None:
             raise ValueError(f"A waveform {_reaches([waveform])}. Scale it to -1 to 1.")
-        return features, len(waveform) / rate
+        return computed, len(waveform) / rate
 
-    def _features_of_file(
-        self, source: MediaSource, choose: Callable, limits: MediaLimits
-    ) -> tuple[Tensor, float] | tuple[None, None]:
+    def _computed_of_file(
+        self, source: MediaSource, choose: Callable, limits: MediaLimits, compute: Callable
+    ) -> tuple[Any, float] | tuple[None, None]:
         with open_source(source, limits) as path:
             if (info := audio_info(path)) is None:
                 return None, None
@@ -229,18 +280,23 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
                 check_samples(path.name, pieces)
                 return pieces, audio.sampling_rate
 
-            features = self._features_of(self._clip_samples(read, info.duration, choose))
-        if features is None:
+            computed = compute(self._clip_samples(read, info.duration, choose))
+        if computed is None:
             raise MediaError(f"{path.name} {_reaches(pieces)}.")
-        return features, info.duration
+        return computed, info.duration
 
-    def _features_of(self, pieces: list[Tensor]) -> Tensor | None:
-        """The features of the clips with these samples, (A, mel, time); None where they overflow."""
-        features = torch.stack([self._clip_features(piece) for piece in pieces])
+    def _features_of(self, clips: list[tuple[Tensor, Tensor]]) -> Tensor | None:
+        """The features of clips of these samples and means, (A, mel, time); None where they overflow."""
+        features = torch.stack([self._clip_features(samples - mean) for samples, mean in clips])
         return features if features.isfinite().all() else None
 
-    def _clip_samples(self, read: Callable, duration: float, choose: Callable) -> list[Tensor]:
-        """The samples that each clip is made of, at `sampling_rate` and without their mean.
+    def _if_finite(self, clips: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]] | None:
+        """The clips themselves; None where their features overflow, which is not computed where it cannot be."""
+        is_quiet = all(float(samples.abs().max()) < 1e12 for samples, _ in clips if len(samples))
+        return clips if is_quiet or self._features_of(clips) is not None else None
+
+    def _clip_samples(self, read: Callable, duration: float, choose: Callable) -> list[tuple[Tensor, Tensor]]:
+        """The samples that each clip is made of, at `sampling_rate`, and the mean that is to be taken off them.
 
         `read(windows)` gives the waveforms of windows, (begin, end) in seconds, or of all (`None`), and their rate. A
         window begins at a whole second, where the sample grids of any two rates meet, so that its samples are those of
@@ -250,9 +306,10 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         if duration <= self.max_whole_seconds:
             (waveform,), rate = read(None)
             waveform = resample(waveform, rate, self.sampling_rate)
-            waveform = waveform - waveform.mean()
-            waveform = nn.functional.pad(waveform, (0, max(0, self._frame[0] - len(waveform))))
-            return [waveform[start:stop] for start, stop in choose(len(waveform))]
+            mean = waveform.mean()
+            if (missing := self._frame[0] - len(waveform)) > 0:
+                waveform = torch.cat([waveform, mean.expand(missing)])  # zeros without the mean
+            return [(waveform[start:stop], mean) for start, stop in choose(len(waveform))]
 
         margin = 0.1
         bounds = choose(int(duration * self.sampling_rate))
@@ -265,7 +322,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         for waveform, (start, stop), (begin, _) in zip(waveforms, bounds, windows, strict=True):
             offset = begin * self.sampling_rate
             piece = resample(waveform, rate, self.sampling_rate)[start - offset : stop - offset]
-            pieces.append(piece - piece.mean() if len(piece) else piece)
+            pieces.append((piece, piece.mean() if len(piece) else torch.zeros(())))
         return pieces
 
     def _clip_features(self, piece: Tensor) -> Tensor:
@@ -273,6 +330,25 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         features = self._log_mel(piece)
         features = nn.functional.pad(features, (0, 0, 0, self.clip_length - len(features)), value=self.padding_value)
         return (features.T - self.mean) / (2 * self.std)
+
+    def _batch_features(self, clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """As `_clip_features` of each clip, by the same steps as `_log_mel`, of all at once."""
+        window, shift = self._frame
+        fft_length = 2 ** math.ceil(math.log2(window))
+        device = clips[0][0].device
+        waveforms = [_as_float(samples) - mean for samples, mean in clips]
+        counts = [1 + (len(samples) - window) // shift if len(samples) >= window else 0 for samples, _ in clips]
+        padded = nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
+        frames = nn.functional.pad(padded, (0, max(0, window - padded.shape[1]))).unfold(1, window, shift)
+        frames = frames - frames.mean(dim=2, keepdim=True)
+        frames = frames - 0.97 * torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
+        weights, filters = _analysis(self.window_type, window, fft_length, self.feature_size, self.sampling_rate)
+        power = torch.fft.rfft(frames * weights.to(device), n=fft_length).abs() ** 2
+        features = (power @ filters.to(device)).clamp(min=torch.finfo(torch.float32).eps).log()
+        features = nn.functional.pad(features, (0, 0, 0, max(0, self.clip_length - features.shape[1])))
+        is_padding = torch.arange(features.shape[1]) >= torch.tensor(counts)[:, None]
+        features = features.masked_fill(is_padding.to(device)[..., None], self.padding_value)
+        return (features.mT - self.mean) / (2 * self.std)
 
     def _log_mel(self, waveform: Tensor) -> Tensor:
         """Kaldi's log-mel filterbank, (frames, mel); no frames where the waveform is shorter than the window."""
@@ -317,6 +393,32 @@ def _torchaudio_kaldi() -> Any:
 
 
 @functools.cache
+def _analysis(
+    window_type: str, window: int, fft_length: int, num_mel_bins: int, sampling_rate: int
+) -> tuple[Tensor, Tensor]:
+    """The window (window,) and the mel filters (fft_length // 2 + 1, num_mel_bins) of `_log_mel`, float32."""
+    if (kaldi := _torchaudio_kaldi()) is None:
+        weights = torch.from_numpy(window_function(window, WINDOW_NAMES[window_type], periodic=False))
+        return weights.float(), torch.from_numpy(_mel_filters(fft_length, num_mel_bins, sampling_rate)).float()
+    weights = {
+        "hanning": torch.hann_window(window, periodic=False),
+        "hamming": torch.hamming_window(window, periodic=False),
+        "povey": torch.hann_window(window, periodic=False) ** 0.85,
+    }[window_type]
+    filters, _ = kaldi.get_mel_banks(
+        num_mel_bins,
+        fft_length,
+        float(sampling_rate),
+        low_freq=20.0,
+        high_freq=0.0,
+        vtln_low=100.0,
+        vtln_high=-500.0,
+        vtln_warp_factor=1.0,
+    )
+    return weights, nn.functional.pad(filters, (0, 1)).T.contiguous()  # the highest frequency has no weight
+
+
+@functools.cache
 def _mel_filters(fft_length: int, num_mel_bins: int, sampling_rate: int) -> np.ndarray:
     return mel_filter_bank(
         num_frequency_bins=fft_length // 2 + 1,
@@ -354,6 +456,17 @@ def resample(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
         inputs = padded[int(times[0]) :].unfold(0, len(reach), old)[:periods]
         resampled[:, first : first + 32] = inputs @ filters.T.to(waveform.dtype)
     return resampled.flatten()[: math.ceil(len(waveform) * new / old)]
+
+
+def _as_int16(samples: Tensor) -> Tensor:
+    """The samples in two bytes each, where they are multiples of 2**-15 below 1."""
+    scaled = samples * 2**15
+    whole = scaled.to(torch.int16)
+    return whole if torch.equal(whole.float(), scaled) else samples
+
+
+def _as_float(samples: Tensor) -> Tensor:
+    return samples / 2**15 if samples.dtype == torch.int16 else samples
 
 
 def _reaches(pieces: list[Tensor]) -> str:

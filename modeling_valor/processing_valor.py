@@ -351,6 +351,11 @@ class ValorProcessor(ProcessorMixin):
             prepare(self.feature_extractor, options["audio_kwargs"]),
         )
 
+    def media_arguments(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arguments for the video processor and for the feature extractor, out of those of a call of this processor."""
+        self._refuse_unknown(kwargs)
+        return self._media_kwargs(self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs))
+
     def _process_file(
         self, file: Any, letters: str, videos_kwargs: dict[str, Any], audio_kwargs: dict[str, Any]
     ) -> tuple[dict[str, Any], NoVideoError | None]:

@@ -43,6 +43,12 @@ from .media import (
 
 logger = logging.get_logger(__name__)
 
+MAX_GROWTH = 2
+"""`read` leaves frames to `prepare` that take at most so many times the bytes of prepared ones."""
+
+PIXELS_AT_ONCE = 2**19
+"""Frames of fewer pixels are resized together, at most so many pixels at a time."""
+
 
 class ValorVideoProcessorKwargs(VideosKwargs, total=False):
     r"""sampling (`str`, *optional*, defaults to `"center"`):
@@ -138,10 +144,7 @@ class ValorVideoProcessor(BaseVideoProcessor):
             ValueError: input of another kind, or videos of different sizes where one tensor is asked for.
             TypeError: an argument of another name.
         """
-        validate_typed_dict(cast(Any, self.valid_kwargs), kwargs)
-        check_ranges(kwargs, PROCESSOR_RANGES)
-        if isinstance(kwargs.get("generator"), int):
-            kwargs["generator"] = torch.Generator().manual_seed(kwargs["generator"])
+        self._check(kwargs)
         return_tensors = kwargs.pop("return_tensors", None)
         return_metadata = self._option("return_metadata", kwargs)
 
@@ -153,17 +156,66 @@ class ValorVideoProcessor(BaseVideoProcessor):
 
         processed: Iterator[Tensor] = iter(())
         if present := [clip for clip in clips if clip is not None]:
-            as_loaded = {
-                "do_sample_frames": False,
-                "input_data_format": ChannelDimension.FIRST,
-                "return_metadata": False,
-            }
-            processed = iter(super().preprocess(present, **{**kwargs, **as_loaded})["pixel_values_videos"])
+            processed = iter(super().preprocess(present, **{**kwargs, **_AS_LOADED})["pixel_values_videos"])
         rows = [None if clip is None else next(processed) for clip in clips]
         data = self._join(rows, kwargs, as_tensor=return_tensors is not None)
         if return_metadata:
             data["video_metadata"] = list(metadata)
         return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
+
+    def read(self, video: Any, **kwargs: Any) -> Tensor | None:
+        """The first half of `preprocess`, of one video: everything that reads, and everything that is random.
+
+        Args:
+            video, kwargs: as for `preprocess`.
+
+        Returns:
+            Frames as they were decoded, uint8 (F, 3, H, W), for `prepare`. Where these are none, or would take more than
+            `MAX_GROWTH` times the bytes of prepared frames, the prepared ones, float32. None for a missing video.
+
+        Raises:
+            NoVideoError, MediaError, ValueError, TypeError: as `preprocess`.
+        """
+        self._check(kwargs)
+        kwargs.pop("return_tensors", None)
+        (video,) = _as_batch([video])
+        frames, _ = self._load(video, None, {**kwargs, "keeps_small": True})
+        if frames is None:
+            return None
+        scale, generator = self._option("crop_scale", kwargs), kwargs.get("generator")
+        frames = _augmented(frames, self._option("do_flip", kwargs), scale, generator)
+        is_raw = frames.dtype == torch.uint8 and frames.shape[1] == 3 and self._is_small(frames, kwargs)
+        return frames.contiguous() if is_raw else self.prepare(frames, **kwargs)
+
+    def prepare(self, frames: Tensor, **kwargs: Any) -> Tensor:
+        """The second half of `preprocess`: resizes, crops and normalises what `read` gave, on the device where it is.
+
+        Args:
+            frames: (F, 3, H, W); prepared ones, of floats, are returned as they are.
+            kwargs: the same as those of `read`.
+
+        Returns:
+            float32 (F, 3, height, width).
+        """
+        if self._option("crop_scale", kwargs) is not None:  # a square was cut out
+            kwargs = {**kwargs, "size": dict(zip(("height", "width"), self._output_size(kwargs), strict=True))}
+            kwargs["do_center_crop"] = False
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("generator", "return_tensors")}
+        done = {"do_flip": False, "crop_scale": None}
+        prepared: Tensor = super().preprocess([frames], **{**kwargs, **_AS_LOADED, **done})["pixel_values_videos"][0]
+        return prepared
+
+    def _check(self, kwargs: dict[str, Any]) -> None:
+        """Checks the arguments of a call, and makes a generator of a seed."""
+        validate_typed_dict(cast(Any, self.valid_kwargs), kwargs)
+        check_ranges(kwargs, PROCESSOR_RANGES)
+        if isinstance(kwargs.get("generator"), int):
+            kwargs["generator"] = torch.Generator().manual_seed(kwargs["generator"])
+
+    def _is_small(self, picture: Tensor, kwargs: dict[str, Any]) -> bool:
+        """Whether bytes of a picture (..., H, W) take little more than the floats that it is resized to."""
+        height, width = self._output_size(kwargs)
+        return picture.shape[-2] * picture.shape[-1] <= MAX_GROWTH * 4 * height * width
 
     def sample_frames(
         self,
@@ -269,7 +321,8 @@ class ValorVideoProcessor(BaseVideoProcessor):
 
         def shrink(picture: Tensor) -> Tensor:
             sizes.append(picture.shape[-2:])
-            return self._resized(picture, kwargs)
+            is_kept = kwargs.get("keeps_small") and self._is_small(picture, kwargs)
+            return picture if is_kept else self._resized(picture, kwargs)
 
         with open_source(source, self._option("media_limits", kwargs)) as file:
             video = read_frames(
@@ -328,15 +381,17 @@ class ValorVideoProcessor(BaseVideoProcessor):
     ) -> BatchFeature:
         clips = []
         for clip in videos:
-            if do_flip and torch.rand((), generator=generator) < 0.5:
-                clip = clip.flip(-1)
+            clip = _augmented(clip, do_flip, crop_scale, generator)
             if crop_scale is not None:
-                clip = random_square(clip, crop_scale, generator)
                 size, do_center_crop = SizeDict(**_frame_size(size, crop_size, do_center_crop)), False
             if do_resize:
-                # Of float pixels, as in 2023, and one by one, as float frames take four times the memory.
-                clip = torch.stack(
-                    [self.resize(frame.float(), size, resample=resample, antialias=antialias) for frame in clip]
+                # Of float pixels, as in 2023, and a few at a time, as float frames take four times the memory.
+                few = max(1, PIXELS_AT_ONCE // (clip.shape[-2] * clip.shape[-1]))
+                clip = torch.cat(
+                    [
+                        self.resize(frames.float(), size, resample=resample, antialias=antialias)
+                        for frames in clip.split(few)
+                    ]
                 )
             if do_center_crop:
                 clip = self.center_crop(clip, crop_size)
@@ -378,6 +433,19 @@ class ValorVideoProcessor(BaseVideoProcessor):
         options = self._standardize_kwargs(**{name: self._option(name, kwargs) for name in names})
         size = _frame_size(options["size"], options["crop_size"], options["do_center_crop"])
         return size["height"], size["width"]
+
+
+_AS_LOADED = {"do_sample_frames": False, "input_data_format": ChannelDimension.FIRST, "return_metadata": False}
+"""Options for frames that are sampled already, (F, C, H, W)."""
+
+
+def _augmented(
+    clip: Tensor, do_flip: bool, crop_scale: tuple[float, float] | None, generator: torch.Generator | None
+) -> Tensor:
+    """A clip (F, C, H, W) mirrored and cut out at random, where that is asked for."""
+    if do_flip and torch.rand((), generator=generator) < 0.5:
+        clip = clip.flip(-1)
+    return clip if crop_scale is None else random_square(clip, crop_scale, generator)
 
 
 def random_square(clip: Tensor, scale: tuple[float, float], generator: torch.Generator | None = None) -> Tensor:

@@ -314,7 +314,9 @@ def test_the_command_prints_a_summary(tmp_path, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary == {"directory": str(tmp_path), "samples": 2, "extracted": 2, "failures": {}, "damaged": {}}
     assert main(arguments) == 0
-    assert capsys.readouterr().out == f"{tmp_path}: 2 samples, 0 of them decoded now.\n"
+    done, then = capsys.readouterr().out.splitlines()
+    assert done == f"{tmp_path}: 2 samples, 0 of them decoded now."
+    assert f"valor train TASK --dataset {tmp_path} --do_train --dataloader_num_workers" in then
 
 
 def test_real_media_are_extracted(shared, tmp_path):

@@ -2,6 +2,8 @@
 """`valor extract`: decode the frames and the audio of a dataset once, to a folder that training reads faster."""
 
 import json
+import os
+import shlex
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -65,6 +67,8 @@ def extract(
         print(json.dumps(asdict(result)))
         return 0
     print(f"{output}: {result.samples} samples, {result.extracted} of them decoded now.")
+    if result.samples:
+        print(f"To train on them: {_training_command(output, os.cpu_count() or 1)}")
     for what, found in (
         ("could not be read", result.failures),
         ("are damaged and used up to the damage", result.damaged),
@@ -74,3 +78,9 @@ def extract(
             if len(found) > 10:
                 print(f"  and {len(found) - 10} more", file=sys.stderr)
     return 0
+
+
+def _training_command(folder: str, cores: int) -> str:
+    """A training that reads a folder of extracted samples as fast as it can be read."""
+    options = f"--dataloader_num_workers {min(cores, 8)} --preprocess_on_device"
+    return f"valor train TASK --dataset {shlex.quote(folder)} --do_train {options} ..."

@@ -10,6 +10,7 @@ from ..captioning import IGNORE_INDEX, mask_tokens, next_word_labels
 from ..configuration_valor import ValorConfig
 from ..processing_valor import ValorProcessor
 from .loading import LoadedSample, LoadingOptions
+from .raw_media import pack
 
 
 class ValorCollator:
@@ -34,16 +35,22 @@ class ValorCollator:
                 ranks may have them.
 
         Returns:
-            Frames and audio of B samples; and
+            Frames and audio of B samples, or a [`RawMedia`] of them as `raw_media`; and
             - retrieval: `input_ids`, `attention_mask`;
             - pretraining: the same, and `decoder_input_ids`, `decoder_attention_mask`, `labels` for MGC;
             - captioning: masked `input_ids` (k * B, L), `attention_mask` and `labels`, for k captions of each sample; with
               the option `references`, all captions of each as lists of strings;
             - question answering: `question_input_ids` (k * B, Q), and the answers as masked `input_ids` and `labels`.
         """
-        batch = dict(self.processor.pad([sample.media for sample in samples]))
+        raw = [sample.raw for sample in samples if sample.raw is not None]
+        if raw:
+            media = pack(raw, self.processor, options.raw_options)
+            batch, present = {"raw_media": media}, media.input_names
+        else:
+            batch = dict(self.processor.pad([sample.media for sample in samples]))
+            present = list(batch)
         if complete:
-            batch.update(self.missing_media(batch, options, len(samples)))
+            batch.update(self.missing_media(present, options, len(samples)))
         if options.task == "question_answering":
             return batch | self.questions_and_answers(samples, options)
         generator = torch.Generator().manual_seed(seed)
@@ -73,13 +80,13 @@ class ValorCollator:
         inputs = {f"question_{name}": value for name, value in encoded.items()}
         return inputs | self.answer_targets(**self.tokenize(answers, options.max_length))
 
-    def missing_media(self, batch: dict[str, Any], options: LoadingOptions, size: int) -> dict[str, torch.Tensor]:
-        """Zeros and masks for modalities of the options that the batch does not have."""
+    def missing_media(self, present: Sequence[str], options: LoadingOptions, size: int) -> dict[str, torch.Tensor]:
+        """Zeros and masks for modalities of the options whose input is not among those present."""
         parts = {"v": self.processor.video_processor, "a": self.processor.feature_extractor}
         sizes = {"v": {"num_frames": options.num_frames}, "a": {"num_audio_clips": options.num_audio_clips}}
         missing = {}
         for modality in options.modalities:
-            if parts[modality].model_input_names[0] not in batch:
+            if parts[modality].model_input_names[0] not in present:
                 nothing = parts[modality]([None], return_tensors="pt", **sizes[modality])
                 missing.update({name: value.repeat_interleave(size, dim=0) for name, value in nothing.items()})
         return missing

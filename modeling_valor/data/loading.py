@@ -6,7 +6,8 @@ import json
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -25,6 +26,7 @@ from ..text_cleaning import clean_answer, clean_caption, clean_question
 from .failures import Failure, attempt, describe
 from .files import atomic_write, warn_once
 from .fingerprints import IncomparableError, file_state, fingerprint, is_unchanged
+from .raw_media import RawSample, read_raw
 from .samples import Sample, UnreadableFile
 
 
@@ -88,10 +90,19 @@ class LoadingOptions:
                 options[name] = getattr(self, name)
         return options
 
+    @property
+    def raw_options(self) -> dict[str, Any]:
+        """The same without what `read_raw` takes by itself."""
+        return {name: value for name, value in self.media_options.items() if name != "modalities"}
+
 
 @dataclass
 class LoadedSample:
-    """A sample as tensors (`media`, with batch size 1), and the texts that were drawn."""
+    """A sample as tensors (`media`, with batch size 1), and the texts that were drawn.
+
+    Args:
+        raw: instead of `media`, what was read and is prepared elsewhere.
+    """
 
     id: str
     media: dict[str, torch.Tensor]
@@ -99,12 +110,21 @@ class LoadedSample:
     questions: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
+    raw: RawSample | None = None
 
 
 def load_sample(
-    sample: Sample, processor: ValorProcessor, options: LoadingOptions, seed: int, cache: Path | None = None
+    sample: Sample,
+    processor: ValorProcessor,
+    options: LoadingOptions,
+    seed: int,
+    cache: Path | None = None,
+    raw: bool = False,
 ) -> LoadedSample:
     """Reads one sample. `seed` determines all random choices (frames, flips, texts); `cache` is that of `load_media`.
+
+    Args:
+        raw: leave resizing, normalisation and log-mel features to the training device.
 
     Raises:
         MediaError: a file cannot be read, the sample has none of the modalities, or it has no texts.
@@ -119,7 +139,10 @@ def load_sample(
         _draw_captions(loaded, sample, options, rng)
     # One generator for both modalities, which have different numbers of segments anyway
     generator = torch.Generator().manual_seed(seed)
-    loaded.media = load_media(sample, processor, cache=cache, generator=generator, **options.media_options)
+    if raw:
+        loaded.raw = _read_raw(sample, processor, generator=generator, **options.media_options)
+    else:
+        loaded.media = load_media(sample, processor, cache=cache, generator=generator, **options.media_options)
     return loaded
 
 
@@ -256,7 +279,7 @@ def _read_media(
 ) -> dict[str, torch.Tensor]:
     video = sample.video if "v" in modalities else None
     audio = sample.audio if "a" in modalities else None
-    try:
+    with _media_errors(sample):
         media = processor(
             videos=None if video is None else [video],
             audio=None if audio is None else [audio],
@@ -265,11 +288,23 @@ def _read_media(
             return_tensors="pt",
             **options,
         )
+    return dict(media)
+
+
+def _read_raw(sample: Sample, processor: ValorProcessor, modalities: str, **options: Any) -> RawSample:
+    with _media_errors(sample):
+        return read_raw(sample.video, sample.audio, processor, modalities, options)
+
+
+@contextmanager
+def _media_errors(sample: Sample) -> Iterator[None]:
+    """One malformed sample must not end a long run: whatever reading it raises becomes a `MediaError`."""
+    try:
+        yield
     except MediaError:
         raise
-    except Exception as error:  # one malformed sample must not end a long run
+    except Exception as error:
         raise MediaError(f"{sample.id}: {describe(error)}") from error
-    return dict(media)
 
 
 def load_or_replace(

@@ -226,9 +226,18 @@ class Mixture(Dataset[dict[str, Any]]):
         sources: the datasets.
         processor, config: of the model that is trained.
         seed: fixes the order of samples and everything drawn from them.
+        preprocess_on_device: batches have a [`RawMedia`] as `raw_media`, whose `prepare` gives frames and audio; not those
+            of a source with a `cache_dir`, whose samples are prepared already.
     """
 
-    def __init__(self, sources: Sequence[Source], processor: ValorProcessor, config: ValorConfig, seed: int = 0):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        processor: ValorProcessor,
+        config: ValorConfig,
+        seed: int = 0,
+        preprocess_on_device: bool = False,
+    ):
         if not sources:
             raise ValueError("A mixture needs at least one source.")
         if len({source.name for source in sources}) < len(sources):
@@ -237,6 +246,7 @@ class Mixture(Dataset[dict[str, Any]]):
         self.processor = processor
         self.collate = ValorCollator(processor, config)
         self.seed = seed
+        self.preprocess_on_device = preprocess_on_device
         self.caches = [
             None if source.cache_dir is None else cache_folder(source.cache_dir, processor, source.options)
             for source in self.sources
@@ -298,8 +308,13 @@ class Mixture(Dataset[dict[str, Any]]):
         source = self.sources[request.source]
         rng = random.Random(request.seed)
         candidates = self._candidates(request)
+        cache = self.caches[request.source]
         load = partial(
-            load_sample, processor=self.processor, options=source.options, cache=self.caches[request.source]
+            load_sample,
+            processor=self.processor,
+            options=source.options,
+            cache=cache,
+            raw=self.preprocess_on_device and cache is None,
         )
         loaded, failures = [], []
         for _ in range(source.batch_size):

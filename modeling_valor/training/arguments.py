@@ -49,6 +49,14 @@ class ValorTrainingArguments(TrainingArguments):
         },
     )
 
+    preprocess_on_device: bool = field(
+        default=False,
+        metadata={
+            "help": "Resize and normalise frames, and compute log-mel features, on the training device: the workers send "
+            "decoded frames and waveforms. The numbers are the same; samples of a `cache_dir` are prepared already."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.contrastive_chunk_size is not None and self.contrastive_chunk_size < 1:

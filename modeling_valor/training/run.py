@@ -206,7 +206,9 @@ def build_trainer(
             source.captioning_groups = first_group(source)
         trainer_class, options = SelfCriticalTrainer, dict(sampling)
     seed = args.seed if args.data_seed is None else args.data_seed
-    mixture = Mixture(sources, processor, model.config, seed=seed) if args.do_train else None
+    mixture = None
+    if args.do_train:
+        mixture = Mixture(sources, processor, model.config, seed, preprocess_on_device=args.preprocess_on_device)
     return trainer_class(
         model, args, train_dataset=mixture, evaluations=evaluations, processing_class=processor, **options
     )

@@ -26,6 +26,7 @@ from ..data.failures import FailureLog
 from ..data.mixture import Mixture, MixtureLoader, steps_of_sources
 from ..evaluation.models import evaluating
 from .arguments import ValorTrainingArguments
+from .data_wait import DataWait, advice
 from .gradient_cache import gradient_cached_step
 from .interruption import StopRequest
 from .model_card import write_model_card
@@ -46,7 +47,9 @@ class ValorTrainer(Trainer):
     Beyond `Trainer`: batches come from the mixture (each step draws one of its sources, the same on every rank);
     contrastive losses see the samples of all ranks; `contrastive_chunk_size` trains contrastive batches larger than memory;
     learning rates differ by part; samples that cannot be read are skipped, counted and reported; steps whose loss or
-    gradient is not finite are skipped, and too many of them in a row end the training; SIGTERM and Ctrl-C save a checkpoint.
+    gradient is not finite are skipped, and too many of them in a row end the training; SIGTERM and Ctrl-C save a checkpoint;
+    `data_wait` of the logs is the share of step time in which the next batch was not there (of the slowest rank), and a
+    large one is said once, with what to do.
 
     Args:
         model: a head whose task is that of all sources, or [`~training.ValorForMultitask`]; or a PEFT model of one, without
@@ -91,6 +94,7 @@ class ValorTrainer(Trainer):
         self.evaluations = evaluations or {}
         self.stop, self.ending = StopRequest(), 0
         self.nonfinite = NonfiniteSteps(args.max_nonfinite_steps)
+        self.data_wait, self.wait_is_said = DataWait(), False
         self.trained_batches: list[tuple[TrainedBatch, torch.Tensor]] = []
         self.scalars: list[str] = []
         self._prepare_for_fsdp()
@@ -194,6 +198,24 @@ class ValorTrainer(Trainer):
         self.trained_batches.append((batch, loss))
         return loss
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
+        batches: tuple[list[Any], torch.Tensor | int | None] = self.data_wait.fetch(
+            lambda: super(ValorTrainer, self).get_batch_samples(*args, **kwargs)
+        )
+        share = self.data_wait.pop_large_share()
+        if share is not None and not self.wait_is_said and self.is_world_process_zero():
+            self.wait_is_said = True
+            logger.warning(advice(share, self.args, self.train_dataset.sources))
+        return batches
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Moves a batch to the device, and prepares there what the workers have only read."""
+        raw = inputs.get("raw_media")
+        prepared: dict[str, Any] = super()._prepare_inputs({k: v for k, v in inputs.items() if k != "raw_media"})
+        if raw is not None:
+            prepared |= raw.to(self.args.device).prepare(self.train_dataset.processor)
+        return prepared
+
     def chunked_training_step(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """A step whose contrastive batch is larger than memory; see [`~training.gradient_cached_step`]."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -269,6 +291,8 @@ class ValorTrainer(Trainer):
             self.control.should_save = False  # until a step has shown that the weights are good
         evaluates, saves = self.control.should_evaluate, self.control.should_save
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+        if evaluates or saves:
+            self.data_wait.forget()
         if evaluates:
             self.agree()
         if self.ending:
@@ -346,6 +370,9 @@ class ValorTrainer(Trainer):
             return  # a finished training was resumed: zeros are no results
         if "loss" in logs:
             self.nonfinite.log(logs)
+            if (share := self.data_wait.pop_share()) is not None:
+                shares = self.accelerator.gather(torch.tensor([share], device=self.args.device))
+                logs["data_wait"] = round(shares.max().item(), 4)
             if len(self.train_dataset.sources) > 1:
                 for source, losses in self.source_losses.items():
                     logs[f"loss/{source}"] = self.mean_over_ranks(losses)
