@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,23 +17,25 @@ from PIL import Image
 
 import valor_cli
 from helpers.media_files import write_video, write_wav
+from helpers.warm import run_warm
 
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "hub_configs" / "valor-tiny"
 
 
-def valor(*arguments: object, folder: Path, status: int = 0) -> tuple[list[str], list[str]]:
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run_new(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`python *command` in an interpreter of its own, as users have it; `run_warm` costs less."""
+    program = [sys.executable, *map(str, command)]
+    return subprocess.run(program, capture_output=True, text=True, encoding="utf-8", timeout=120, **options)
+
+
+def valor(*arguments: object, folder: Path, status: int = 0, start: Any = run_warm) -> tuple[list[str], list[str]]:
     """Lines of standard output and of messages of a `valor` command, which must end with this exit status."""
-    run = subprocess.run(
-        [sys.executable, "-m", "valor_cli", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
+    run = start("-m", "valor_cli", *arguments, cwd=folder, env=ENVIRONMENT)
     assert run.returncode == status, run.stderr
     assert "Traceback" not in run.stderr, run.stderr
     # A bar of progress writes its line again and again
@@ -40,11 +43,21 @@ def valor(*arguments: object, folder: Path, status: int = 0) -> tuple[list[str],
     return run.stdout.splitlines(), messages
 
 
+def commands_of_the_readme() -> list[list[str]]:
+    """Arguments of `valor` in the block that makes an index of rendered clips."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL) if "valor index clips" in block]
+    return [shlex.split(line)[1:] for line in block.splitlines() if line.startswith("valor ")]
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A folder of files as people have them, and `clips`, which README's first command makes."""
     folder = tmp_path_factory.mktemp("home")
-    valor("world", "clips", "--split", "test", "--count", "4", "--seed", "42", "--workers", "1", folder=folder)
+    (folder / "hub_configs").symlink_to(ROOT / "hub_configs")
+    first, *_ = commands_of_the_readme()
+    assert first[:2] == ["world", "clips"]
+    valor(*first, "--workers", 1, folder=folder)
     films = folder / "films"
     films.mkdir()
     shutil.copy(folder / "clips" / "clip-00000.mp4", films / "été 東京 #1.mp4")
@@ -61,11 +74,11 @@ READABLE = ["été 東京 #1.mp4", "silent.mp4", "long.mp4", "sound.wav", "photo
 UNREADABLE = ["broken.mp4", "empty.mov", "missing.mp4"]
 
 
-@pytest.mark.parametrize("question", [None, "what is heard?"])
-def test_caption(home, question):
+@pytest.mark.parametrize(("question", "start"), [(None, run_new), ("what is heard?", run_warm)])
+def test_caption(home, question, start):
     files = [Path("films") / name for name in READABLE + UNREADABLE]
     asked = [] if question is None else ["--question", question]
-    out, messages = valor("caption", *files, "--model", TINY, "--json", *asked, folder=home, status=1)
+    out, messages = valor("caption", *files, "--model", TINY, "--json", *asked, folder=home, status=1, start=start)
     lines = [json.loads(line) for line in out]
     assert [line["file"] for line in lines] == [str(Path("films") / name) for name in READABLE]
     assert [line["modalities"] for line in lines] == ["av", "v", "v", "a", "v"]
@@ -89,20 +102,13 @@ def test_search(home):
 
 
 def test_the_search_of_the_readme_prints_what_it_says(home):
-    """Its last command, on the clips that it renders (scores to 2e-3)."""
+    """Its last command, on the clips that its first one renders (scores to 2e-3)."""
     pytest.importorskip("lancedb")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = [block for block in re.findall(r"```bash\n(.*?)```", readme, re.DOTALL) if "valor index clips" in block]
-    commands = [
-        shlex.split(line)[1:] for line in block.splitlines() if line.startswith(("valor index", "valor search"))
-    ]
-    rendered = [shlex.split(line)[1:] for line in block.splitlines() if line.startswith("valor world")]
-    shutil.rmtree(home / "readme", ignore_errors=True)
-    (home / "readme").mkdir()
-    (home / "readme" / "hub_configs").symlink_to(ROOT / "hub_configs")
-    out: list[str] = []
-    for command in [*rendered, *commands]:
-        out, _ = valor(*command, folder=home / "readme")
+    indexing, searching = commands_of_the_readme()[-2:]
+    assert (indexing[0], searching[0]) == ("index", "search")
+    valor(*indexing, folder=home)
+    out, _ = valor(*searching, folder=home)
     (printed,) = re.findall(r"The last command prints.*?```text\n(.*?)```", readme, re.DOTALL)
     lines = printed.splitlines()
     assert [SCORE.sub("", line) for line in out] == [SCORE.sub("", line) for line in lines]
@@ -121,10 +127,7 @@ def test_python_examples_of_the_readme(tmp_path):
     assert len(blocks) >= 2
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-    )
+    run = run_warm(script, cwd=ROOT, env=ENVIRONMENT)
     assert run.returncode == 0, run.stderr
     (printed,) = re.findall(r"prints\n\n```text\n(.*?)```", readme, re.DOTALL)
     assert NUMBER.sub("", run.stdout) == NUMBER.sub("", printed)
