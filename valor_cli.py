@@ -31,6 +31,7 @@ COMMANDS = {
     "info": "show versions, devices, decoding backends and extras, for reports of faults",
     "push": "publish the folder of a checkpoint on the Hub, with its code and a model card",
     "search": "find moments in an index of media by a text, or files without an index",
+    "serve": "answer requests about videos and sounds over HTTP, as OpenAI's API has them",
     "statistics": "measure how long captions are and how often they name sounds (Table 1 of the paper)",
     "train": "pretrain VALOR, or fine-tune it for retrieval, captioning or question answering",
     "world": "render a small data set of labelled videos with sound",

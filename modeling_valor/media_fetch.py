@@ -24,7 +24,13 @@ MAX_REDIRECTS = 10
 
 
 def fetch(
-    url: str, name: str, *, timeout: float, max_seconds: float = math.inf, public_only: bool = False
+    url: str,
+    name: str,
+    *,
+    timeout: float,
+    max_seconds: float = math.inf,
+    public_only: bool = False,
+    private_hosts: frozenset[str] = frozenset(),
 ) -> Generator[bytes, None, None]:
     """The bytes behind an http(s) URL, piece by piece.
 
@@ -34,6 +40,7 @@ def fetch(
         max_seconds (`float`): seconds for all of it: connections, redirects, headers and content.
         public_only (`bool`): connect to no private, local or otherwise special address, also when redirected; then the
             environment's proxies are not used, since they connect on their own.
+        private_hosts (`frozenset[str]`): hosts, `name` or `name:port`, that are accepted nevertheless.
 
     Raises:
         MediaError: the URL cannot be fetched, leads to another scheme or to an address that is not accepted, or takes
@@ -42,7 +49,7 @@ def fetch(
     with _Deadline(max_seconds) as deadline:
         try:
             with httpx.Client(timeout=min(timeout, max(max_seconds, 1e-3)), trust_env=not public_only) as client:
-                yield from _contents(client, url, name, _trace(deadline, name, public_only))
+                yield from _contents(client, url, name, _trace(deadline, name, public_only, private_hosts))
         except MediaError:
             raise
         # Neither of these is chained to the error: what they say may repeat the URL
@@ -78,15 +85,22 @@ def _contents(client: httpx.Client, url: str, name: str, trace: Callable) -> Ite
     raise MediaError(f"{name} could not be fetched: it is redirected more than {MAX_REDIRECTS} times.")
 
 
-def _trace(deadline: "_Deadline", name: str, public_only: bool) -> Callable[[str, dict[str, Any]], None]:
+def _trace(
+    deadline: "_Deadline", name: str, public_only: bool, private_hosts: frozenset[str]
+) -> Callable[[str, dict[str, Any]], None]:
     """What the HTTP library calls at each of its steps: checks addresses, and has connections end with the deadline."""
+    is_checked = public_only
 
     def watch(event: str, info: dict[str, Any]) -> None:
+        nonlocal is_checked
         if event == "connection.connect_tcp.started" and public_only:
-            _require_public(info["host"], info["port"], name)
+            host, port = info["host"], info["port"]
+            is_checked = private_hosts.isdisjoint((host, f"{host}:{port}"))
+            if is_checked:
+                _require_public(host, port, name)
         elif event == "connection.connect_tcp.complete":
             connection = info["return_value"].get_extra_info("socket")
-            if public_only:  # the name may have another address by now
+            if is_checked:  # the name may have another address by now
                 host, port, *_ = connection.getpeername()
                 _require_public(host, port, name)
             deadline.ends(connection)

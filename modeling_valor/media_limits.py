@@ -48,6 +48,7 @@ class MediaLimits:
         max_seconds: the longest download, from the request on.
         public_only: for services that are given sources by strangers: accept URLs of public addresses (also after a
             redirect) and content (bytes, file objects, `data:` URLs), but no private addresses, paths or archives.
+        private_hosts: hosts, `name` or `name:port`, that are accepted although their addresses are not public.
         read_seconds: the longest time for opening a file and searching through it, beyond the decoding that is asked
             for; a large file has a second more for each 50 MB.
         read_bytes: the most memory for the pictures of one file, as they are decoded.
@@ -57,6 +58,7 @@ class MediaLimits:
     max_bytes: int = 2 * 1024**3
     max_seconds: float = 600.0
     public_only: bool = False
+    private_hosts: tuple[str, ...] = ()
     read_seconds: float = 5.0
     read_bytes: int = 500_000_000
 
@@ -73,6 +75,12 @@ class MediaLimits:
         for name, value in (limits or {}).items():
             if name not in fields:
                 raise ValueError(f"`media_limits` has {name!r}, but there is only {', '.join(fields)}.")
+            if name == "private_hosts":
+                if not isinstance(value, (list, tuple)) or not all(isinstance(host, str) for host in value):
+                    raise ValueError(
+                        f"`media_limits` has {value!r} for {name!r}, which must be a list of names of hosts."
+                    )
+                continue
             is_switch = isinstance(fields[name], bool)
             if isinstance(value, bool) != is_switch or not (
                 is_switch or (isinstance(value, (int, float)) and value > 0)

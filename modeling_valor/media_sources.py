@@ -14,7 +14,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeAlias, cast
 
@@ -120,7 +120,11 @@ def split_part(source: str | os.PathLike) -> tuple[str, Part | None]:
 
 
 def download(
-    url: str, timeout: float, max_seconds: float = math.inf, public_only: bool = False
+    url: str,
+    timeout: float,
+    max_seconds: float = math.inf,
+    public_only: bool = False,
+    private_hosts: Collection[str] = (),
 ) -> Generator[bytes, None, None]:
     """The bytes behind an http(s) URL, piece by piece; arguments are as in `MediaLimits`.
 
@@ -130,7 +134,14 @@ def download(
     name = source_name(url)
     if _scheme(url) not in ("http", "https"):
         raise MediaError(f"{name} cannot be fetched: only http and https addresses are.")
-    yield from fetch(url, name, timeout=timeout, max_seconds=max_seconds, public_only=public_only)
+    yield from fetch(
+        url,
+        name,
+        timeout=timeout,
+        max_seconds=max_seconds,
+        public_only=public_only,
+        private_hosts=frozenset(private_hosts),
+    )
 
 
 def source_name(source: Any) -> str:
@@ -214,7 +225,7 @@ def _address_content(address: str, name: str, limits: MediaLimits) -> Generator[
     elif scheme == "hf" or scheme in _ARCHIVES:
         yield from _filesystem_content(address, name, limits)
     else:
-        yield from download(address, limits.timeout, limits.max_seconds, limits.public_only)
+        yield from download(address, limits.timeout, limits.max_seconds, limits.public_only, limits.private_hosts)
 
 
 def _filesystem_content(address: str, name: str, limits: MediaLimits) -> Generator[bytes, None, None]:

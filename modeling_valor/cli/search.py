@@ -180,7 +180,7 @@ def search_index(
         if len(results) > 1 and not as_json:
             print(f"{on_one_line(text)}:")
         for hit in hits:
-            print(json.dumps(hit_as_dict(text, hit)) if as_json else hit_line(hit))
+            print(json.dumps({"query": text, **hit.as_dict()}) if as_json else hit_line(hit))
         for message in doubts(text, hits, options["where"], captions):
             print(f"valor search: {message}", file=sys.stderr)
     if html is not None:
@@ -214,29 +214,6 @@ def _short_name(source: str) -> str:
     """The name of a file of the current folder, or below it, as it is from there."""
     is_below = os.path.isabs(source) and Path(source).is_relative_to(Path.cwd())
     return os.path.relpath(source) if is_below else source
-
-
-def hit_as_dict(text: str, hit: "Hit") -> dict[str, Any]:
-    """A hit as JSON has it."""
-    return {
-        "query": text,
-        "file": hit.source,
-        "start": hit.start,
-        "end": hit.end,
-        "score": hit.score,
-        "proven": hit.proven,
-        "matches": [
-            {
-                "word": match.word,
-                "seconds": match.seconds,
-                "modality": match.modality,
-                "similarity": match.similarity,
-            }
-            for match in hit.matches
-        ],
-        "captions": [segment.caption for segment in hit.segments if segment.caption],
-        "metadata": dict(hit.segments[0].metadata) if hit.segments else {},
-    }
 
 
 def score_files(

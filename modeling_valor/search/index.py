@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from ..configuration_valor import MASKS
 from ..data.samples import Sample
 from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel
@@ -123,7 +124,8 @@ class ValorIndex:
             media: instead of texts, a file or anything else that the processor takes as one video or sound, where the
                 checkpoint has the alignment groups: its frames find segments by their sound (v-a), or by their sound and
                 caption (v-ta), its sound finds them by their frames (v-a), or by their frames and caption (a-tv). Of a film,
-                `modalities` says which: "a" or "av" the former, "v" the latter.
+                `modalities` says which: "a" or "av" the former, "v" the latter. What the processor returned for one file
+                is accepted, too.
             exact: compare all token rows, also of an index that is too large for memory and has an approximate one. Hits of
                 an approximate index are never `proven`.
             nearest_rows: token rows that each token of a query looks for first where an index is too large to compare all,
@@ -159,7 +161,8 @@ class ValorIndex:
 
     def _media_query(self, media: Any, modalities: str) -> Query:
         """The frames of a file, or its sound where that is all that it has or that is compared with frames."""
-        tokens = self.model.embed(self.model.processor(videos=[media], return_tensors="pt"))[0]
+        is_read = isinstance(media, Mapping) and not media.keys().isdisjoint(MASKS)
+        tokens = self.model.embed(media if is_read else self.model.processor(videos=[media], return_tensors="pt"))[0]
         if tokens is None:
             raise ValueError("There is nothing in `media` to search with.")
         letter = "v" if "v" in tokens.modalities and ("a" in modalities or "a" not in tokens.modalities) else "a"

@@ -3,7 +3,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,19 @@ class Hit:
     proven: bool
     matches: tuple[Match, ...] = ()
     segments: tuple[Segment, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The hit as JSON has it."""
+        return {
+            "file": self.source,
+            "start": self.start,
+            "end": self.end,
+            "score": self.score,
+            "proven": self.proven,
+            "matches": [asdict(match) for match in self.matches],
+            "captions": [segment.caption for segment in self.segments if segment.caption],
+            "metadata": dict(self.segments[0].metadata) if self.segments else {},
+        }
 
 
 @dataclass(frozen=True)
