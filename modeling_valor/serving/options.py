@@ -45,7 +45,7 @@ def check_media_options(options: Any, config: ValorConfig, param: str) -> dict[s
             raise RequestError(
                 400, f"`{param}` has {name!r:.40}; {', '.join(most)} and modalities are accepted.", param
             )
-        elif value not in GROUP_OF_LETTERS:
+        elif value not in list(GROUP_OF_LETTERS):
             raise RequestError(400, f"`modalities` is {value!r:.40}; av, v and a are accepted.", name)
     return given
 

@@ -132,7 +132,7 @@ class MediaRules:
         return [self._read_part(part, param) for part in parts]
 
     def _read_part(self, part: Any, param: str) -> tuple[str, str]:
-        kind = part.get("type") if isinstance(part, Mapping) else None
+        kind = str(part.get("type")) if isinstance(part, Mapping) else None
         if kind in _TEXTS and isinstance(part.get("text"), str):
             return "text", part["text"]
         if kind not in _PARTS:
