@@ -38,6 +38,7 @@ RUN_ELSEWHERE = {
     "export.md": "test_integrations_export.py",
     "mteb.md": "test_integrations_mteb.py",
     "pipelines.md": "test_pipelines_retrieval.py",
+    "serving.md": "test_serving_server.py",
 }
 """Pages whose Python is run by the tests of its module; only their commands are checked here."""
 
