@@ -13,6 +13,7 @@ setup(
         "modeling_valor.evaluation": ["evaluate_modules/*/*.py"],
         "modeling_valor.evaluation.report": ["page.*"],
         "modeling_valor.recipes": ["*.yaml"],
-        "modeling_valor.search": ["page.*"],
+        "modeling_valor.demo": ["*.css", "*.jinja"],
+        "modeling_valor.search": ["cards.*", "page.*"],
     },
 )

@@ -23,6 +23,7 @@ from typer.main import get_command
 COMMANDS = {
     "caption": "describe video and audio files, or answer a question about them",
     "convert": "turn a released 2023 checkpoint into a folder for from_pretrained",
+    "demo": "serve a page to describe videos and sounds, ask about them, and search an index",
     "embed": "write token embeddings of media to a file, for a search engine of your own",
     "export": "write programs of torch.export or ONNX, to deploy a checkpoint without this package",
     "extract": "decode the frames and the audio of a dataset once, so that training reads them faster",

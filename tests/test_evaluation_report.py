@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from helpers import pages
+from helpers.browser import CHROMIUM, SAFE
 from modeling_valor import ValorForPreTraining, ValorProcessor
 from modeling_valor.data.readers import load_samples
 from modeling_valor.data.samples import Sample
@@ -26,11 +27,6 @@ from modeling_valor.evaluation.report.media import FRAME_GAP, SECONDS, SampleMed
 from modeling_valor.evaluation.runner import Checkpoint, Report, evaluate
 from modeling_valor.evaluation.settings import recipe_for
 from modeling_valor.world import write_world
-
-
-QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-SAFE = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-sync", *QUIET]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")

@@ -105,9 +105,9 @@ def write_page(results: Mapping[str, Sequence[Hit]], path: str | os.PathLike[str
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def render_page(results: Mapping[str, Sequence[Hit]], folder: str | os.PathLike[str] = ".") -> str:
-    """The page as text, for a file in `folder`."""
-    environment = Environment(
+def page_environment() -> Environment:
+    """What renders the templates of a page: every value is text, escaped, and shows what is invisible in it."""
+    return Environment(
         loader=PackageLoader(__name__, "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -116,6 +116,17 @@ def render_page(results: Mapping[str, Sequence[Hit]], folder: str | os.PathLike[
         # Every value that is text goes through it before it is escaped
         finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else visible(value),
     )
+
+
+def render_cards(cards: Sequence[Card]) -> str:
+    """The hits as articles, for a page with `cards.css` and `page.js`."""
+    article = vars(page_environment().get_template("cards.html.jinja").module)["article"]
+    return "".join(article(card, number, MODALITIES) for number, card in enumerate(cards, 1))
+
+
+def render_page(results: Mapping[str, Sequence[Hit]], folder: str | os.PathLike[str] = ".") -> str:
+    """The page as text, for a file in `folder`."""
+    environment = page_environment()
     script = Markup(environment.loader.get_source(environment, "page.js")[0])  # type: ignore[union-attr]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html.jinja").render(
@@ -140,8 +151,13 @@ def make_card(hit: Hit, folder: Path) -> Card:
         media_address(name, folder, hit) if kind else "",
         make_thumbnail(name, hit) if any("v" in segment.modalities for segment in hit.segments) else "",
         make_marks(hit),
-        list(dict.fromkeys(segment.caption for segment in hit.segments if segment.caption)),
+        captions_of(hit),
     )
+
+
+def captions_of(hit: Hit) -> list[str]:
+    """The captions of a hit's segments, where the index has some."""
+    return list(dict.fromkeys(segment.caption for segment in hit.segments if segment.caption))
 
 
 def file_of(source: str) -> str:

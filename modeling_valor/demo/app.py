@@ -1,0 +1,309 @@
+# Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
+"""The page: a tab to describe a clip and to ask about it, and a tab to search an index."""
+
+import functools
+import html
+import inspect
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+try:
+    import gradio as gr
+except ImportError as error:
+    raise ImportError("The page needs Gradio: `pip install modeling-valor[demo]` brings it.") from error
+
+from ..media_limits import MediaError
+from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning
+from ..processing_valor import ValorProcessor
+from ..search import ValorIndex
+from ..timelines import TimedCaption, TimelineWriter
+from .clips import Clip, DemoLimits, TimeLimitError, fetch_link, uploaded
+from .describing import Describer
+from .gallery import Gallery
+from .pictures import file_address, hits_html, player_html, seen_html, texts_html, timeline_html
+from .server import DemoApp
+
+
+LONGEST_TEXT = 300
+"""Letters of a question or a search."""
+
+COMPARED = {"seen and heard": "av", "seen": "v", "heard": "a"}
+"""What a search compares with, as the page calls it."""
+
+
+def build_app(
+    model: str | os.PathLike[str] | ValorDecoderModel,
+    index: str | os.PathLike[str] | ValorIndex | None = None,
+    *,
+    processor: ValorProcessor | None = None,
+    limits: DemoLimits | None = None,
+    examples: Sequence[str | os.PathLike[str]] = (),
+    title: str = "VALOR: what is seen and heard",
+) -> DemoApp:
+    """A Gradio app that describes videos and sounds, answers questions about them and, with an index, searches it.
+
+    `build_app(...).launch()` serves it on this machine; nothing is loaded from elsewhere, and no file but those that a
+    visitor gave and the hits of the index is reachable through it. One request is worked on at a time.
+
+    Args:
+        model: folder or Hub name of a checkpoint, or a head with a decoder such as [`ValorForCaptioning`]. It is loaded once.
+        index: path of an index that was made with the model, or a [`ValorIndex`]; without one there is no search.
+        processor: by default that of the checkpoint.
+        limits: of size, time and waiting visitors.
+        examples: clips that a visitor can choose. They are copied into the app's own folder.
+        title: of the page.
+
+    Raises:
+        ValueError: the model has no decoder, or the index is of another model.
+    """
+    if not isinstance(model, ValorDecoderModel):
+        processor = processor or ValorProcessor.from_pretrained(model)
+        model = ValorForCaptioning.from_pretrained(model).eval()
+    processor = processor or ValorProcessor.from_pretrained(model.config._name_or_path)
+    if index is not None and not isinstance(index, ValorIndex):
+        index = ValorIndex(index, model=model, processor=processor)
+    if index is not None and index.backend.about() is None:
+        raise ValueError(f"There is no index at {index.path}: `valor index` makes one.")
+    if index is not None:
+        index.model  # noqa: B018  # which says so if it is another one than that of the index
+    page = Page(Describer(model, processor, limits or DemoLimits()), None if index is None else Gallery(index))
+    return page.build(title, [os.fspath(example) for example in examples])
+
+
+def in_one_sentence(work: Callable[..., Any]) -> Callable[..., Any]:
+    """What a visitor did wrong, and what cannot be read, as the message that Gradio shows."""
+
+    def shown(error: Exception) -> Exception:
+        return gr.Error(html.escape(" ".join(str(error).split())), print_exception=False, title="This did not work")
+
+    expected = (MediaError, TimeLimitError, ValueError)
+    if inspect.isgeneratorfunction(work):
+
+        @functools.wraps(work)
+        def steps(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                yield from work(*args, **kwargs)
+            except expected as error:
+                raise shown(error) from error
+
+        return steps
+
+    @functools.wraps(work)
+    def once(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return work(*args, **kwargs)
+        except expected as error:
+            raise shown(error) from error
+
+    return once
+
+
+class Page:
+    """What the page does when something is given, asked or searched for.
+
+    A visitor's [`Clip`] is kept on the server, so that no path is ever taken from a request.
+    """
+
+    def __init__(self, describer: Describer, gallery: Gallery | None = None):
+        self.describer, self.gallery, self.limits = describer, gallery, describer.limits
+
+    # --- What is done -------------------------------------------------------------------------------------------------
+
+    @in_one_sentence
+    def take(self, path: str | None) -> tuple[Clip | None, str, str, str]:
+        """A file that was given: the clip, the captions, what the model sees of it, and no player."""
+        if path is None:
+            return None, "", "", ""
+        clip = uploaded(path, self.limits)
+        return clip, *self.describe(clip), ""
+
+    @in_one_sentence
+    def fetch(self, address: str) -> tuple[Clip, str, str, str]:
+        """A link, as `take` does, with a player of it."""
+        clip = fetch_link(self._checked(address, "Write the link of a video or sound."), self.limits, _folder())
+        captions, seen = self.describe(clip)
+        return clip, captions, seen, player_html(self.describer.look(clip), file_address(clip.path))
+
+    def describe(self, clip: Clip) -> tuple[str, str]:
+        """The captions, and what the model sees."""
+        look = self.describer.look(clip)
+        captions = texts_html(self.describer.captions(look))
+        return captions, seen_html(look, self.describer.processor.feature_extractor)
+
+    @in_one_sentence
+    def ask(self, clip: Clip | None, question: str) -> str:
+        """Answers from video, audio and both."""
+        question = self._checked(question, "Write a question.")
+        return texts_html(self.describer.answers(self.describer.look(self._given(clip)), question), question)
+
+    @in_one_sentence
+    def along(self, clip: Clip | None, seconds: float) -> Iterator[tuple[str, Any]]:
+        """The timeline as it grows, and at its end the subtitles to download."""
+        look = self.describer.look(self._given(clip))
+        address, captions, note = file_address(look.clip.path), list[TimedCaption](), ""
+        try:
+            for caption in self.describer.timeline(look, seconds):
+                captions.append(caption)
+                yield timeline_html(look, address, captions, "..."), gr.DownloadButton(visible=False)
+        except TimeLimitError:
+            end = captions[-1].end
+            note = f"Stopped after {self.limits.work_seconds:g} seconds of work, at second {end:.0f} of the clip."
+        path = self._subtitles(look.clip, captions)
+        yield timeline_html(look, address, captions, note), gr.DownloadButton(value=path, visible=True)
+
+    @in_one_sentence
+    def search(self, text: str, compared: str) -> str:
+        """The hits of a text."""
+        assert self.gallery is not None
+        text = self._checked(text, "Write what to look for.")
+        return self._found(text, self.gallery, self.gallery.search(text, COMPARED[compared]))
+
+    @in_one_sentence
+    def search_like(self, clip: Clip | None, compared: str) -> str:
+        """The hits of the clip of the first tab."""
+        assert self.gallery is not None
+        look = self.describer.look(self._given(clip))
+        return self._found(look.clip.name, self.gallery, self.gallery.search(look.clip.open(), COMPARED[compared]))
+
+    def _found(self, query: str, gallery: Gallery, hits: Any) -> str:
+        unproven = sum(not hit.proven for hit in hits)
+        notes = [] if hits else ["Nothing was found: the index has no segment with these modalities."]
+        if unproven:
+            notes.append(f"Of {len(hits)} hits {unproven} are not proven: a better segment may have been missed.")
+        return hits_html(query, gallery.cards(hits), notes)
+
+    @staticmethod
+    def _checked(text: str, request: str) -> str:
+        """A text with something in it.
+
+        Raises:
+            ValueError: there is nothing, which `request` asks for, or too much.
+        """
+        text = (text or "").strip()
+        if not text:
+            raise ValueError(request)
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"This text has {len(text)} letters; at most {LONGEST_TEXT} are accepted.")
+        return text
+
+    @staticmethod
+    def _given(clip: Clip | None) -> Clip:
+        if clip is None:
+            raise ValueError("Give a video or a sound first.")
+        return clip
+
+    @staticmethod
+    def _subtitles(clip: Clip, captions: Sequence[TimedCaption]) -> str:
+        path = Path(_folder(), secrets.token_hex(16), f"{Path(clip.name).stem}.vtt")
+        path.parent.mkdir(parents=True)
+        with TimelineWriter(path) as writer:
+            for caption in captions:
+                writer.write(caption)
+        return str(path)
+
+    # --- How it looks -------------------------------------------------------------------------------------------------
+
+    def build(self, title: str, examples: Sequence[str] = ()) -> DemoApp:
+        """The Gradio app."""
+        routes = [] if self.gallery is None else [self.gallery.route]
+        with DemoApp(self.limits, routes, title=title) as app:
+            gr.Markdown(f"# {title}\n\n{self._introduction()}")
+            with gr.Tabs():
+                with gr.Tab("Describe and ask"):
+                    clip = self._describe_tab(examples)
+                if self.gallery is not None:
+                    with gr.Tab("Search"):
+                        self._search_tab(clip)
+        app.queue(max_size=self.limits.queue, default_concurrency_limit=1, api_open=False)
+        return app
+
+    def _introduction(self) -> str:
+        limits, processor = self.limits, self.describer.processor
+        frames, clips = processor.video_processor.num_frames, processor.feature_extractor.num_audio_clips
+        return (
+            "One model of vision, audio and language looks at a video, listens to it, and says what happens: from the "
+            f"picture, from the sound, and from both. It takes {_count(frames, 'frame')} and {_count(clips, 'clip')} of "
+            f"5.12 s of sound. A file may have {limits.max_mb:g} MB; its first {limits.max_seconds:g} seconds are used."
+        )
+
+    def _describe_tab(self, examples: Sequence[str]) -> Any:
+        """The first tab; returns where the visitor's clip is kept."""
+        clip = gr.State(None)
+        with gr.Row():
+            with gr.Column(min_width=300), gr.Tabs():
+                with gr.Tab("Video"):
+                    video = gr.Video(label="Drop or record a video", sources=["upload", "webcam"], elem_classes="clip")
+                with gr.Tab("Sound"):
+                    sound = gr.Audio(label="Drop or record a sound", sources=["upload", "microphone"], type="filepath")
+                with gr.Tab("Link"):
+                    link = gr.Textbox(label="Link of a video or sound", placeholder="https://", max_lines=1)
+                    fetch = gr.Button("Fetch and describe")
+                    player = gr.HTML()
+            with gr.Column(min_width=300):
+                gr.Markdown("### What happens")
+                captions = gr.HTML(texts_placeholder())
+                question = gr.Textbox(label="Ask about it", placeholder="what is heard?", max_lines=1)
+                ask = gr.Button("Ask", variant="primary")
+                answers = gr.HTML()
+        if examples:
+            chosen = gr.Examples(list(examples), inputs=[video], label="Examples", cache_examples=False)
+        gr.Markdown("### What the model sees and hears")
+        seen = gr.HTML("<p>Nothing yet.</p>")
+        gr.Markdown("### A timeline, for a longer clip")
+        with gr.Row():
+            seconds = gr.Slider(
+                2, 60, value=max(2, round(self.describer.whole_seconds)), step=1, label="Seconds of a segment", scale=2
+            )
+            along = gr.Button("Describe each segment", scale=1)
+        timeline = gr.HTML()
+        subtitles = gr.DownloadButton("Download as subtitles (.vtt)", visible=False)
+
+        given = [clip, captions, seen, player]
+        listen: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        growing = along.click(self.along, [clip, seconds], [timeline, subtitles], **listen)
+        for source, events in ((video, ("upload", "stop_recording")), (sound, ("upload", "stop_recording"))):
+            triggers = [getattr(source, event) for event in events]
+            gr.on(triggers, self.take, [source], given, cancels=[growing], **listen)
+        gr.on([fetch.click, link.submit], self.fetch, [link], given, cancels=[growing], **listen)
+        if examples:
+            chosen.load_input_event.then(self.take, [video], given, **listen)
+        gr.on([ask.click, question.submit], self.ask, [clip, question], [answers], **listen)
+        clip.change(_nothing_further, None, [answers, timeline, subtitles], api_visibility="private", queue=False)
+        return clip
+
+    def _search_tab(self, clip: Any) -> None:
+        """The second tab."""
+        with gr.Row():
+            text = gr.Textbox(label="What to look for", placeholder="a dog barks", max_lines=1, scale=3, min_width=280)
+            compared = gr.Radio(
+                list(COMPARED), value="seen and heard", label="Compare with what is", scale=2, min_width=280
+            )
+        with gr.Row():
+            search = gr.Button("Search the index", variant="primary")
+            like = gr.Button("Search by the clip of the first tab")
+        hits = gr.HTML()
+        listen: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        gr.on([search.click, text.submit], self.search, [text, compared], [hits], **listen)
+        like.click(self.search_like, [clip, compared], [hits], **listen)
+
+
+def _nothing_further() -> tuple[str, str, Any]:
+    """What was said about the clip before is gone."""
+    return "", "", gr.DownloadButton(visible=False)
+
+
+def texts_placeholder() -> str:
+    return '<p class="valor">Give a video or a sound, and three captions of it appear here.</p>'
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _folder() -> str:
+    """Gradio's own folder, of which it serves files."""
+    return str(gr.utils.get_upload_folder())
