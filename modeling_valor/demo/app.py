@@ -50,8 +50,8 @@ def build_app(
     visitor gave and the hits of the index is reachable through it. One request is worked on at a time.
 
     Args:
-        model: folder or Hub name of a checkpoint, or a head with a decoder such as [`ValorForCaptioning`]. It is loaded once.
-        index: path of an index that was made with the model, or a [`ValorIndex`]; without one there is no search.
+        model: folder or Hub name of a checkpoint, or a head with a decoder such as `ValorForCaptioning`. It is loaded once.
+        index: path of an index that was made with the model, or a `ValorIndex`; without one there is no search.
         processor: by default that of the checkpoint.
         limits: of size, time and waiting visitors.
         examples: clips that a visitor can choose. They are copied into the app's own folder.
