@@ -1,5 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""The site of docs/: every example runs, or says above it why not; every link leads somewhere; messages are the package's."""
+"""The site of docs/ and the notebooks: every example runs, or says above it why not; messages are the package's."""
 
 import ast
 import contextlib
@@ -7,6 +7,7 @@ import glob
 import importlib
 import io
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -167,6 +168,33 @@ def test_the_examples_of_a_page_run(page, home):
             if command[0] == "valor":
                 arguments = [found for word in command[1:] for found in sorted(glob.glob(word)) or [word]]
                 assert valor_cli.main(arguments) == 0, f"{block.place}: {shlex.join(command)}"
+
+
+NOTEBOOKS = {
+    "caption_and_ask": lambda names: (
+        "collides" in names["captions"][0]
+        and list(names["answers"].values()) == [["large", "bell", "yes"], ["large", "bell", "no"]]
+    ),
+    "search_your_videos": lambda names: names["hits"][0].start == 0 and all(hit.proven for hit in names["hits"]),
+    "fine_tune_on_your_clips": lambda names: "collides" in names["before"] and names["after"] == "the sound of a bell",
+}
+"""Notebook -> whether its variables are at the end what its text says."""
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs(name, home):
+    """Its cells one after the other, as Jupyter runs them; the file has no outputs."""
+    path = ROOT / "examples" / "notebooks" / f"{name}.ipynb"
+    names: dict = {"__name__": "__main__"}
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
+    assert NOTEBOOKS[name](names)
+
+
+def test_there_is_no_other_notebook():
+    assert {path.stem for path in (ROOT / "examples").rglob("*.ipynb")} == set(NOTEBOOKS)
 
 
 @pytest.mark.parametrize(
