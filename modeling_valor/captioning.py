@@ -22,7 +22,7 @@ def mask_tokens(
     none was chosen is drawn again. Of the chosen ones 80% become [MASK], 10% a random word, 10% stay.
 
     Args:
-        input_ids (`torch.LongTensor` of shape `(batch_size, length)`)
+        input_ids (`torch.LongTensor` of shape `(batch_size, length)`): texts.
         attention_mask (`torch.Tensor` of shape `(batch_size, length)`, *optional*): 0 or False for padding.
         generator (`torch.Generator`, *optional*): makes the draw repeatable; on the device of `input_ids`.
 

@@ -61,8 +61,14 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """The words of each command line, without comments."""
-        lines = self.code.replace("\\\n", " ").splitlines()
-        return [words for line in lines if (words := shlex.split(line, comments=True))]
+        found: list[list[str]] = []
+        line = ""
+        for part in self.code.replace("\\\n", " ").splitlines():
+            line += part + "\n"
+            with contextlib.suppress(ValueError):  # where a quotation goes on in the next line
+                found.append(shlex.split(line, comments=True))
+                line = ""
+        return [words for words in found if words]
 
 
 def read_blocks() -> list[Block]:
@@ -215,9 +221,13 @@ def test_an_example_that_is_not_run_is_one_that_could_be(block, monkeypatch):
         check(command)
 
 
-def test_pages_that_other_tests_run_are_run_there():
-    for page, test in RUN_ELSEWHERE.items():
-        assert f'"{page}"' in (ROOT / "tests" / test).read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", RUN_ELSEWHERE)
+def test_a_page_that_other_tests_run_is_run_there(page):
+    assert f'"{page}"' in (ROOT / "tests" / RUN_ELSEWHERE[page]).read_text(encoding="utf-8")
+    for block in BLOCKS:
+        if block.page == page and block.reason is None and block.language == "bash":
+            for command in block.commands:
+                check(command)
 
 
 def check(command: list[str]) -> None:
@@ -231,6 +241,8 @@ def check(command: list[str]) -> None:
         check_extras(arguments)
     elif program == "python":
         assert (ROOT / arguments[0]).is_file(), command
+    elif program == "curl":  # whose requests the tests of the server send
+        assert arguments[1].startswith("http://localhost:"), command
     elif program in ("torchrun", "accelerate"):
         launcher, module = arguments[: arguments.index("-m")], arguments[arguments.index("-m") + 1 :]
         for option, value in itertools.pairwise(launcher):
