@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`pipeline("audiovisual-captioning")` and `pipeline("audiovisual-question-answering")`."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from .modeling_valor import ValorPreTrainedModel
 from .modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
 from .pipelines_base import AudiovisualPipeline, Record, is_sample, parts_of
 
+
+_TOKENIZING = threading.Lock()
+"""A tokenizer takes new settings, such as another length, from one thread at a time."""
 
 SCORED_BEAMS = 3
 """Beams of `return_all=True` where `num_beams` is not given, or the model's own number if that is larger."""
@@ -60,7 +64,8 @@ class AudiovisualGenerationPipeline(AudiovisualPipeline):
         # The samples of a batch are joined by the processor, in `_forward`: transformers cannot pad frames
         prepared: dict[str, Any] = {"questions": None}
         if question is not None:
-            asked = self.processor(question=question, return_tensors="pt", **processor_kwargs)
+            with _TOKENIZING:
+                asked = self.processor(question=question, return_tensors="pt", **processor_kwargs)
             prepared["questions"] = asked.data
         is_list = isinstance(question, list)
         prepared |= {"is_list": is_list, "num_questions": len(question) if isinstance(question, list) else 1}

@@ -1,8 +1,11 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What the pipelines share: any form of video and audio in, one at a time, in lists or as a stream; saving with their code."""
 
+import functools
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from numbers import Integral
 from typing import Any
 
@@ -11,12 +14,14 @@ import torch
 from huggingface_hub import CommitInfo
 from torch.utils.data import Dataset
 from transformers import Pipeline
+from transformers.pipelines.pt_utils import PipelineIterator
 from transformers.utils import logging
 
 from .configuration_valor import MEDIA
 from .feature_extraction_valor import is_waveform
 from .hub import push_saved, restored, saved_with_code
 from .media import media_source
+from .read_ahead import map_ahead, reading_threads
 from .video_processing_valor import has_metadata
 
 
@@ -69,6 +74,37 @@ class AudiovisualPipeline(Pipeline):
         # transformers takes tuples, iterators and columns of `datasets` for single samples
         results: Any = super().__call__((sample for sample in inputs), **kwargs)
         return list(results) if hasattr(inputs, "__len__") else results
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[Any]:
+        """Results of a list, a dataset or an iterator. Without workers, threads read the samples of the next batch meanwhile.
+
+        Those of iterators are read when they are asked for, because an iterator may wait for them itself.
+        """
+        reads_ahead = isinstance(inputs, Sized) and num_workers == 0 and self.reads_ahead(preprocess_params)
+        if not reads_ahead:
+            native: Iterator[Any] = super().get_iterator(
+                inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+            )
+            return native
+        prepare = functools.partial(self.preprocess, **preprocess_params)
+        batches = _Batches(inputs, prepare, batch_size, reading_threads(self.device))
+        outputs = PipelineIterator(batches, self.forward, forward_params, loader_batch_size=batch_size)
+        results: Iterator[Any] = PipelineIterator(outputs, self.postprocess, postprocess_params)
+        return results
+
+    def reads_ahead(self, preprocess_params: Mapping[str, Any]) -> bool:
+        """Whether samples may be read out of turn: not where the random numbers that choose frames are shared."""
+        sampling = preprocess_params.get("sampling") or self.processor.video_processor.sampling
+        is_random = preprocess_params.get("crop_scale") or preprocess_params.get("do_flip")
+        return sampling != "random" and not is_random and preprocess_params.get("generator") is None
 
     def read_media(self, sample: Any, on_error: str, **processor_kwargs: Any) -> dict[str, Any]:
         """Processed inputs of a sample as `media`, and `coverage`; both None where `error` says why it was skipped."""
@@ -128,6 +164,23 @@ class AudiovisualPipeline(Pipeline):
             build_card=lambda name: self.model.build_model_card(name, **{"tags": tags or (), **(card or {})}),
             **{"commit_message": "Upload pipeline", **kwargs},
         )
+
+
+class _Batches:
+    """The samples of `inputs`, prepared by threads, in batches: one is held while the model works on another."""
+
+    def __init__(self, inputs: Any, prepare: Callable[[Any], dict[str, Any]], batch_size: int, threads: int):
+        self.inputs, self.prepare, self.batch_size, self.threads = inputs, prepare, batch_size, threads
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, list[Any]]]:
+        inputs = (self.inputs[index] for index in range(len(self.inputs)))
+        ahead = max(self.batch_size, self.threads)
+        with closing(map_ahead(self.prepare, inputs, ahead, self.threads)) as prepared:
+            while batch := list(itertools.islice(prepared, self.batch_size)):
+                yield {"sample": [sample["sample"] for sample in batch]}
 
 
 def is_sample(inputs: Any) -> bool:

@@ -86,6 +86,9 @@ class AudiovisualAlignmentPipeline(AudiovisualPipeline):
         after = _given(candidates=candidates, modalities=letters, top_k=top_k)
         return preprocess, _given(candidates=candidates, group=group), after
 
+    def reads_ahead(self, preprocess_params: Mapping[str, Any]) -> bool:
+        return preprocess_params.get("query") != "text" and super().reads_ahead(preprocess_params)
+
     def preprocess(
         self, sample: Any, query: str = "media", on_error: str = "raise", **processor_kwargs: Any
     ) -> dict[str, Any]:

@@ -182,6 +182,31 @@ def test_workers_and_batches_change_nothing(converted, capsys, command):
             assert line == {name: value for name, value in expected.items() if name != "score"}
 
 
+def test_a_gpu_that_has_bfloat16_computes_in_it_unless_told_otherwise(tmp_path, capsys, monkeypatch):
+    import torch
+
+    from modeling_valor import ValorConfig
+    from modeling_valor.cli.arguments import choose_dtype
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    for name in ("float32", "float16"):
+        ValorConfig(dtype=name).save_pretrained(tmp_path / name)
+    full, half = str(tmp_path / "float32"), str(tmp_path / "float16")
+    assert choose_dtype("valor caption", "auto", "cuda:1", full) == "bfloat16"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "valor caption: the model computes in bfloat16; --dtype float32 is slower and rounds less."
+    for dtype, device, model in (
+        ("float32", "cuda", full),
+        ("auto", "cpu", full),
+        ("auto", "cuda", half),
+        ("auto", "cuda", str(tmp_path / "absent")),
+    ):
+        assert choose_dtype("valor caption", dtype, device, model) == dtype
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    assert choose_dtype("valor caption", "auto", "cuda", full) == "auto"
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("command", [["caption"], ["search", "a dog barks"]])
 @pytest.mark.parametrize(
     "options, message",

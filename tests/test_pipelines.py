@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 import functools
 import io
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,55 @@ def test_every_form_of_input_gives_the_same_captions(captioner, clips):
     assert captioner(dataset) == expected
     assert list(captioner(KeyDataset(dataset, "video"))) == expected
     assert captioner([]) == []
+
+
+def test_valor_tiny_writes_the_same_in_batches_of_questions_of_any_length():
+    root = Path(__file__).parents[1]
+    answerer = pipeline("audiovisual-question-answering", model=str(root / "hub_configs" / "valor-tiny"), device="cpu")
+    files = sorted(map(str, (root / "examples" / "media").glob("*.mp4")))
+    questions = ["what is heard?", "what is heard just as the triangle and the cross collide?", "what is seen?"]
+    samples = [{"video": file, "question": question} for question in questions for file in files[:2]]
+    singles = [answerer(sample) for sample in samples]
+    assert len({single[0]["answer"] for single in singles}) > 2
+    assert answerer(samples, batch_size=4) == singles
+
+
+def test_the_next_batch_is_read_while_the_model_works(captioner, clips, monkeypatch):
+    """The model waits for it here, and no more than it is read."""
+    read, later = [], threading.Event()
+    read_media, forward = captioner.read_media, captioner.forward
+
+    def noting(sample, *args, **kwargs):
+        read.append(threading.current_thread())
+        if len(read) == 4:
+            later.set()
+        return read_media(sample, *args, **kwargs)
+
+    def waiting(inputs, **kwargs):
+        assert later.wait(timeout=60) and len(read) <= 4 + 2 * waiting.batches
+        waiting.batches += 1
+        return forward(inputs, **kwargs)
+
+    waiting.batches = 0
+    files = [clips[name] for name in ("both", "silent", "sound", "other", "both", "silent", "sound")]
+    singles = [captioner(file) for file in files]
+    monkeypatch.setattr(captioner, "read_media", noting)
+    monkeypatch.setattr(captioner, "forward", waiting)
+    assert captioner(files, batch_size=2) == singles
+    assert threading.main_thread() not in read and len(read) == 7
+
+
+def test_random_frames_are_read_in_turn(captioner, clips, monkeypatch):
+    """Their random numbers are of one generator."""
+    threads = []
+    read_media = captioner.read_media
+    monkeypatch.setattr(
+        captioner,
+        "read_media",
+        lambda *args, **kwargs: threads.append(threading.get_ident()) or read_media(*args, **kwargs),
+    )
+    captioner([clips["both"], clips["silent"]], processor_kwargs={"sampling": "random", "generator": 3})
+    assert threads == [threading.get_ident()] * 2
 
 
 def test_generator_is_consumed_lazily(captioner, clips):

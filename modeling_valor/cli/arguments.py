@@ -14,6 +14,8 @@ from typer.core import TyperCommand, TyperOption
 
 
 if TYPE_CHECKING:
+    import torch
+
     from .. import ValorPreTrainedModel, ValorProcessor
 
 ModelClass = TypeVar("ModelClass", bound="ValorPreTrainedModel")
@@ -45,13 +47,19 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     typer.Option(help="Data type of the weights; auto is the checkpoint's."),
 ]
+ComputeDtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(
+        help="Data type in which the model computes; auto is bfloat16 on a GPU that has it, else the checkpoint's."
+    ),
+]
 WeightsDtype = Annotated[
     Literal["float32", "bfloat16", "float16"] | None,
     typer.Option(help="Data type of the weights.", show_default="the checkpoint's"),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Files in a batch.")]
 Workers = Annotated[
-    int, typer.Option(min=0, help="Worker processes that decode files; 0 decodes in the main process.")
+    int, typer.Option(min=0, help="Worker processes that decode files; with 0, threads of the main process do.")
 ]
 Processes = Annotated[
     int | None, typer.Option("--workers", min=1, help="Number of processes.", show_default="one for each core")
@@ -150,9 +158,16 @@ def list_samples(program: str, files: Sequence[str]) -> tuple[list[str], int]:
 
 
 def load(
-    model_class: type[ModelClass], model: str, device: str | None = None, dtype: str = "auto"
+    model_class: type[ModelClass],
+    model: str,
+    device: str | None = None,
+    dtype: str = "auto",
+    program: str | None = None,
 ) -> tuple[ModelClass, "ValorProcessor"]:
     """The model and the processor that `--model`, `--device` and `--dtype` name.
+
+    Args:
+        program: of which "auto" is the data type of `choose_dtype`; None: "auto" is the checkpoint's.
 
     Raises:
         ValueError: there is no such checkpoint, or it is damaged, or there is no such device.
@@ -164,8 +179,10 @@ def load(
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     device = choose_device(device)
+    check_model(model)
+    dtype = dtype if program is None else choose_dtype(program, dtype, device, model)
     try:
-        loaded = model_class.from_pretrained(check_model(model), dtype=dtype)
+        loaded = model_class.from_pretrained(model, dtype=dtype)
     except SafetensorError as error:
         raise ValueError(f"--model {model}: its weights are damaged ({error}).") from error
     return loaded.to(device).eval(), ValorProcessor.from_pretrained(model)
@@ -233,6 +250,25 @@ def choose_device(name: str | None) -> str:
     if name not in available:
         raise ValueError(f"--device {name}: this machine has no such device. Available: {', '.join(available)}.")
     return name
+
+
+def choose_dtype(program: str, dtype: str, device: "str | torch.device", model: str) -> str:
+    """What "auto" stands for: "bfloat16" for float32 weights on a GPU that computes in it, which is said, else "auto"."""
+    import torch
+    from transformers import AutoConfig
+
+    if dtype != "auto" or torch.device(device).type != "cuda":
+        return dtype
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        return dtype
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError):  # which is said where it is loaded
+        return dtype
+    if config.dtype in (torch.bfloat16, torch.float16):
+        return dtype
+    print(f"{program}: the model computes in bfloat16; --dtype float32 is slower and rounds less.", file=sys.stderr)
+    return "bfloat16"
 
 
 def on_one_line(name: str) -> str:

@@ -12,8 +12,8 @@ import typer
 from .arguments import (
     BatchSize,
     CheckpointCommand,
+    ComputeDtype,
     Device,
-    Dtype,
     Json,
     MediaFiles,
     Modalities,
@@ -59,7 +59,7 @@ def caption(
     format: Format = None,
     index: Index = None,
     device: Device = None,
-    dtype: Dtype = "auto",
+    dtype: ComputeDtype = "auto",
     batch_size: BatchSize = 8,
     workers: Workers = 0,
     as_json: Json = False,
@@ -93,7 +93,7 @@ def caption(
         raise typer.BadParameter(
             "--question is about whole files: leave out --every, --segments and --index, or name a part of the file."
         )
-    loaded, processor = load(model_class, model, device, dtype)
+    loaded, processor = load(model_class, model, device, dtype, "valor caption")
     describe = pipeline_class(model=loaded, processor=processor, device=loaded.device)
     options = {
         "modalities": modalities,

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from .arguments import (
+    ComputeDtype,
     Device,
-    Dtype,
     Json,
     MediaFiles,
     Modalities,
@@ -20,6 +20,7 @@ from .arguments import (
     Stride,
     check_model,
     choose_device,
+    choose_dtype,
     new_app,
 )
 from .index import INTERRUPTED
@@ -40,7 +41,7 @@ def embed(
     modalities: Modalities = "av",
     num_frames: SegmentFrames = None,
     device: Device = None,
-    dtype: Dtype = "auto",
+    dtype: ComputeDtype = "auto",
     batch_size: SegmentBatch = 16,
     workers: DecodingProcesses = None,
     as_json: Json = False,
@@ -61,8 +62,9 @@ def embed(
 
     check_output(output)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    chosen = None if dtype == "auto" else getattr(torch, dtype)
-    loaded = EmbeddingModel(check_model(model), device=choose_device(device), dtype=chosen)
+    place = choose_device(device)
+    kind = choose_dtype("valor embed", dtype, place, check_model(model))
+    loaded = EmbeddingModel(model, device=place, dtype=None if kind == "auto" else getattr(torch, kind))
     frames = loaded.processor.video_processor.num_frames if num_frames is None else num_frames
     cut = Segmentation(
         segment_seconds, segment_seconds if stride is None else stride, segments == "shots", modalities, frames

@@ -10,13 +10,14 @@ import typer
 from .arguments import (
     Annotations,
     BatchSize,
+    ComputeDtype,
     Device,
     Json,
     MaxFailures,
     Model,
-    WeightsDtype,
     Workers,
     choose_device,
+    choose_dtype,
     new_app,
 )
 
@@ -65,7 +66,7 @@ def evaluate(
     batch_size: BatchSize = 16,
     workers: Workers = 0,
     device: Device = None,
-    dtype: WeightsDtype = None,
+    dtype: ComputeDtype = "auto",
     output: Annotated[str, typer.Option(help="Folder for results and caches.")] = "evaluations",
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither read nor write cached features and predictions.")
@@ -126,13 +127,15 @@ def evaluate(
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
     try:
         broadcast_from_main(check)
+        place = device or state.device
+        kind: str = broadcast_from_main(lambda: choose_dtype("valor evaluate", dtype, place, model))
         results = load_and_evaluate(
             recipe,
             model,
             media=media,
             annotations=annotations,
-            device=device or state.device,
-            dtype=getattr(torch, dtype) if dtype else None,
+            device=place,
+            dtype=None if kind == "auto" else getattr(torch, kind),
             batch_size=batch_size,
             num_workers=workers,
             cache=None if no_cache else folder / "cache",

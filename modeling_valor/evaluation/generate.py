@@ -180,24 +180,24 @@ def _answer_batch(
 ) -> dict[int, Written | Failure]:
     """Answers to all questions about the samples of a batch, `batch_size` questions at a time.
 
-    A sample is encoded once for all its questions.
+    A sample is encoded once for all its questions. Questions of about the same length are answered together.
     """
-    answers: dict[int, list[str]] = {index: [] for index in batch.indices}
     asked = [
-        (row, clean_question(question.text) if text.clean else question.text)
+        (row, place, clean_question(question.text) if text.clean else question.text)
         for row, index in enumerate(batch.indices)
-        for question in samples[index].questions
+        for place, question in enumerate(samples[index].questions)
     ]
+    answers: dict[int, list[str]] = {index: [""] * len(samples[index].questions) for index in batch.indices}
     if asked:
         conditions = head.valor.encode_conditions(**on_device(batch.inputs, head.valor))
+    asked.sort(key=lambda question: len(question[2].split()))
     for start in range(0, len(asked), batch_size):
-        rows = [row for row, _ in asked[start : start + batch_size]]
-        questions = [question for _, question in asked[start : start + batch_size]]
+        rows, places, questions = map(list, zip(*asked[start : start + batch_size], strict=True))
         encoded = processor(question=questions, max_length=text.max_length, return_tensors="pt")
         inputs = on_device(encoded, head.valor)
         texts = _write(head, processor, conditions=_rows(conditions, rows), **inputs, **options)
-        for row, written in zip(rows, texts, strict=True):
-            answers[batch.indices[row]].append(written)
+        for row, place, written in zip(rows, places, texts, strict=True):
+            answers[batch.indices[row]][place] = written
     return {**batch.failures, **{index: {"answers": texts} for index, texts in answers.items()}}
 
 

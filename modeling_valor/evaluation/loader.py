@@ -2,8 +2,10 @@
 """Batches of frames and audio for evaluation: in order, without randomness, unreadable files listed apart."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -12,6 +14,7 @@ from ..data.failures import Failure, attempt
 from ..data.loading import cache_folder, load_media
 from ..data.samples import Sample, sample_at
 from ..processing_valor import ValorProcessor
+from ..read_ahead import map_ahead, reading_threads
 from .options import MediaOptions
 
 
@@ -35,19 +38,27 @@ def media_batches(
 ) -> Iterator[MediaBatch]:
     """One [`MediaBatch`] for each list of indices in `batches`, in their order.
 
-    Each sample is decoded alone, in a worker process if there are any, and padded to its batch. A sample that cannot be
-    read or has none of the modalities is in `failures` instead of `inputs`.
+    Each sample is decoded alone, in a worker process if there are any, else in threads that read the next batch while the
+    model has one, and padded to its batch. A sample that cannot be read or has none of the modalities is in `failures`
+    instead of `inputs`.
     """
     if not batches:
         return
-    loader = DataLoader(
-        _SampleMedia(samples, processor, options),
+    dataset, collate = _SampleMedia(samples, processor, options), _Collate(processor)
+    if options.num_workers == 0:
+        threads = reading_threads()
+        ahead = max(threads, *map(len, batches))
+        with closing(map_ahead(dataset.__getitem__, chain.from_iterable(batches), ahead, threads)) as loaded:
+            for batch in batches:
+                yield collate(list(islice(loaded, len(batch))))
+        return
+    yield from DataLoader(
+        dataset,
         batch_sampler=[list(batch) for batch in batches],
         num_workers=min(options.num_workers, len(batches)),
-        collate_fn=_Collate(processor),
+        collate_fn=collate,
         generator=torch.Generator(),  # otherwise the loader would draw from the generator of the training
     )
-    yield from loader
 
 
 class _SampleMedia(Dataset[tuple[int, dict[str, torch.Tensor] | Failure]]):

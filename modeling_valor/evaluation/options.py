@@ -23,7 +23,7 @@ class MediaOptions:
     Args:
         modalities: "av" (video and audio), "v" or "a".
         num_frames, num_audio_clips: of each sample; None: the processor's numbers.
-        num_workers: number of processes that decode; 0: this process does.
+        num_workers: number of processes that decode; 0: threads of this process do.
         cache: folder that stores decoded samples in half precision, for repeated evaluations during training
             (`data.loading.cache_folder`); None: samples are decoded every time.
     """

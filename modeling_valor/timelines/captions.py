@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.read_ahead import read_ahead
 from ..media_segments import Boundaries, fixed_segments, iterate_segments
 from ..media_sources import MediaSource
 from ..pipelines import AudiovisualCaptioningPipeline
+from ..read_ahead import read_ahead
 
 
 @dataclass(frozen=True)
