@@ -206,6 +206,21 @@ def test_nothing_is_lost_or_mixed_up_among_32_clients_at_once(app, service, mode
             assert (streamed(answer)[0] if body.get("stream") else text_of(answer)) == expected
 
 
+def test_no_two_threads_share_a_tokenizer(service):
+    """A call sets its truncation and padding in the tokenizer, where another thread would find them."""
+    engine, meet = service.engine, threading.Barrier(2)
+
+    def tokenizer(items):
+        meet.wait(60)  # so that two threads are at work
+        return [id(engine.processor.tokenizer)]
+
+    found = {engine.readers.submit(object(), tokenizer, None) for _ in range(2)}
+    ids = {future.result(60) for future in found} | {id(engine.processor.tokenizer)}
+    ids.add(engine.queue.submit(object(), lambda items: [id(engine.processor.tokenizer)], None).result(60))
+    assert len(ids) == 4
+    assert engine.processor is engine.processor
+
+
 def test_a_medium_that_cannot_be_read_disturbs_no_other(app):
     broken = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
 

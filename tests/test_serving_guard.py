@@ -146,3 +146,13 @@ def test_a_body_that_does_not_come_is_not_waited_for():
         assert sent[0]["status"] == 504
 
     asyncio.run(run())
+
+
+def test_a_preflight_of_a_browser_needs_no_key():
+    async def run():
+        for enabled, status in ((True, 200), (False, 401)):
+            guard = Guard(App(), ServerSettings(api_key="sesame", enable_cors=enabled))
+            async with client(guard) as http:
+                assert (await http.options("/v1/embeddings")).status_code == status
+
+    asyncio.run(run())

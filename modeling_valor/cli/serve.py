@@ -76,14 +76,8 @@ def serve(
         ),
     ] = 30.0,
     readers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            rich_help_panel=_LIMITS,
-            help="Threads that decode media.",
-            show_default="one for each core, 8 at most",
-        ),
-    ] = None,
+        int, typer.Option(min=1, rich_help_panel=_LIMITS, help="Threads that fetch and decode media.")
+    ] = 8,
     media_root: Annotated[
         str | None,
         typer.Option(rich_help_panel=_SOURCES, help="Folder whose files may be named.", show_default="no files"),
@@ -117,7 +111,6 @@ def serve(
     choose_device(device)
     if index is not None:
         open_index(index, model, needs_model=False).backend.close()
-    chosen = {} if readers is None else {"readers": readers}
     settings = ServerSettings(
         max_batch,
         max_wait_ms,
@@ -127,11 +120,11 @@ def serve(
         max_inputs,
         timeout,
         drain,
+        readers,
         api_key=api_key or None,
         media_root=media_root,
         allow_hosts=tuple(allow_host or ()),
         enable_cors=enable_cors,
-        **chosen,
     )
     MediaRules(settings)  # refuses what is wrong in them before the model is loaded
     served = name or (os.path.basename(os.path.abspath(model)) if os.path.isdir(model) else model)

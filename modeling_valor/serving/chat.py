@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from fastapi.responses import JSONResponse, StreamingResponse
 from torch import Tensor
@@ -43,7 +43,7 @@ class ValorChatHandler(ChatCompletionHandler):
     """`/v1/chat/completions`: the answers, whole or streamed, are transformers'; reading and writing are the engine's."""
 
     def __init__(self, service: Service):
-        super().__init__(model_manager=service, generation_state=service)
+        super().__init__(model_manager=cast(Any, service), generation_state=cast(Any, service))
         self.service = service
 
     async def handle_request(self, body: dict[str, Any], request_id: str) -> StreamingResponse | JSONResponse:
@@ -60,17 +60,11 @@ class ValorChatHandler(ChatCompletionHandler):
                 raise RequestError(400, f"VALOR cannot follow `{name}`: leave it out.", name)
         config = read_generation_config(body, engine.model)
         inputs = await self._read(body, engine)
-        answer = self._streaming if body.get("stream") else self._non_streaming
-        answered = answer(
-            request_id,
-            engine.model,
-            engine.processor,
-            engine.name,
-            inputs,
-            config,
-            gen_manager=_Batched(engine, body.get("seed")),
-        )
-        return await answered if asyncio.iscoroutine(answered) else answered
+        manager = _Batched(engine, body.get("seed"))
+        arguments = (request_id, engine.model, engine.processor, engine.name, cast(Any, inputs), config, manager)
+        if body.get("stream"):
+            return self._streaming(*arguments)
+        return await self._non_streaming(*arguments)
 
     async def _read(self, body: Mapping[str, Any], engine: Engine) -> Inputs:
         """The inputs of `generate`: the media and the question of the messages."""
@@ -82,14 +76,9 @@ class ValorChatHandler(ChatCompletionHandler):
         question = engine.processor.apply_chat_template(chat)
         if question.strip():
             engine.check_length(question, "messages")
+        kwargs: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
         return await engine.read(
-            engine.processor.apply_chat_template,
-            "messages",
-            conversation=chat,
-            processor_kwargs=options,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
+            lambda processor: processor.apply_chat_template(chat, processor_kwargs=options, **kwargs), "messages"
         )
 
     @staticmethod
@@ -129,7 +118,7 @@ class _Batched(BaseGenerateManager):
         response_parser: Any = None,
     ) -> tuple["asyncio.Queue[Any]", DirectStreamer]:
         queue: asyncio.Queue[Any] = asyncio.Queue()
-        streamer = DirectStreamer(processor.tokenizer._tokenizer, asyncio.get_running_loop(), queue, response_parser)
+        streamer = _Streamer(processor.tokenizer._tokenizer, asyncio.get_running_loop(), queue, response_parser)
 
         async def write() -> None:
             try:
@@ -138,12 +127,22 @@ class _Batched(BaseGenerateManager):
                 logger.exception("A streamed text could not be written.")
                 queue.put_nowait(_StreamError(INTERNAL.message))
 
-        task = asyncio.get_running_loop().create_task(write())
-        streamer.task = task  # a task that nobody holds may be collected
+        streamer.task = asyncio.get_running_loop().create_task(write())
         return queue, streamer
 
     def stop(self) -> None:
         """The engine is stopped by itself."""
+
+
+class _Streamer(DirectStreamer):
+    """A streamer that ends the writing of its text, even before it has begun, once its client has gone."""
+
+    task: "asyncio.Task[None] | None" = None
+
+    def cancel(self) -> None:
+        super().cancel()
+        if self.task is not None:
+            self.task.cancel()
 
 
 def _without_prompt(inputs: Inputs) -> Inputs:

@@ -84,13 +84,24 @@ class Engine:
         settings: ServerSettings,
         index: "ValorIndex | None" = None,
     ):
-        self.name, self.model, self.processor, self.settings, self.index = name, model, processor, settings, index
+        self.name, self.model, self.settings, self.index = name, model, settings, index
         self.rules = MediaRules(settings)
         processor.media_limits = {"public_only": True, "private_hosts": list(settings.allow_hosts)} | {
             limit: getattr(self.rules.limits, limit) for limit in ("timeout", "max_bytes", "max_seconds")
         }
+        self._processor, self._own = copy.deepcopy(processor), threading.local()  # the one given is the index's
+        self._copying = threading.Lock()
         self.readers = BatchQueue("valor-reader", threads=settings.readers)
         self.queue = BatchQueue("valor-model", max_batch=settings.max_batch, max_wait=settings.max_wait_ms / 1000)
+
+    @property
+    def processor(self) -> ValorProcessor:
+        """The processor of this thread: a tokenizer is changed by each call, so no two threads may share one."""
+        own: ValorProcessor | None = getattr(self._own, "processor", None)
+        if own is None:
+            with self._copying:
+                own = self._own.processor = copy.deepcopy(self._processor)
+        return own
 
     def stop(self) -> None:
         """Ends the threads; what waits is cancelled."""
@@ -99,21 +110,21 @@ class Engine:
 
     # --- Reading ------------------------------------------------------------------------------------------------------
 
-    async def read(self, prepare: Callable[..., Mapping[str, Any]], param: str | None, **inputs: Any) -> Inputs:
-        """What the processor makes of media, in a thread of the readers.
+    async def read(self, prepare: Callable[[ValorProcessor], Mapping[str, Any]], param: str | None) -> Inputs:
+        """What `prepare` makes of media with a processor, in a thread of the readers.
 
         Raises:
-            RequestError: 400, it cannot be read.
+            RequestError: 400, they cannot be read.
         """
         with client_errors(param):
-            prepared = await self.readers.call("read", lambda items: [prepare(**item) for item in items], inputs)
+            prepared = await self.readers.call("read", lambda items: [item(self.processor) for item in items], prepare)
         return {name: value for name, value in prepared.items() if isinstance(value, Tensor)}
 
     async def read_media(self, content: Content, options: Mapping[str, Any], param: str) -> Inputs:
         """The inputs of one sample."""
         media = {"videos": content.video, "audio": content.audio}
         given = {name: [source] for name, source in media.items() if source is not None}
-        return await self.read(self.processor, param, **given, **options, return_tensors="pt")
+        return await self.read(lambda processor: processor(**given, **options, return_tensors="pt"), param)
 
     def check_length(self, text: str, param: str, truncate: bool = False) -> int:
         """The number of tokens of a text, which is cut only on request.

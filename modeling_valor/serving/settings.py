@@ -1,7 +1,6 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What a server allows and how it works, in one place."""
 
-import os
 from dataclasses import dataclass
 
 
@@ -18,7 +17,7 @@ class ServerSettings:
         max_inputs: texts or media of one request, at most.
         timeout: seconds for all of a request, from its first byte to the last of its answer.
         drain_seconds: seconds in which requests at work may finish when the server stops.
-        readers: threads that fetch and decode media.
+        readers: threads that fetch and decode media; more than cores, as some wait for the network.
         api_key: what clients give as `Authorization: Bearer ...`; None: nothing is asked for.
         media_root: folder whose files may be named by requests; None: no file of this machine is read.
         allow_hosts: hosts, `name` or `name:port`, that media are fetched from although their addresses are not public.
@@ -33,7 +32,7 @@ class ServerSettings:
     max_inputs: int = 64
     timeout: float = 60.0
     drain_seconds: float = 30.0
-    readers: int = min(8, os.cpu_count() or 1)
+    readers: int = 8
     api_key: str | None = None
     media_root: str | None = None
     allow_hosts: tuple[str, ...] = ()
