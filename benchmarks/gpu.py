@@ -19,17 +19,23 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 ALIGNMENT = "benchmarks/alignment.py --device cuda --dtype bfloat16 --rounds 1"
+DECODING = "benchmarks/generation.py --device cuda"
 
 # part -> (seconds that it may take, command), the most important first
 PARTS = {
+    "decoding": [
+        (20, f"{DECODING} --dtype float32 --tokens 12"),
+        (30, f"{DECODING} --dtype bfloat16 --repeats 3"),
+        (50, f"{DECODING} --dtype bfloat16 --batch 64"),
+    ],
     "alignment": [
         (60, "-m pytest -n 0 -q -p no:cacheprovider tests/test_alignment_triton.py"),
-        (80, f"{ALIGNMENT} --batch 1024"),
-        (50, f"{ALIGNMENT} --batch 16384 --alone --repeats 1"),
+        (50, f"{ALIGNMENT} --batch 1024"),
+        (40, f"{ALIGNMENT} --batch 16384 --alone --repeats 1"),
         (30, "benchmarks/contrastive_ranks.py --device cuda --dtype bfloat16 --batch 8192"),
         (30, f"{ALIGNMENT} --batch 4096 --alone --repeats 2"),
-        (80, f"{ALIGNMENT} --batch 1024 --tune"),
-        (25, "benchmarks/alignment.py --device cuda --rounds 1 --batch 1024 --alone"),
+        (25, f"{ALIGNMENT} --batch 1024 --tune"),
+        (20, "benchmarks/alignment.py --device cuda --rounds 1 --batch 1024 --alone"),
     ],
 }
 

@@ -11,9 +11,11 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.logits_process import LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateBeamOutput
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.utils import ModelOutput, logging
 
 from .configuration_valor import GROUP_OF_MODALITIES
+from .generation_static import StaticDecodingCache, StaticSteps
 from .modeling_valor_text import CACHE, ConditionCache, ValorConditions
 
 
@@ -23,9 +25,12 @@ else:
     from transformers import GenerationMixin
 
 
+logger = logging.get_logger(__name__)
+
 DEFAULT_MAX_NEW_TOKENS = 30
 
 TEXT_INPUTS = ("input_ids", "prompt_input_ids", "question_input_ids")
+TEXT_PROMPTS = ("prompt_input_ids", "prompt_attention_mask", "question_input_ids", "question_attention_mask")
 TEXT_MASKS = ("attention_mask", "prompt_attention_mask", "question_attention_mask")
 
 _REASONS = {
@@ -124,6 +129,9 @@ class ValorGenerationMixin(GenerationMixin):
         self.check_options(generation_config, kwargs)
         if "cache" in kwargs:
             kwargs[CACHE] = kwargs.pop("cache")
+        static = self.static_cache(generation_config, kwargs)
+        if static is not None:
+            kwargs[CACHE] = static
         if conditions is None:
             if pixel_values_videos is None and input_features is None:
                 raise ValueError(
@@ -145,13 +153,20 @@ class ValorGenerationMixin(GenerationMixin):
         limits = generation_config or self.generation_config
         if all(requested_option(name, kwargs, limits) is None for name in ("max_new_tokens", "max_length")):
             kwargs["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS
-        return super().generate(
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            conditions=conditions,
-            generation_config=generation_config,
-            **kwargs,
-        )
+        try:
+            outputs = super().generate(
+                input_ids=input_ids,
+                attention_mask=torch.ones_like(input_ids),
+                conditions=conditions,
+                generation_config=generation_config,
+                **kwargs,
+            )
+        finally:
+            if static is not None:
+                static.close()
+        if static is not None and isinstance(outputs, ModelOutput):
+            outputs = type(outputs)(**{**outputs, CACHE: None})  # the next call uses its memory again
+        return outputs
 
     def check_options(self, generation_config: GenerationConfig | None, options: dict[str, Any]) -> None:
         """Raises a `ValueError` for options that are given, here or in the configuration, and cannot work."""
@@ -165,16 +180,62 @@ class ValorGenerationMixin(GenerationMixin):
                 "that repository knows nothing of the [MASK] query. Pass a function."
             )
         cache = requested_option("cache_implementation", options, generation_config, self.generation_config)
-        if cache not in (None, "dynamic", "offloaded"):
+        if cache not in (None, "dynamic", "offloaded", "static"):
             raise ValueError(
                 f"`cache_implementation={cache!r}` cannot be used with {type(self).__name__}: the [MASK] query needs a cache "
-                'that can forget its last token. Leave it unset, or use "dynamic" or "offloaded".'
+                'that can forget its last token. Leave it unset, or use "dynamic", "static" or "offloaded".'
+            )
+        if cache == "static" and options.get(CACHE) is not None:
+            raise ValueError(
+                'A `cache` was given together with `cache_implementation="static"`, which makes its own. Give one.'
             )
         if cache == "offloaded" and not torch.accelerator.is_available():
             raise ValueError(
                 '`cache_implementation="offloaded"` moves the cache of an accelerator to the CPU, and there is none here. Leave '
                 "it unset."
             )
+
+    def static_cache(
+        self, generation_config: GenerationConfig | None, options: dict[str, Any]
+    ) -> StaticDecodingCache | None:
+        """The cache that `cache_implementation="static"` asks for; else `None`."""
+        asked = requested_option("cache_implementation", options, generation_config, self.generation_config)
+        if asked != "static" or requested_option("use_cache", options, generation_config) is False:
+            return None
+        return StaticDecodingCache(self.config.get_text_config(decoder=True))
+
+    def static_step(
+        self,
+        input_ids: torch.Tensor,
+        cache: StaticDecodingCache,
+        conditions: ValorConditions,
+        captioning_groups: list[str],
+        **kwargs: Any,
+    ) -> CausalLMOutputWithCrossAttentions:
+        """A step of `cache_implementation="static"`; its logits are overwritten by the next one."""
+        if cache.get_seq_length() == 0:
+            return self(
+                input_ids=input_ids, cache=cache, conditions=conditions, captioning_groups=captioning_groups, **kwargs
+            )
+        if cache.steps is None:
+            prompt = self.text_prompt(conditions.device, **{name: kwargs.get(name) for name in TEXT_PROMPTS})
+            cache.start(self, conditions, captioning_groups[0], prompt)
+        outputs: dict[str, Any] = {"logits": cast(StaticSteps, cache.steps)(input_ids), CACHE: cache}
+        return CausalLMOutputWithCrossAttentions(**outputs)
+
+    def _valid_auto_compile_criteria(self, model_kwargs: dict[str, Any], generation_config: GenerationConfig) -> bool:
+        """Whether `get_compiled_call`, or [`static_step`], decodes: static steps are what transformers compiles `forward` for."""
+        if not isinstance(model_kwargs.get(CACHE), StaticDecodingCache):
+            return super()._valid_auto_compile_criteria(model_kwargs, generation_config)
+        attention = self.valor.text_model.config._attn_implementation
+        if attention not in ("eager", "sdpa"):
+            reason = f'attention is "{attention}"'
+        elif generation_config.output_attentions or generation_config.output_hidden_states:
+            reason = "attentions or hidden states are asked for"
+        else:
+            return True
+        logger.warning_once(f'`cache_implementation="static"` is taken as "dynamic", because {reason}.')
+        return False
 
     def decoding_group(self, requested: Sequence[str] | None, modalities: tuple[str, ...]) -> list[str]:
         """The modality group that the text is conditioned on, as a list; by default that of all given modalities."""
@@ -208,6 +269,8 @@ class ValorGenerationMixin(GenerationMixin):
         prepared, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
         if requested_option("length_penalty", kwargs, generation_config, self.generation_config) is None:
             prepared.length_penalty = 0.0  # sums of log-probabilities, where transformers would fill in means
+        if prepared.cache_implementation == "static":  # `generate` has made the cache
+            prepared.cache_implementation = None
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if getattr(prepared, name) is None:
                 setattr(prepared, name, getattr(self.config.get_text_config(decoder=True), name))
@@ -263,6 +326,9 @@ class ValorGenerationMixin(GenerationMixin):
         cache = model_kwargs.get(CACHE)
         if cache is None:
             return
+        if isinstance(cache, StaticDecodingCache):
+            cache.max_words, cache.may_record = generation_config.max_length, not generation_config.disable_compile
+            return
         words = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         if not isinstance(words, DynamicCache):
             raise ValueError(
@@ -295,6 +361,11 @@ class ValorGenerationMixin(GenerationMixin):
         when its best beam is finished, or all of them if several sequences are requested.
         """
         if generation_config.do_sample or generation_config.early_stopping or generation_config.length_penalty != 0:
+            if isinstance(model_kwargs.get(CACHE), StaticDecodingCache):
+                logger.warning_once(
+                    '`cache_implementation="static"` is taken as "dynamic", because the beam search of transformers (`do_sample`, '
+                    "`length_penalty`, `early_stopping`) calls the model itself."
+                )
             return super()._beam_search(
                 input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus, **model_kwargs
             )
@@ -314,9 +385,14 @@ class ValorGenerationMixin(GenerationMixin):
         attentions: tuple[Any, ...] = ()
         hidden_states: tuple[Any, ...] = ()
 
+        forward = self.__call__
+        if self._valid_auto_compile_criteria(model_kwargs, generation_config):
+            forward = self.static_step
+        check_every = 1 if synced_gpus or generation_config.return_dict_in_generate else steps_between_checks(device)
+
         this_peer_finished = False
         while self._has_unfinished_sequences(this_peer_finished, synced_gpus, device=device):
-            outputs = self(**self.prepare_inputs_for_generation(input_ids, **model_kwargs), return_dict=True)
+            outputs = forward(**self.prepare_inputs_for_generation(input_ids, **model_kwargs), return_dict=True)
             model_kwargs = self._update_model_kwargs_for_generation(outputs, model_kwargs)
             if synced_gpus and this_peer_finished:
                 continue
@@ -332,7 +408,9 @@ class ValorGenerationMixin(GenerationMixin):
             finished = finished | stopping_criteria(input_ids, None).view_as(finished)
             if (cache := model_kwargs.get(CACHE)) is not None:
                 cache.reorder_cache(rows)
-            this_peer_finished = bool((finished[:, 0] if num_returned == 1 else finished).all())
+            length = input_ids.shape[1]
+            if (length - prompt_length) % check_every == 0 or length == stopping_criteria.max_length:
+                this_peer_finished = bool((finished[:, 0] if num_returned == 1 else finished).all())
 
             if generation_config.return_dict_in_generate:
                 all_scores += (log_probs,) if generation_config.output_scores else ()
@@ -356,6 +434,14 @@ class ValorGenerationMixin(GenerationMixin):
             hidden_states=hidden_states or None,
             **{CACHE: model_kwargs.get(CACHE)},
         )
+
+
+def steps_between_checks(device: torch.device) -> int:
+    """Steps after which it is read whether all beams are finished: a GPU would wait for Python at each of them.
+
+    Steps too many write padding, which is cut off.
+    """
+    return 1 if device.type == "cpu" else 4
 
 
 def next_beams(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
-from transformers import GenerationConfig
+from transformers import CompileConfig, GenerationConfig
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.initialization import no_init_weights
@@ -134,6 +134,10 @@ class ValorDecoderModel(ValorPreTrainedModel):
         if not self.can_generate() and self.generation_config is not None and is_main_process:
             self.generation_config.save_pretrained(save_directory)
 
+    def get_compiled_call(self, compile_config: CompileConfig | None) -> Callable[..., Any]:
+        """What `generate` calls for each word where it would call a compiled `forward`: a step over static tensors."""
+        return getattr(self, "static_step", None) or super().get_compiled_call(compile_config)
+
     def get_input_embeddings(self) -> nn.Embedding:
         return self.valor.get_input_embeddings()
 
@@ -202,6 +206,21 @@ class ValorDecoderModel(ValorPreTrainedModel):
             torch.cat([question_input_ids[:, :1], prompt, question_input_ids[:, 1:]], dim=1),
             torch.cat([mask[:, :1], torch.ones_like(prompt, dtype=torch.bool), mask[:, 1:]], dim=1),
         )
+
+    def text_prompt(
+        self,
+        device: torch.device,
+        prompt_input_ids: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        question_input_ids: torch.Tensor | None = None,
+        question_attention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What the decoder reads before the text: the question, the prompt given, or that of the configuration."""
+        if question_input_ids is None:
+            return self.caption_prompt(prompt_input_ids, prompt_attention_mask, device)
+        if prompt_input_ids is not None:
+            raise ValueError("Give `prompt_input_ids` to describe or `question_input_ids` to answer, not both.")
+        return self.question_prompt(question_input_ids, question_attention_mask)
 
     def conditions_of(
         self,
@@ -549,12 +568,13 @@ class ValorForCaptioning(ValorDecoderModel, ValorGenerationMixin):
         """
         conditions = self.conditions_of(conditions, pixel_values_videos, frame_mask, input_features, audio_mask)
         groups = self.select_captioning_groups(captioning_groups, conditions.modalities)
-        if question_input_ids is None:
-            prompt = self.caption_prompt(prompt_input_ids, prompt_attention_mask, conditions.device)
-        elif prompt_input_ids is None:
-            prompt = self.question_prompt(question_input_ids, question_attention_mask)
-        else:
-            raise ValueError("Give `prompt_input_ids` to describe or `question_input_ids` to answer, not both.")
+        prompt = self.text_prompt(
+            conditions.device,
+            prompt_input_ids,
+            prompt_attention_mask,
+            question_input_ids,
+            question_attention_mask,
+        )
         return self.predict(
             input_ids,
             attention_mask,

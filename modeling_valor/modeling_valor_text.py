@@ -487,12 +487,14 @@ class ValorTextModel(ValorTextPreTrainedModel):
 
     def text_positions(self, start: int, length: int, device: torch.device) -> torch.Tensor:
         """Positions of the text's new tokens; a `ValueError` where the model has too few."""
-        most = self.config.max_position_embeddings
-        if start + length > most:
-            raise ValueError(
-                f"The text has {start + length} tokens, but the model has only {most} positions. Truncate it."
-            )
+        self.check_length(start + length)
         return torch.arange(start, start + length, device=device)
+
+    def check_length(self, length: int) -> None:
+        """Raises a `ValueError` for a text of more tokens than the model has positions."""
+        most = self.config.max_position_embeddings
+        if length > most:
+            raise ValueError(f"The text has {length} tokens, but the model has only {most} positions. Truncate it.")
 
     def prefix_mask(
         self,

@@ -240,8 +240,3 @@ def test_padded_words_to_continue_are_refused():
     ids = torch.tensor([[CLS, 110], [CLS, 0], [CLS, 111]])
     with pytest.raises(ValueError, match="padding"):
         tiny_model(ValorForCaptioning).generate(input_ids=ids, attention_mask=ids != 0, **generation_batch())
-
-
-def test_static_cache_is_refused():
-    with pytest.raises(ValueError, match="cache_implementation"):
-        tiny_model(ValorForCaptioning).generate(**generation_batch(), cache_implementation="static")

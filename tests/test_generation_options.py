@@ -425,7 +425,7 @@ def test_options_of_a_generation_config_are_refused_too(model):
         write(own)
 
 
-@pytest.mark.parametrize("value", ["static", "hybrid", "quantized", "paged", "offloaded_static"])
+@pytest.mark.parametrize("value", ["hybrid", "quantized", "paged", "offloaded_static"])
 def test_caches_that_cannot_forget_are_refused(model, value):
     with pytest.raises(ValueError, match=f"cache_implementation='{value}'"):
         write(model, cache_implementation=value)
