@@ -22,15 +22,17 @@ from modeling_valor import (
 )
 
 
-gr = pytest.importorskip("gradio", reason="the extra `demo` is not installed", exc_type=ImportError)
+pytest.importorskip("gradio", reason="the extra `demo` is not installed", exc_type=ImportError)
 
-from modeling_valor.demo import build_app  # noqa: E402
-from modeling_valor.demo.app import Page  # noqa: E402
-from modeling_valor.demo.clips import Clip, DemoLimits  # noqa: E402
-from modeling_valor.demo.describing import Describer  # noqa: E402
-from modeling_valor.demo.gallery import Gallery  # noqa: E402
-from modeling_valor.demo.pictures import draw_mel, mel_centres, seen_html  # noqa: E402
-from modeling_valor.search import Hit, Segment, ValorIndex  # noqa: E402
+import gradio as gr
+
+from modeling_valor.demo import build_app
+from modeling_valor.demo.app import Page
+from modeling_valor.demo.clips import Clip, DemoLimits
+from modeling_valor.demo.describing import Describer
+from modeling_valor.demo.gallery import Gallery
+from modeling_valor.demo.pictures import draw_mel, mel_centres, seen_html
+from modeling_valor.search import Hit, Segment, ValorIndex
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,16 +2,26 @@
 """A headless Chromium that opens pages, uploads files and clicks, by its DevTools protocol over two pipes."""
 
 import base64
+import contextlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 
 QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 SAFE = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-sync", *QUIET]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+# It reads from 3 and writes to 4, which may be taken
+_START = """
+import fcntl, os, sys
+for fd, name in zip([fcntl.fcntl(int(name), fcntl.F_DUPFD, 10) for name in sys.argv[1:3]], (3, 4)):
+    os.dup2(fd, name)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 _WAIT = """
 new Promise((resolve, reject) => {
@@ -35,9 +45,8 @@ class Browser:
         read_here, write_there = os.pipe()
         read_there, write_here = os.pipe()
         command = [CHROMIUM, *SAFE, "--remote-debugging-pipe", f"--user-data-dir={folder}", "about:blank"]
-        # It reads from 3 and writes to 4
-        shell = ["sh", "-c", f'exec "$@" 3<&{read_there} 4>&{write_there}', "sh", *command]
-        self.process = subprocess.Popen(shell, pass_fds=(read_there, write_there), stderr=subprocess.DEVNULL)
+        start = [sys.executable, "-S", "-c", _START, str(read_there), str(write_there), *command]
+        self.process = subprocess.Popen(start, pass_fds=(read_there, write_there), stderr=subprocess.DEVNULL)
         os.close(read_there)
         os.close(write_there)
         self.incoming, self.outgoing = read_here, write_here
@@ -47,12 +56,11 @@ class Browser:
         return self
 
     def __exit__(self, *error):
-        try:
+        with contextlib.suppress(OSError, AssertionError):  # it may be gone
             self.send("Browser.close")
-        finally:
-            os.close(self.incoming)
-            os.close(self.outgoing)
-            self.process.wait(20)
+        os.close(self.incoming)
+        os.close(self.outgoing)
+        self.process.wait(20)
 
     def send(self, method, session=None, **params):
         """The result of a command; events that come in between are kept."""
