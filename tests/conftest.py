@@ -111,6 +111,26 @@ def server(video):
         running.shutdown()
 
 
+@pytest.fixture(scope="session")
+def tiny_checkpoint():
+    """The model and the processor of hub_configs/valor-tiny."""
+    from modeling_valor import ValorForCaptioning, ValorProcessor
+
+    folder = Path(__file__).resolve().parents[1] / "hub_configs" / "valor-tiny"
+    return ValorForCaptioning.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def example_index(tiny_checkpoint, tmp_path_factory):
+    """An index of the two clips of examples/media, by valor-tiny."""
+    from modeling_valor.search import ValorIndex
+
+    media = Path(__file__).resolve().parents[1] / "examples" / "media"
+    made = ValorIndex(tmp_path_factory.mktemp("index") / "clips.lance", *tiny_checkpoint)
+    made.add(sorted(map(str, media.glob("*.mp4"))), segment_seconds=2.5, workers=0)
+    return made
+
+
 # --- For tests of evaluation ------------------------------------------------------------------------------------------
 
 

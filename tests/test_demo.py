@@ -14,12 +14,7 @@ import webvtt
 from PIL import Image
 
 from helpers.media_files import write_video, write_wav
-from modeling_valor import (
-    AudiovisualCaptioningPipeline,
-    AudiovisualQuestionAnsweringPipeline,
-    ValorForCaptioning,
-    ValorProcessor,
-)
+from modeling_valor import AudiovisualCaptioningPipeline, AudiovisualQuestionAnsweringPipeline
 
 
 pytest.importorskip("gradio", reason="the extra `demo` is not installed", exc_type=ImportError)
@@ -32,7 +27,7 @@ from modeling_valor.demo.clips import Clip, DemoLimits
 from modeling_valor.demo.describing import Describer
 from modeling_valor.demo.gallery import Gallery
 from modeling_valor.demo.pictures import draw_mel, mel_centres, seen_html
-from modeling_valor.search import Hit, Segment, ValorIndex
+from modeling_valor.search import Hit, Segment
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,24 +35,11 @@ CLIP, OTHER = (str(ROOT / "examples" / "media" / f"clip-0000{number}.mp4") for n
 QUESTION = "what is heard just as the triangle and the cross collide?"
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    folder = ROOT / "hub_configs" / "valor-tiny"
-    return ValorForCaptioning.from_pretrained(folder).eval(), ValorProcessor.from_pretrained(folder)
-
-
 @pytest.fixture
-def new_page(tiny, tmp_path, monkeypatch):
+def new_page(tiny_checkpoint, tmp_path, monkeypatch):
     """`new_page(gallery, ...)`: a page with these limits, and a folder of its own."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    return lambda gallery=None, **limits: Page(Describer(*tiny, DemoLimits(**limits)), gallery)
-
-
-@pytest.fixture(scope="module")
-def index(tiny, tmp_path_factory):
-    made = ValorIndex(tmp_path_factory.mktemp("index") / "clips.lance", *tiny)
-    made.add([CLIP, OTHER], segment_seconds=2.5, workers=0)
-    return made
+    return lambda gallery=None, **limits: Page(Describer(*tiny_checkpoint, DemoLimits(**limits)), gallery)
 
 
 def texts_of(page):
@@ -66,10 +48,10 @@ def texts_of(page):
     return {name: html.unescape(text) for name, text in pairs}
 
 
-def test_captions_and_answers_are_those_of_the_pipelines(tiny, new_page):
+def test_captions_and_answers_are_those_of_the_pipelines(tiny_checkpoint, new_page):
     clip, captions, _, _ = new_page().take(CLIP)
     answers = new_page().ask(clip, QUESTION)
-    model, processor = tiny
+    model, processor = tiny_checkpoint
     describe = AudiovisualCaptioningPipeline(model=model, processor=processor)
     answer = AudiovisualQuestionAnsweringPipeline(model=model, processor=processor)
     for letters, name in (("v", "video"), ("a", "audio"), ("av", "both")):
@@ -78,24 +60,24 @@ def test_captions_and_answers_are_those_of_the_pipelines(tiny, new_page):
     assert "at that moment a bell rings" in texts_of(captions)["both"] and texts_of(answers)["both"] == "bell"
 
 
-def test_the_frames_are_what_the_model_sees_at_their_seconds(tiny, new_page):
+def test_the_frames_are_what_the_model_sees_at_their_seconds(tiny_checkpoint, new_page):
     """50 frames at 10 a second in 8 parts, of which the first two have 7, and the middle of each."""
     look = new_page().describer.look(Clip(CLIP, "clip.mp4"))
     assert look.moments == [0.3, 1.0, 1.6, 2.2, 2.8, 3.4, 4.0, 4.6]
-    processor = tiny[1].video_processor
+    processor = tiny_checkpoint[1].video_processor
     normalized = (
         torch.from_numpy(look.frames).permute(0, 3, 1, 2) / 255 - torch.tensor(processor.image_mean)[:, None, None]
     )
-    expected = tiny[1](videos=CLIP, return_tensors="pt")["pixel_values_videos"][0]
+    expected = tiny_checkpoint[1](videos=CLIP, return_tensors="pt")["pixel_values_videos"][0]
     assert torch.allclose(normalized / torch.tensor(processor.image_std)[:, None, None], expected, atol=0.01)
-    seen = seen_html(look, tiny[1].feature_extractor)
+    seen = seen_html(look, tiny_checkpoint[1].feature_extractor)
     assert re.findall("<figcaption>(.*?)</figcaption>", seen)[:3] == ["00:00.3", "00:01", "00:01.6"]
 
 
-def test_the_spectrogram_is_what_the_model_hears_with_its_axes(tiny, new_page):
-    extractor = tiny[1].feature_extractor
+def test_the_spectrogram_is_what_the_model_hears_with_its_axes(tiny_checkpoint, new_page):
+    extractor = tiny_checkpoint[1].feature_extractor
     look = new_page().describer.look(Clip(CLIP, "clip.mp4"))
-    assert np.array_equal(look.mels, tiny[1](videos=CLIP, return_tensors="np")["input_features"][0])
+    assert np.array_equal(look.mels, tiny_checkpoint[1](videos=CLIP, return_tensors="np")["input_features"][0])
     loud = np.zeros((64, 512), np.float32)
     loud[10, 100:200] = 1  # a low tone from second 1 to 2 of a clip that begins at 5.11
     mel = draw_mel(loud, 5.11, extractor, (0.0, 1.0))
@@ -121,10 +103,10 @@ def decoded(url):
     return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
 
 
-def test_what_is_missing_is_said(tiny, new_page, tmp_path):
+def test_what_is_missing_is_said(tiny_checkpoint, new_page, tmp_path):
     page = new_page()
     sound, silent = write_wav(tmp_path / "sound.wav"), write_video(tmp_path / "silent.mp4", count=20)
-    describe = AudiovisualCaptioningPipeline(model=tiny[0], processor=tiny[1])
+    describe = AudiovisualCaptioningPipeline(model=tiny_checkpoint[0], processor=tiny_checkpoint[1])
     _, captions, seen, _ = page.take(sound)
     found = texts_of(captions)
     assert found.pop("audio") == describe(sound, modalities="a")[0]["generated_text"]
@@ -135,20 +117,19 @@ def test_what_is_missing_is_said(tiny, new_page, tmp_path):
     assert texts_of(page.ask(clip, "what is seen?"))["both"] == "This clip has only one of both."
 
 
-def test_of_a_long_file_the_first_seconds_are_used_and_this_is_said(tiny, new_page):
+def test_of_a_long_file_the_first_seconds_are_used_and_this_is_said(tiny_checkpoint, new_page):
     page = new_page(max_seconds=2)
     clip, captions, seen, _ = page.take(CLIP)
     assert "Of the 5 seconds of clip-00000.mp4 the first 2 are used." in seen
-    expected = AudiovisualCaptioningPipeline(model=tiny[0], processor=tiny[1])(f"{CLIP}#t=0,2")[0]["generated_text"]
-    assert texts_of(captions)["both"] == expected
+    describe = AudiovisualCaptioningPipeline(model=tiny_checkpoint[0], processor=tiny_checkpoint[1])
+    assert texts_of(captions)["both"] == describe(f"{CLIP}#t=0,2")[0]["generated_text"]
     *_, (timeline, _) = page.along(clip, 2)
     assert timeline.count("data-seconds") == 1 and "00:00-00:02<" in timeline
 
 
 def test_the_timeline_is_that_of_valor_caption_and_can_be_downloaded(new_page):
     """With the captions that README shows of `valor caption --every 2.5`."""
-    page = new_page()
-    clip, *_ = page.take(CLIP)
+    page, clip = new_page(), Clip(CLIP, "clip.mp4")
     *growing, (timeline, download) = page.along(clip, 2.5)
     assert [part.count("data-seconds") for part, _ in growing] == [1, 2] and timeline.count("data-seconds") == 2
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -158,8 +139,8 @@ def test_the_timeline_is_that_of_valor_caption_and_can_be_downloaded(new_page):
 
 
 def test_work_that_takes_too_long_ends_with_what_was_made(new_page):
-    page = new_page()
-    clip, *_ = page.take(CLIP)
+    page, clip = new_page(), Clip(CLIP, "clip.mp4")
+    page.describer.look(clip)
     page.describer.limits = page.limits = DemoLimits(work_seconds=1e-9)
     *_, (timeline, download) = page.along(clip, 2.5)
     assert "Stopped after 1e-09 seconds of work, at second 2 of the clip." in timeline and download.visible
@@ -211,10 +192,10 @@ def test_links_are_fetched_within_limits_and_from_public_addresses_only(new_page
         new_page(allow_private=True, max_mb=1e-4).fetch(f"{address}/video.mp4")
 
 
-def test_hits_are_those_of_the_index_and_play_from_their_second(index, new_page):
-    gallery = Gallery(index)
+def test_hits_are_those_of_the_index_and_play_from_their_second(example_index, new_page):
+    gallery = Gallery(example_index)
     shown = new_page(gallery).search("a bell rings", "heard")
-    hits = index.search("a bell rings", modalities="a")
+    hits = example_index.search("a bell rings", modalities="a")
     assert re.findall(r"score (\d\.\d{3})", shown) == [f"{hit.score:.3f}" for hit in hits]
     names = [Path(hit.source).name for hit in hits]
     assert re.findall(r"<h2[^>]*>\d+\. (.*?)</h2>", shown) == names and str(ROOT) not in shown
@@ -224,16 +205,15 @@ def test_hits_are_those_of_the_index_and_play_from_their_second(index, new_page)
     assert "bell rings <small>heard</small>" in shown and shown.count('poster="data:image/jpeg') == len(hits)
 
 
-def test_a_clip_is_no_query_for_a_checkpoint_that_was_not_trained_for_it(index, new_page):
-    page = new_page(Gallery(index))
-    clip, *_ = page.take(CLIP)
+def test_a_clip_is_no_query_for_a_checkpoint_that_was_not_trained_for_it(example_index, new_page):
+    page = new_page(Gallery(example_index))
     with pytest.raises(gr.Error, match="v-a"):
-        page.search_like(clip, "seen and heard")
+        page.search_like(Clip(CLIP, "clip.mp4"), "seen and heard")
 
 
-def test_addresses_with_secrets_are_neither_shown_nor_played(index):
+def test_addresses_with_secrets_are_neither_shown_nor_played(example_index):
     def card(source):
-        return Gallery(index).cards([Hit(source, 1.0, 2.0, 0.5, True, (), (Segment(source, 1.0, 2.0, "va"),))])
+        return Gallery(example_index).cards([Hit(source, 1.0, 2.0, 0.5, True, (), (Segment(source, 1.0, 2.0, "va"),))])
 
     open_one = card("https://example.org/a/film.mp4")
     assert 'src="https://example.org/a/film.mp4#t=1,2"' in open_one and "1. film.mp4" in open_one
@@ -241,7 +221,7 @@ def test_addresses_with_secrets_are_neither_shown_nor_played(index):
     assert "<video" not in secret and not re.search("password|secret|token", secret)
 
 
-def test_the_model_is_loaded_once_for_captions_answers_and_the_index(tiny, index):
-    app = build_app(tiny[0], index.path, processor=tiny[1], examples=[CLIP])
+def test_the_model_is_loaded_once_for_captions_answers_and_the_index(tiny_checkpoint, example_index):
+    app = build_app(tiny_checkpoint[0], example_index.path, processor=tiny_checkpoint[1], examples=[CLIP])
     page = next(block.fn.__self__ for block in app.fns.values() if hasattr(block.fn, "__self__"))
-    assert page.gallery.index.model.valor is tiny[0].valor is page.describer.answering.valor
+    assert page.gallery.index.model.valor is tiny_checkpoint[0].valor is page.describer.answering.valor

@@ -13,13 +13,11 @@ import yaml
 from PIL import Image
 
 from helpers.browser import CHROMIUM, Browser
-from modeling_valor import ValorForCaptioning, ValorProcessor
 
 
 pytest.importorskip("gradio", reason="the extra `demo` is not installed", exc_type=ImportError)
 
 from modeling_valor.demo import DemoLimits, build_app
-from modeling_valor.search import ValorIndex
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,18 +26,15 @@ CLIP, OTHER = (str(ROOT / "examples" / "media" / f"clip-0000{number}.mp4") for n
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory):
+def app(tiny_checkpoint, example_index, tmp_path_factory):
     """The page of valor-tiny with an index of the two example clips, and its `address`."""
     folder = tmp_path_factory.mktemp("demo")
-    model, processor = ValorForCaptioning.from_pretrained(TINY).eval(), ValorProcessor.from_pretrained(TINY)
-    index = ValorIndex(folder / "clips.lance", model, processor)
-    index.add([CLIP, OTHER], segment_seconds=2.5, workers=0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
-        made = build_app(model, index, processor=processor, limits=DemoLimits(max_mb=2))
+        made = build_app(tiny_checkpoint[0], example_index, processor=tiny_checkpoint[1], limits=DemoLimits(max_mb=2))
         made.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True)
         made.address = f"http://127.0.0.1:{port}"
         yield made
@@ -73,7 +68,8 @@ def test_no_file_of_the_machine_is_served(app, tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     served = Path(upload(app, CLIP).json()[0])
     assert httpx.get(f"{app.address}/gradio_api/file={served}").content == Path(CLIP).read_bytes()
-    beside = served.parent / ".." / ".." / ".." / "clips.lance"
+    beside = served.parent / ".." / ".." / ".." / "secret"
+    (served.parents[2] / "secret").write_text("secret")
     names = [
         "/etc/passwd",
         "/proc/self/environ",

@@ -78,7 +78,9 @@ def in_one_sentence(work: Callable[..., Any]) -> Callable[..., Any]:
     """What a visitor did wrong, and what cannot be read, as the message that Gradio shows."""
 
     def shown(error: Exception) -> Exception:
-        return gr.Error(html.escape(" ".join(str(error).split())), print_exception=False, title="This did not work")
+        message = html.escape(" ".join(str(error).split()))  # Gradio takes it for HTML
+        failure: Exception = gr.Error(message, print_exception=False, title="This did not work")
+        return failure
 
     expected = (MediaError, TimeLimitError, ValueError)
     if inspect.isgeneratorfunction(work):
