@@ -46,8 +46,8 @@ logger = logging.get_logger(__name__)
 MAX_GROWTH = 2
 """`read` leaves frames to `prepare` that take at most so many times the bytes of prepared ones."""
 
-PIXELS_AT_ONCE = 2**19
-"""Frames of fewer pixels are resized together, at most so many pixels at a time."""
+PIXELS_AT_ONCE = {"cpu": 2**19}
+"""Frames are resized together up to so many pixels, by the type of the device; elsewhere up to 2**23, 100 MB of floats."""
 
 
 class ValorVideoProcessorKwargs(VideosKwargs, total=False):
@@ -386,7 +386,8 @@ class ValorVideoProcessor(BaseVideoProcessor):
                 size, do_center_crop = SizeDict(**_frame_size(size, crop_size, do_center_crop)), False
             if do_resize:
                 # Of float pixels, as in 2023, and a few at a time, as float frames take four times the memory.
-                few = max(1, PIXELS_AT_ONCE // (clip.shape[-2] * clip.shape[-1]))
+                pixels = PIXELS_AT_ONCE.get(clip.device.type, 2**23)
+                few = max(1, pixels // (clip.shape[-2] * clip.shape[-1]))
                 clip = torch.cat(
                     [
                         self.resize(frames.float(), size, resample=resample, antialias=antialias)

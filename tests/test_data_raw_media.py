@@ -76,7 +76,7 @@ TRANSFORMS = {
     "transforms, side",
     [("stretched", 112), ("centre", 24), ("augmented", 24), ("augmented", 112), ("without antialiasing", 24)],
 )
-def test_what_is_prepared_later_is_what_the_processor_gives(processor, files, transforms, side):
+def test_what_is_prepared_later_is_what_the_processor_gives(processor, files, monkeypatch, transforms, side):
     """With 112 pixels all frames are sent as they were decoded, with 24 those of two small files only."""
     options = TRANSFORMS[transforms]
     if transforms == "centre":
@@ -91,6 +91,10 @@ def test_what_is_prepared_later_is_what_the_processor_gives(processor, files, tr
     loading = LoadingOptions("retrieval", num_frames=3, num_audio_clips=2, transforms=options)
     usual, other, media = batches(processor, samples, loading)
     assert_same(usual, other)
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    assert_same(other, {**other, **media.pin_memory().prepare(processor)})
+    assert sum(tensor.nbytes for tensor in pinned) == media.num_bytes
     if transforms != "augmented":  # which cuts out squares of any size
         assert media.prepared == ([] if side == 112 else [1, 2, 4, 5])
     assert media.waveforms.dtype == torch.float32  # of files of all kinds; those of one 16-bit file are int16

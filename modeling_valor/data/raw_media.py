@@ -82,12 +82,11 @@ class RawMedia:
         samples: list[dict[str, Any]] = [{} for _ in self.shapes]
         for row, sample in enumerate(self.prepared):
             samples[sample] = {name: value[row : row + 1] for name, value in self.pixels.items()}
-        start = 0
-        for sample, shape in enumerate(self.shapes):
-            if shape is not None:
-                frames = self.frames[start : start + shape.numel()].view(shape)
-                samples[sample][VIDEO.input] = processor.video_processor.prepare(frames, **self.arguments)[None]
-                start += shape.numel()
+        for members in self._of_one_size().values():
+            frames = torch.cat([part for _, part in members])
+            prepared = processor.video_processor.prepare(frames, **self.arguments)
+            for (sample, _), own in zip(members, prepared.split([len(part) for _, part in members]), strict=True):
+                samples[sample][VIDEO.input] = own[None]
         if AUDIO.input in self.input_names:
             counts = [None if lengths is None else len(lengths) for lengths in self.lengths]
             lengths = list(chain.from_iterable(lengths or () for lengths in self.lengths))
@@ -97,6 +96,15 @@ class RawMedia:
                 if count is not None:
                     samples[sample][AUDIO.input] = next(features)[None]
         return dict(processor.pad(samples))
+
+    def _of_one_size(self) -> dict[torch.Size, list[tuple[int, Tensor]]]:
+        """Samples and their uint8 frames (F, 3, H, W), by (3, H, W): many samples are then prepared in one call."""
+        groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+        parts = iter(self.frames.split([shape.numel() for shape in self.shapes if shape is not None]))
+        for sample, shape in enumerate(self.shapes):
+            if shape is not None:
+                groups.setdefault(shape[1:], []).append((sample, next(parts).view(shape)))
+        return groups
 
 
 def read_raw(video: Any, audio: Any, processor: ValorProcessor, modalities: str, options: dict[str, Any]) -> RawSample:

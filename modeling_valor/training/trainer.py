@@ -210,10 +210,10 @@ class ValorTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Moves a batch to the device, and prepares there what the workers have only read."""
-        raw = inputs.get("raw_media")
-        prepared: dict[str, Any] = super()._prepare_inputs({k: v for k, v in inputs.items() if k != "raw_media"})
-        if raw is not None:
-            prepared |= raw.to(self.args.device).prepare(self.train_dataset.processor)
+        inputs = dict(inputs)
+        if (raw := inputs.pop("raw_media", None)) is not None:
+            inputs |= raw.to(self.args.device).prepare(self.train_dataset.processor)
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared
 
     def chunked_training_step(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
