@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`push_to_hub`, and loading from the Hub, with huggingface_hub's own client against a server on loopback.
 
-Users are processes of their own, because huggingface_hub reads its environment when it is imported.
+Users without the package are a process of their own.
 """
 
 import hashlib
@@ -9,17 +9,18 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from safetensors.torch import load_file
-from transformers import pipeline
+from transformers import AutoModel, pipeline
 
 from helpers.hub_server import STRANGER_TOKEN, TOKEN, Blob, Repository, hub_server, take_for_the_hub
 from helpers.tiny import tiny_model
-from modeling_valor import ValorForRetrieval, ValorModel, ValorProcessor
+from modeling_valor import ValorForPreTraining, ValorForRetrieval, ValorModel, ValorProcessor
 from modeling_valor.hub import replaced_weights, saved_with_code
 
 
@@ -28,26 +29,9 @@ CHECKPOINT = REPOSITORY / "hub_configs" / "valor-tiny"
 CLIP = REPOSITORY / "examples" / "media" / "clip-00000.mp4"
 QUESTION = "what is heard?"
 
-PUBLISHER = """
-import sys
-from huggingface_hub import HfApi
-from transformers import pipeline
-from modeling_valor import ValorForPreTraining, ValorModel, ValorProcessor
-
-(folder,) = sys.argv[1:]
-model, processor = ValorForPreTraining.from_pretrained(folder), ValorProcessor.from_pretrained(folder)
-model.push_to_hub("casia/valor-l", card={"license": "mit", "datasets": ["casia/valor-1m"]}, tags=["mine"])
-processor.push_to_hub("casia/valor-l")
-HfApi().create_tag("casia/valor-l", tag="v1")
-model.push_to_hub("casia/valor-l", max_shard_size="9MB", revision="sharded", commit_message="In shards")
-pipeline("audiovisual-captioning", model=folder, device="cpu").push_to_hub("captioner", private=True)
-assert {cls._auto_class for cls in (ValorForPreTraining, ValorModel, ValorProcessor)} == {None}
-assert not hasattr(model.config, "auto_map")
-"""
-
 # Has transformers, and not this package
 USER = """
-import importlib.util, json, sys
+import json, os, sys
 
 class NotInstalled:
     def find_spec(self, name, path=None, target=None):
@@ -55,15 +39,20 @@ class NotInstalled:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, NotInstalled())
+from huggingface_hub import constants
 from transformers import AutoModel, AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 clip, question = sys.argv[1:]
 options = {"trust_remote_code": True}
-results = {
-    "captioned": pipeline("audiovisual-captioning", model="casia/valor-l", device="cpu", **options)(clip),
-    "package": [name for name in sys.modules if name.split(".")[0] == "modeling_valor"],
-}
-if question:
+
+def caption():
+    return {
+        "captioned": pipeline("audiovisual-captioning", model="casia/valor-l", device="cpu", **options)(clip),
+        "package": [name for name in sys.modules if name.split(".")[0] == "modeling_valor"],
+    }
+
+if os.fork() == 0:  # so that the second time nothing is kept in memory
+    results = caption()
     model = AutoModelForMultimodalLM.from_pretrained("casia/valor-l", revision="sharded", **options)
     processor = AutoProcessor.from_pretrained("casia/valor-l", **options)
     ids = model.generate(**processor(videos=clip, return_tensors="pt"))
@@ -76,49 +65,37 @@ if question:
         ),
         "base": type(AutoModel.from_pretrained("casia/valor-l", **options)).__name__,
     }
-print(json.dumps(results))
+    print(json.dumps(results), flush=True)
+    os._exit(0)
+_, status = os.wait()
+if status or not input():
+    sys.exit("The first time failed.")
+constants.HF_HUB_OFFLINE = True
+print(json.dumps(caption()))
 """
 
-# Has this package
-READER = """
-import json, sys
-from modeling_valor import ValorModel, ValorProcessor
-from transformers import AutoModel
-
-def error_of(load, *arguments, **options):
-    try:
-        load(*arguments, **options)
-    except Exception as error:
-        return type(error).__name__, str(error)
-
-model = ValorModel.from_pretrained("casia/valor-l")
-print(json.dumps({
-    "loaded": [type(model).__name__, model.num_parameters(), type(AutoModel.from_pretrained("casia/valor-l")).__name__],
-    "missing": error_of(ValorModel.from_pretrained, "casia/none"),
-    "missing processor": error_of(ValorProcessor.from_pretrained, "casia/none"),
-    "gated": error_of(ValorModel.from_pretrained, "casia/gated"),
-    "private": error_of(ValorModel.from_pretrained, "owner/captioner"),
-    "tag": type(ValorProcessor.from_pretrained("casia/valor-l", revision="v1")).__name__,
-    "revision": error_of(ValorModel.from_pretrained, "casia/valor-l", revision="v9"),
-    "write": error_of(model.push_to_hub, "casia/valor-l"),
-    "name": error_of(model.push_to_hub, "casia/valor l"),
-}))
-"""
+PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 
 
-def run(code: str, environment: dict[str, str], *arguments: object) -> str:
-    """What a process prints."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd="/")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def publish() -> None:
+    """Uploads what the tests look at."""
+    model, processor = ValorForPreTraining.from_pretrained(CHECKPOINT), ValorProcessor.from_pretrained(CHECKPOINT)
+    model.push_to_hub("casia/valor-l", card={"license": "mit", "datasets": ["casia/valor-1m"]}, tags=["mine"])
+    processor.push_to_hub("casia/valor-l")
+    HfApi().create_tag("casia/valor-l", tag="v1")
+    model.push_to_hub("casia/valor-l", max_shard_size="9MB", revision="sharded", commit_message="In shards")
+    pipeline("audiovisual-captioning", model=str(CHECKPOINT), device="cpu").push_to_hub("captioner", private=True)
+    assert {cls._auto_class for cls in (ValorForPreTraining, ValorModel, ValorProcessor)} == {None}
+    assert not hasattr(model.config, "auto_map")
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A server with what `PUBLISHER` has uploaded, and with a gated repository."""
+    """A server with what `publish` has uploaded, and with a gated repository."""
     with hub_server() as hub:
-        run(PUBLISHER, hub.environment(tmp_path_factory.mktemp("publisher")), CHECKPOINT)
+        with pytest.MonkeyPatch.context() as patch:
+            take_for_the_hub(hub, patch, tmp_path_factory.mktemp("publisher"))
+            publish()
         hub.repositories["casia/gated"] = gated = Repository(gated=True)
         gated.commit("main", {"config.json": Blob(b"{}", is_lfs=False)}, "initial commit")
         yield hub
@@ -192,35 +169,58 @@ def test_users_without_the_package_load_it_also_from_the_cache(published, tmp_pa
     """The second time without a network: not one request is made, and the caption is the same."""
     expected = pipeline("audiovisual-captioning", model=str(CHECKPOINT), device="cpu")(str(CLIP))
     environment = published.environment(tmp_path, token=STRANGER_TOKEN)
-    results = json.loads(run(USER, environment, CLIP, QUESTION))
+    command = [sys.executable, "-c", USER, str(CLIP), QUESTION]
+    with subprocess.Popen(command, env={**os.environ, **environment}, cwd="/", text=True, **PIPES) as user:
+        first = user.stdout.readline()
+        asked = len(published.requests)
+        second, errors = user.communicate("without a network\n" if first else "")
+    assert user.returncode == 0, errors
+    assert len(published.requests) == asked
+    results, cached = json.loads(first), json.loads(second)
     assert results["captioned"] == expected and len(expected[0]["generated_text"].split()) > 3
     assert results["generated"] == [expected[0]["generated_text"]] and results["answered"][0]["answer"]
     assert [found["media"] for found in results["retrieved"][0]] == [str(CLIP)]
     assert results["base"] == "ValorModel" and results["package"] == []
-    asked = len(published.requests)
-    cached = json.loads(run(USER, environment | {"HF_HUB_OFFLINE": "1"}, CLIP, ""))
     assert cached == {"captioned": expected, "package": []}
-    assert len(published.requests) == asked
 
 
-def test_what_the_hub_refuses_is_one_sentence(published, tmp_path):
-    found = json.loads(run(READER, published.environment(tmp_path, token=STRANGER_TOKEN)))
-    name, num_parameters, automatic = found.pop("loaded")
-    assert found.pop("tag") == "ValorProcessor"
-    assert (name, automatic) == ("ValorModel", "ValorModel")
-    assert num_parameters == ValorModel.from_pretrained(CHECKPOINT).num_parameters()
+def test_users_with_the_package_load_it(published, monkeypatch, tmp_path):
+    take_for_the_hub(published, monkeypatch, tmp_path / "cache", token=STRANGER_TOKEN)
+    model = ValorModel.from_pretrained("casia/valor-l")
+    assert type(model) is type(AutoModel.from_pretrained("casia/valor-l")) is ValorModel
+    assert model.num_parameters() == ValorModel.from_pretrained(CHECKPOINT).num_parameters()
+    assert type(ValorProcessor.from_pretrained("casia/valor-l", revision="v1")) is ValorProcessor
+
+
+def test_what_the_hub_refuses_is_one_sentence(published, monkeypatch, tmp_path):
+    take_for_the_hub(published, monkeypatch, tmp_path / "cache", token=STRANGER_TOKEN)
     hub = published.endpoint
-    missing = f"{hub} has no model casia/none, or you may not see it: check the name, or log in (`hf auth login`)."
-    assert found.pop("missing") == found.pop("missing processor") == ["OSError", missing]
-    assert found.pop("private") == ["OSError", missing.replace("casia/none", "owner/captioner")]
-    gated = f"casia/gated is gated: ask for access on its page at {hub}, then log in (`hf auth login`)."
-    assert found.pop("gated") == ["OSError", gated]
-    no_revision = "casia/valor-l has no such revision: give a branch, a tag or a commit that it has."
-    assert found.pop("revision") == ["OSError", no_revision]
-    no_right = f"You have no right to do this with casia/valor-l at {hub}: check the name and what the token may do."
-    assert found.pop("write") == ["OSError", no_right]
-    _, message = found.pop("name")
-    assert "casia/valor l" in message and not found
+    absent = f"{hub} has no model NAME, or you may not see it: check the name, or log in (`hf auth login`)."
+    for load, name, message in (
+        (ValorModel.from_pretrained, "casia/none", absent),
+        (ValorProcessor.from_pretrained, "casia/none", absent),
+        (ValorModel.from_pretrained, "owner/captioner", absent),
+        (
+            ValorModel.from_pretrained,
+            "casia/gated",
+            f"NAME is gated: ask for access on its page at {hub}, then log in (`hf auth login`).",
+        ),
+        (
+            partial(ValorModel.from_pretrained, revision="v9"),
+            "casia/valor-l",
+            "NAME has no such revision: give a branch, a tag or a commit that it has.",
+        ),
+        (
+            tiny_model(ValorModel).push_to_hub,
+            "casia/valor-l",
+            f"You have no right to do this with NAME at {hub}: check the name and what the token may do.",
+        ),
+    ):
+        with pytest.raises(OSError) as refused:
+            load(name)
+        assert type(refused.value) is OSError and str(refused.value) == message.replace("NAME", name)
+    with pytest.raises(Exception, match="casia/valor l"):
+        tiny_model(ValorModel).push_to_hub("casia/valor l")
 
 
 def test_a_checkpoint_loaded_with_its_code_and_saved_without_names_none(tmp_path):
