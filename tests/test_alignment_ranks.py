@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.warm import start_ranks
 from modeling_valor import alignment_blocks, alignment_ranks
 from modeling_valor.alignment import (
     GROUPS,
@@ -187,7 +187,7 @@ def trained(tmp_path_factory):
         first.bind(("127.0.0.1", 0))
         second.bind(("127.0.0.1", 0))
         ports = first.getsockname()[1], second.getsockname()[1]
-    others = mp.spawn(run_on_next_rank, (ports, folder), nprocs=2, join=False)
+    others = start_ranks(run_on_next_rank, (ports, folder), 2, join=False)
     try:
         run_on_rank(0, ports, folder)
         while not others.join():

@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import wave
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.warm import run_warm
 from modeling_valor import ValorFeatureExtractor, ValorVideoProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data import extract as extract_module
@@ -291,7 +290,7 @@ module._write_audio = die_at_the_fourth
 samples = [Sample(f"{{n}}", {CLIP!r}, {CLIP!r}, (f"caption {{n}}",)) for n in range(6)]
 module.extract(samples, {str(tmp_path / "killed")!r}, workers=1)
 """
-    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    killed = run_warm("-c", program)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     clips = tmp_path / "killed" / "clips"
     assert sorted(path.name for path in clips.glob("[!.]*")) == ["0", "1", "2"]

@@ -4,15 +4,13 @@
 import errno
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.evaluation_world import OPTIONS, evaluate_all
+from helpers.warm import WarmProcess
 from modeling_valor.evaluation import (
     evaluate_question_answering,
     evaluate_retrieval,
@@ -141,10 +139,11 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
 
 def test_two_processes_give_the_metrics_of_one(checkpoint, world, samples, tmp_path):
     """Five samples in batches of two: three batches for two processes."""
-    program = [sys.executable, "-m", "helpers.evaluation_world"]
-    arguments = ["2", str(tmp_path / "rendezvous"), checkpoint, str(world), str(tmp_path)]
-    started = [subprocess.Popen([*program, str(rank), *arguments], cwd=Path(__file__).parent) for rank in range(2)]
-    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    arguments = [2, tmp_path / "rendezvous", checkpoint, world, tmp_path]
+    started = [WarmProcess("-m", "helpers.evaluation_world", rank, *arguments) for rank in range(2)]
+    for process in started:
+        ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
     expected = json.loads(json.dumps(evaluate_all(checkpoint, samples)))
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == expected

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from helpers.media_files import write_clip
+from helpers.warm import run_warm, torchrun_warm
 from modeling_valor import ValorForPreTraining, ValorModel, ValorProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data.failures import Failure
@@ -125,9 +124,9 @@ for task in sys.argv[1].split(","):
 
 def test_a_killed_evaluation_goes_on_to_the_same_metrics(world, checkpoint, metrics_of_tasks, tmp_path, capsys):
     command = arguments("TASK", world, checkpoint, tmp_path)
-    killed = [sys.executable, "-c", KILLED, ",".join(TASKS), *command]
-    output = subprocess.run(killed, stdout=subprocess.PIPE, text=True, check=True).stdout
-    assert output.split() == [str(int(signal.SIGKILL))] * 3
+    killed = run_warm("-c", KILLED, ",".join(TASKS), *command)
+    assert killed.returncode == 0, killed.stderr
+    assert killed.stdout.split() == [str(int(signal.SIGKILL))] * 3
     # One batch of samples of each task was kept
     assert sorted(folder.name.split("-")[0] for folder in (tmp_path / "cache").iterdir()) == [
         "answers",
@@ -184,11 +183,10 @@ def test_modalities_beside_are_read_from_the_cache_of_those_alone(world, checkpo
 
 
 def test_two_processes_of_torchrun_give_the_metrics_of_one(world, checkpoint, metrics_of_tasks, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = arguments("qa", world, checkpoint, tmp_path, "--device", "cpu")
-    run = [*launch, "-m", "modeling_valor.cli.main", *command]
-    output = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=True).stdout
-    (line,) = [line for line in output.splitlines() if line.startswith("{")]
+    launched = ["--standalone", "--nproc-per-node", "2", "-m", "modeling_valor.cli.main"]
+    run = torchrun_warm(*launched, *arguments("qa", world, checkpoint, tmp_path, "--device", "cpu"))
+    assert run.returncode == 0, run.stderr
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("{")]
     assert json.loads(line)["metrics"] == metrics_of_tasks["qa"]
 
 

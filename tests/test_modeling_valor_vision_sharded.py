@@ -2,13 +2,13 @@
 """Video Swin sharded over two processes (FSDP2) whose clips differ in length; the processes are this file as a program."""
 
 import datetime
-import subprocess
 import sys
 
 import torch
 from torch import distributed
 
 from helpers.tiny import SWIN
+from helpers.warm import torchrun_warm
 from modeling_valor import ValorVideoSwinConfig, ValorVideoSwinModel
 from modeling_valor.modeling_valor_vision import encode_frames
 
@@ -56,8 +56,7 @@ def main(folder: str) -> None:
 
 
 def test_ranks_whose_clips_differ_in_length_train_a_sharded_encoder_as_one_process_does(tmp_path):
-    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}", __file__]
-    result = subprocess.run([*program, str(tmp_path)], capture_output=True, text=True)
+    result = torchrun_warm("--standalone", f"--nproc_per_node={RANKS}", __file__, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     for case, ranks in LENGTHS.items():
         grads = torch.load(tmp_path / f"{case}.pt", weights_only=True)

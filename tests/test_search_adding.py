@@ -3,8 +3,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from helpers.media_files import write_clip, write_wav
+from helpers.warm import WarmProcess, run_warm
 from modeling_valor import ValorConfig, ValorForCaptioning, ValorForRetrieval, ValorModel, ValorProcessor
 from modeling_valor.cli.main import main
 from modeling_valor.data.samples import Sample
@@ -315,9 +314,7 @@ def whole(films, tmp_path_factory, valor, processor):
 
 @pytest.mark.parametrize(("after", "where"), [(0, "before"), (2, "between"), (5, "before")])
 def test_a_killed_run_goes_on(make, films, whole, tmp_path, after, where):
-    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(films), str(after), where]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    killed = subprocess.run(run, env=environment, capture_output=True, timeout=900)
+    killed = run_warm("-c", PROGRAM, tmp_path / "index.lance", films, after, where)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     index = make()
     if after:
@@ -384,15 +381,7 @@ INTERRUPTED = textwrap.dedent(
 def test_an_interrupted_command_keeps_what_is_done_and_goes_on(make, films, tmp_path, capsys, moment, workers):
     command = ["index", str(films), "--index", str(tmp_path / "index.lance"), "--model", TINY, "--batch-size", "2"]
     command += ["--segment-seconds", "4", "--workers", workers]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, moment, *command],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        start_new_session=True,
-    )
+    ended = run_warm("-c", INTERRUPTED, moment, *command, start_new_session=True)
     assert ended.stderr == (
         "valor index: interrupted. What is done is in the index; the same command goes on from there.\n"
     )
@@ -408,12 +397,10 @@ def test_an_interrupted_command_keeps_what_is_done_and_goes_on(make, films, tmp_
 
 
 def test_two_writers_at_once(make, films, whole, tmp_path):
-    run = [sys.executable, "-c", PROGRAM, str(tmp_path / "index.lance"), str(films), "1000", "never"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    runs = [subprocess.Popen(run, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    runs = [WarmProcess("-c", PROGRAM, tmp_path / "index.lance", films, 1000, "never") for _ in range(2)]
     for process in runs:
-        _, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors
+        ended = process.wait()
+        assert ended.returncode == 0, ended.stderr
     index = make()
     assert sorted(s.id for s in index.segments()) == sorted(s.id for s in whole.segments())
     assert index.info()["tokens"] == whole.info()["tokens"]
@@ -436,10 +423,7 @@ def test_a_disk_that_is_full(make, videos, tmp_path):
             print(error)
         """
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    full = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=900
-    )
+    full = run_warm("-c", program)
     assert "cannot be" in full.stdout and full.stdout.count("\n") == 1, full.stdout + full.stderr
     assert index.search("a red circle")
     assert len(index.add(videos, workers=0).added) == 2

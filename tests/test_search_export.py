@@ -5,14 +5,13 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 
 from helpers.media_files import write_clip
+from helpers.warm import run_warm
 from modeling_valor.data.files import WriteError
 from modeling_valor.search.embedding import EmbeddingModel
 from modeling_valor.search.export import embed_files
@@ -166,7 +165,7 @@ def test_a_killed_run_goes_on(embed, videos, whole, tmp_path, films):
         embed_files([{str(videos)!r}], {str(tmp_path / "tokens.parquet")!r}, EmbeddingModel({TINY!r}), cut, batch_size=2)
         """
     )
-    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=600)
+    killed = run_warm("-c", program)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     # The film of which all was done changes before the run goes on, which embeds it again
     write_clip(videos / "film.mp4", seconds=3)

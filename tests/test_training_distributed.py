@@ -14,12 +14,12 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.tiny import CLS, MASK, tiny_batch, tiny_config
 from helpers.training_step import assert_step_is_that_of_hand, train
 from helpers.training_world import small_config, small_processor, small_samples
+from helpers.warm import start_ranks
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.captioning import IGNORE_INDEX
 from modeling_valor.data.loading import LoadingOptions
@@ -181,7 +181,7 @@ def trained(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(train_on_rank, (port, folder), nprocs=2)
+    start_ranks(train_on_rank, (port, folder), 2)
     return folder
 
 

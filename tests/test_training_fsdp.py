@@ -7,7 +7,6 @@ file as a program, are told that they have accelerators, called "cpu". The rest 
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 
 from helpers.training_world import small_samples, write_checkpoint
+from helpers.warm import torchrun_warm
 from modeling_valor.data.loading import LoadingOptions
 from modeling_valor.data.mixture import Mixture, Source
 from modeling_valor.evaluation import evaluate_captioning, evaluate_retrieval
@@ -82,8 +82,7 @@ def folder(tmp_path_factory):
     options = ["--config_file", str(CONFIG), "--num_processes", "2", "--mixed_precision", "no", "script.py"]
     launch, *_ = _validate_launch_command(launch_command_parser().parse_args(options))
     environment = {**os.environ, **prepare_multi_gpu_env(launch), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    program = [*(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"), __file__]
-    result = subprocess.run([*program, str(start), str(folder)], env=environment, capture_output=True, text=True)
+    result = torchrun_warm("--standalone", "--nproc_per_node", "2", __file__, start, folder, env=environment)
     assert result.returncode == 0, result.stderr[-6000:]
     return folder
 

@@ -8,6 +8,7 @@ imported, or about variables that a library reads when it is imported, it needs 
 
 import contextlib
 import dataclasses
+import multiprocessing
 import multiprocessing.forkserver
 import os
 import runpy
@@ -102,6 +103,7 @@ def _run_as_process(
     stdout: Connection,
     stderr: str,
 ) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # the default, here as in a new interpreter
     if new_session:
         os.setsid()
     os.chdir(folder)
