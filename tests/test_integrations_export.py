@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """`valor export`: programs of the towers and of the scores, run from their files, against the model."""
 
+import functools
 import json
 import math
 import re
@@ -87,10 +88,16 @@ def exported(checkpoint, tmp_path_factory):
     return write
 
 
+@functools.cache
+def load_torch(file: Path) -> torch.export.ExportedProgram:
+    """It takes seconds."""
+    return torch.export.load(file)
+
+
 def load_program(folder, name, format):
     """A program as a function of torch tensors by name, by torch or onnxruntime alone."""
     if format == "torch":
-        module = torch.export.load(folder / f"{name}.pt2").module()
+        module = load_torch(folder / f"{name}.pt2").module()
         return lambda **inputs: {key: value.detach() for key, value in module(**inputs).items()}
     import onnxruntime
 
@@ -168,7 +175,7 @@ def test_the_description_is_that_of_the_files(exported, model, format):
     for name, program in description["programs"].items():
         assert (folder / program["file"]).is_file()
         if format == "torch":
-            parameters = torch.export.load(folder / program["file"]).state_dict
+            parameters = load_torch(folder / program["file"]).state_dict
             assert not [key for key in parameters if name == "audio" and ("text" in key or "vision" in key)]
 
 
