@@ -3,12 +3,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.warm import run_warm
 from modeling_valor.evaluation import EVALUATE_MODULES
 
 
@@ -40,13 +39,8 @@ print(json.dumps(results))
 def test_every_module_loads_offline_and_computes(tmp_path):
     root = str(Path(__file__).resolve().parents[1])
     offline = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, "-c", USE],
-        env={**os.environ, **offline, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    run = run_warm("-c", USE, env={**os.environ, **offline, "PYTHONPATH": root})
+    assert run.returncode == 0, run.stderr
     results = json.loads(run.stdout.splitlines()[-1])
     assert sorted(results) == sorted(path.name for path in EVALUATE_MODULES.iterdir() if path.name.startswith("valor"))
     assert results["valor_retrieval"] == {"R@1": 50, "R@5": 100, "R@10": 100, "MedianR": 1.5, "MeanR": 1.5}

@@ -2,8 +2,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.ray_actors import SEGMENTS, embedding, spans, stand_ins
+from helpers.warm import run_warm
 from modeling_valor.search import Segment, ValorIndex
 
 
@@ -78,8 +77,7 @@ def kill_driver(cluster, videos, markers):
 
     def kill_driver(run, to, **options):
         job = {"run": run, "sources": str(videos), "to": str(to), "address": cluster, "markers": str(markers)}
-        command = [sys.executable, str(DRIVER), json.dumps(job | {"model": TINY} | options)]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        killed = run_warm(DRIVER, json.dumps(job | {"model": TINY} | options))
         assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
 
     return kill_driver
