@@ -49,8 +49,9 @@ def texts_of(page):
 
 
 def test_captions_and_answers_are_those_of_the_pipelines(tiny_checkpoint, new_page):
-    clip, captions, _, _ = new_page().take(CLIP)
-    answers = new_page().ask(clip, QUESTION)
+    page = new_page()
+    captions, _ = page.describe(page.take(CLIP))
+    answers = page.ask(page.take(CLIP), QUESTION)
     model, processor = tiny_checkpoint
     describe = AudiovisualCaptioningPipeline(model=model, processor=processor)
     answer = AudiovisualQuestionAnsweringPipeline(model=model, processor=processor)
@@ -107,19 +108,21 @@ def test_what_is_missing_is_said(tiny_checkpoint, new_page, tmp_path):
     page = new_page()
     sound, silent = write_wav(tmp_path / "sound.wav"), write_video(tmp_path / "silent.mp4", count=20)
     describe = AudiovisualCaptioningPipeline(model=tiny_checkpoint[0], processor=tiny_checkpoint[1])
-    _, captions, seen, _ = page.take(sound)
+    captions, seen = page.describe(page.take(sound))
     found = texts_of(captions)
     assert found.pop("audio") == describe(sound, modalities="a")[0]["generated_text"]
     assert found == {"video": "There is no picture in this clip.", "both": "This clip has only one of both."}
     assert "There is no picture in this clip." in seen and "data:image/png" in seen
-    clip, captions, seen, _ = page.take(silent)
+    clip = page.take(silent)
+    captions, seen = page.describe(clip)
     assert texts_of(captions)["audio"] == "There is no sound in this clip." and "data:image/png" not in seen
     assert texts_of(page.ask(clip, "what is seen?"))["both"] == "This clip has only one of both."
 
 
 def test_of_a_long_file_the_first_seconds_are_used_and_this_is_said(tiny_checkpoint, new_page):
     page = new_page(max_seconds=2)
-    clip, captions, seen, _ = page.take(CLIP)
+    clip = page.take(CLIP)
+    captions, seen = page.describe(clip)
     assert "Of the 5 seconds of clip-00000.mp4 the first 2 are used." in seen
     describe = AudiovisualCaptioningPipeline(model=tiny_checkpoint[0], processor=tiny_checkpoint[1])
     assert texts_of(captions)["both"] == describe(f"{CLIP}#t=0,2")[0]["generated_text"]
@@ -147,14 +150,14 @@ def test_work_that_takes_too_long_ends_with_what_was_made(new_page):
     with pytest.raises(gr.Error, match="takes longer than the limit"):
         page.ask(clip, QUESTION)
     with pytest.raises(gr.Error, match="takes longer than the limit"):
-        page.take(OTHER)
+        page.describe(page.take(OTHER))
 
 
 def test_mistakes_are_one_sentence_without_folders_and_markup(new_page, tmp_path):
     page = new_page(max_mb=0.1)
     (tmp_path / "<b>bad.mp4").write_bytes(b"no film" * 100)
     with pytest.raises(gr.Error) as refused:
-        page.take(str(tmp_path / "<b>bad.mp4"))
+        page.describe(page.take(str(tmp_path / "<b>bad.mp4")))
     assert "&lt;b&gt;bad.mp4" in refused.value.message and str(tmp_path) not in refused.value.message
     (tmp_path / "large.mp4").write_bytes(b"0" * 100_001)
     with pytest.raises(gr.Error, match=r"large.mp4 is larger than the limit of 0.1 MB"):
@@ -185,9 +188,13 @@ def test_links_are_fetched_within_limits_and_from_public_addresses_only(new_page
         with pytest.raises(gr.Error, match="A link begins with"):
             new_page(allow_private=True).fetch(link)
     assert asked == []
-    clip, captions, _, player = new_page(allow_private=True).fetch(f"{address}/video.mp4#t=0,1")
-    assert clip.part == (0, 1) and clip.name == "video.mp4" and "<dt>both</dt>" in captions
-    assert Path(clip.path).is_relative_to(tmp_path) and f"gradio_api/file={clip.path}" in player
+    page = new_page(allow_private=True)
+    clip = page.fetch(f"{address}/video.mp4#t=0,1")
+    assert clip.part == (0, 1) and clip.name == "video.mp4" and page.describer.look(clip).duration == pytest.approx(1)
+    assert Path(clip.path).is_relative_to(tmp_path) and f"gradio_api/file={clip.path}" in page.play(clip)
+    Path(clip.path).unlink()
+    with pytest.raises(gr.Error, match=r"video.mp4 was deleted, an hour after it was given"):
+        page.ask(clip, "what is heard?")
     with pytest.raises(gr.Error, match="is larger than the limit of 100 bytes"):
         new_page(allow_private=True, max_mb=1e-4).fetch(f"{address}/video.mp4")
 

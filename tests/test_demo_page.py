@@ -2,6 +2,7 @@
 """The page as it is served: what requests can reach, and a visit in a browser."""
 
 import json
+import os
 import re
 import runpy
 import socket
@@ -12,12 +13,14 @@ import pytest
 import yaml
 from PIL import Image
 
+import valor_cli
 from helpers.browser import CHROMIUM, Browser
 
 
 pytest.importorskip("gradio", reason="the extra `demo` is not installed", exc_type=ImportError)
 
 from modeling_valor.demo import DemoLimits, build_app
+from modeling_valor.demo.server import DemoApp
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +97,7 @@ def test_a_request_names_only_files_that_were_uploaded(app, server):
         assert not answer.get("success") and CLIP not in json.dumps(answer.get("output", {}))
     assert asked == []
     answer = call(app, "take", {"path": upload(app, CLIP).json()[0], **meta})
-    assert answer["success"] and "a bell rings" in answer["output"]["data"][1]
+    assert answer["success"] and "a bell rings" in call(app, "describe", None)["output"]["data"][0]
 
 
 def test_what_is_too_large_is_refused_before_it_is_kept(app, tmp_path):
@@ -137,6 +140,34 @@ def test_the_space_has_what_the_hub_needs(monkeypatch, tmp_path):
     (tmp_path / "clip-00000.mp4").write_bytes(Path(CLIP).read_bytes())
     app = runpy.run_path(str(tmp_path / "app.py"))["app"]
     assert any(block.get_block_name() == "dataset" for block in app.blocks.values()) and app.limits.max_mb == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such-folder"], "CHECKPOINT no-such-folder: there is no such folder"),
+        ([str(TINY), "--index", "no-such-index"], "there is no index here"),
+        ([str(TINY), "--max-seconds", "-1"], "`max_seconds` must be a positive number"),
+    ],
+)
+def test_mistakes_of_the_command_are_one_sentence(arguments, message, capsys):
+    assert valor_cli.main(["demo", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_command_serves_the_page_with_its_limits_from_a_folder_of_its_own(monkeypatch):
+    launched = {}
+
+    def launch(app, **options):
+        launched.update(options, limits=app.limits, folder=os.environ["GRADIO_TEMP_DIR"])
+        assert os.path.isdir(launched["folder"])
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr(DemoApp, "launch", launch)
+    assert valor_cli.main(["demo", str(TINY), "--port", "7999", "--max-mb", "5", "--allow-private"]) == 0
+    assert launched["server_name"] == "127.0.0.1" and launched["server_port"] == 7999
+    assert launched["limits"] == DemoLimits(max_mb=5, allow_private=True) and not os.path.exists(launched["folder"])
 
 
 def element(tag, text):
@@ -192,6 +223,9 @@ def test_a_visit_on_a_phone(app, tmp_path):
         tab.wait("document.querySelector('.toast-body')?.innerText.includes('bad.mp4')")
         message = tab.evaluate("document.querySelector('.toast-body').innerText")
         assert str(tmp_path) not in message and "/gradio" not in message
+        assert tab.evaluate(texts) == []  # and no question is answered about the clip before
+        tab.click(element("button", "Ask"))
+        tab.wait("[...document.querySelectorAll('.toast-body')].some(e => e.innerText.includes('first'))")
 
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")  # nothing is cut off at the side
         outside = [url for url in tab.requests() if not url.startswith((app.address, "data:", "blob:"))]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Device, Dtype, load, new_app
+from .arguments import Device, Dtype, check_model, load, new_app
 
 
 app = new_app()
@@ -54,6 +54,7 @@ def demo(
     limits = DemoLimits(max_mb, max_seconds, time_limit, allow_private=allow_private)
     if index is not None:
         open_index(index, needs_model=False)  # before the model is loaded
+    check_model(checkpoint, "CHECKPOINT")
     model, processor = load(ValorForCaptioning, checkpoint, device, dtype)
     # A folder of this process alone, so that files of other Gradio apps are out of reach
     with tempfile.TemporaryDirectory(prefix="valor-demo-", ignore_cleanup_errors=True) as folder:

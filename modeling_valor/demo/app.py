@@ -31,6 +31,15 @@ from .server import DemoApp
 LONGEST_TEXT = 300
 """Letters of a question or a search."""
 
+_AT_ONCE: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+_FILES: dict[str, Any] = {"concurrency_id": "files", "concurrency_limit": 4, "api_visibility": "private"}
+_MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+"""How events wait: not at all, for one of four downloads, for the model, which works on one thing at a time."""
+
+_NOTHING_SEEN = "<p>Nothing yet.</p>"
+
+_NOTHING = '<p class="valor">Give a video or a sound, and three captions of it appear here.</p>'
+
 COMPARED = {"seen and heard": "av", "seen": "v", "heard": "a"}
 """What a search compares with, as the page calls it."""
 
@@ -79,7 +88,7 @@ def in_one_sentence(work: Callable[..., Any]) -> Callable[..., Any]:
 
     def shown(error: Exception) -> Exception:
         message = html.escape(" ".join(str(error).split()))  # Gradio takes it for HTML
-        failure: Exception = gr.Error(message, print_exception=False, title="This did not work")
+        failure: Exception = gr.Error(message, print_exception=False)
         return failure
 
     expected = (MediaError, TimeLimitError, ValueError)
@@ -112,29 +121,35 @@ class Page:
 
     def __init__(self, describer: Describer, gallery: Gallery | None = None):
         self.describer, self.gallery, self.limits = describer, gallery, describer.limits
+        self.fetched: set[str] = set()  # files that Gradio deletes an hour later
 
     # --- What is done -------------------------------------------------------------------------------------------------
 
     @in_one_sentence
-    def take(self, path: str | None) -> tuple[Clip | None, str, str, str]:
-        """A file that was given: the clip, the captions, what the model sees of it, and no player."""
-        if path is None:
-            return None, "", "", ""
-        clip = uploaded(path, self.limits)
-        return clip, *self.describe(clip), ""
+    def take(self, path: str | None) -> Clip | None:
+        """The clip of a file that was given; None where it was taken away again."""
+        return None if path is None else uploaded(path, self.limits)
 
     @in_one_sentence
-    def fetch(self, address: str) -> tuple[Clip, str, str, str]:
-        """A link, as `take` does, with a player of it."""
+    def fetch(self, address: str) -> Clip:
+        """The clip of a link."""
         clip = fetch_link(self._checked(address, "Write the link of a video or sound."), self.limits, _folder())
-        captions, seen = self.describe(clip)
-        return clip, captions, seen, player_html(self.describer.look(clip), file_address(clip.path))
+        self.fetched.add(clip.path)
+        return clip
 
-    def describe(self, clip: Clip) -> tuple[str, str]:
+    @in_one_sentence
+    def describe(self, clip: Clip | None) -> tuple[str, str]:
         """The captions, and what the model sees."""
+        if clip is None:
+            return _NOTHING, _NOTHING_SEEN
         look = self.describer.look(clip)
         captions = texts_html(self.describer.captions(look))
         return captions, seen_html(look, self.describer.processor.feature_extractor)
+
+    @in_one_sentence
+    def play(self, clip: Clip) -> str:
+        """A player of a clip that was fetched."""
+        return player_html(self.describer.look(clip), file_address(clip.path))
 
     @in_one_sentence
     def ask(self, clip: Clip | None, question: str) -> str:
@@ -150,7 +165,7 @@ class Page:
         try:
             for caption in self.describer.timeline(look, seconds):
                 captions.append(caption)
-                yield timeline_html(look, address, captions, "..."), gr.DownloadButton(visible=False)
+                yield timeline_html(look, "", captions, "..."), gr.DownloadButton(visible=False)
         except TimeLimitError:
             end = captions[-1].end
             note = f"Stopped after {self.limits.work_seconds:g} seconds of work, at second {end:.0f} of the clip."
@@ -196,6 +211,8 @@ class Page:
     def _given(clip: Clip | None) -> Clip:
         if clip is None:
             raise ValueError("Give a video or a sound first.")
+        if not os.path.exists(clip.path):
+            raise ValueError(f"{clip.name} was deleted, an hour after it was given: give it again.")
         return clip
 
     @staticmethod
@@ -220,6 +237,7 @@ class Page:
                 if self.gallery is not None:
                     with gr.Tab("Search"):
                         self._search_tab(clip)
+        app.temp_file_sets.append(self.fetched)
         app.queue(max_size=self.limits.queue, default_concurrency_limit=1, api_open=False)
         return app
 
@@ -236,25 +254,19 @@ class Page:
         """The first tab; returns where the visitor's clip is kept."""
         clip = gr.State(None)
         with gr.Row():
-            with gr.Column(min_width=300), gr.Tabs():
-                with gr.Tab("Video"):
-                    video = gr.Video(label="Drop or record a video", sources=["upload", "webcam"], elem_classes="clip")
-                with gr.Tab("Sound"):
-                    sound = gr.Audio(label="Drop or record a sound", sources=["upload", "microphone"], type="filepath")
-                with gr.Tab("Link"):
-                    link = gr.Textbox(label="Link of a video or sound", placeholder="https://", max_lines=1)
-                    fetch = gr.Button("Fetch and describe")
-                    player = gr.HTML()
+            with gr.Column(min_width=300):
+                with gr.Tabs():
+                    video, sound, link, fetch, player = _sources()
+                if examples:
+                    chosen = gr.Examples(list(examples), inputs=[video], label="Examples", cache_examples=False)
             with gr.Column(min_width=300):
                 gr.Markdown("### What happens")
-                captions = gr.HTML(texts_placeholder())
+                captions = gr.HTML(_NOTHING)
                 question = gr.Textbox(label="Ask about it", placeholder="what is heard?", max_lines=1)
                 ask = gr.Button("Ask", variant="primary")
                 answers = gr.HTML()
-        if examples:
-            chosen = gr.Examples(list(examples), inputs=[video], label="Examples", cache_examples=False)
         gr.Markdown("### What the model sees and hears")
-        seen = gr.HTML("<p>Nothing yet.</p>")
+        seen = gr.HTML(_NOTHING_SEEN)
         gr.Markdown("### A timeline, for a longer clip")
         with gr.Row():
             seconds = gr.Slider(
@@ -264,17 +276,25 @@ class Page:
         timeline = gr.HTML()
         subtitles = gr.DownloadButton("Download as subtitles (.vtt)", visible=False)
 
-        given = [clip, captions, seen, player]
-        listen: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-        growing = along.click(self.along, [clip, seconds], [timeline, subtitles], **listen)
-        for source, events in ((video, ("upload", "stop_recording")), (sound, ("upload", "stop_recording"))):
-            triggers = [getattr(source, event) for event in events]
-            gr.on(triggers, self.take, [source], given, cancels=[growing], **listen)
-        gr.on([fetch.click, link.submit], self.fetch, [link], given, cancels=[growing], **listen)
+        growing = along.click(self.along, [clip, seconds], [timeline, subtitles], show_progress_on=timeline, **_MODEL)
+        shown = [clip, captions, seen, player, answers, timeline, subtitles]
+
+        def follow(listen_to: Callable[..., Any], take: Callable[..., Any], source: Any) -> Any:
+            """Takes what is given and has it described, after what was shown of the clip before is gone."""
+            forgotten = listen_to(_forget, None, shown, cancels=[growing], **_AT_ONCE)
+            taken = forgotten.then(take, [source], [clip], show_progress_on=captions, **_FILES)
+            described = taken.success(self.describe, [clip], [captions, seen], show_progress_on=captions, **_MODEL)
+            for event in (taken, described):
+                event.failure(_forget, None, shown, **_AT_ONCE)
+            return described
+
+        for source in (video, sound):
+            follow(functools.partial(gr.on, [source.upload, source.stop_recording, source.clear]), self.take, source)
+        fetched = follow(functools.partial(gr.on, [fetch.click, link.submit]), self.fetch, link)
+        fetched.success(self.play, [clip], [player], **_MODEL)
         if examples:
-            chosen.load_input_event.then(self.take, [video], given, **listen)
-        gr.on([ask.click, question.submit], self.ask, [clip, question], [answers], **listen)
-        clip.change(_nothing_further, None, [answers, timeline, subtitles], api_visibility="private", queue=False)
+            follow(chosen.load_input_event.success, self.take, video)
+        gr.on([ask.click, question.submit], self.ask, [clip, question], [answers], **_MODEL)
         return clip
 
     def _search_tab(self, clip: Any) -> None:
@@ -288,18 +308,28 @@ class Page:
             search = gr.Button("Search the index", variant="primary")
             like = gr.Button("Search by the clip of the first tab")
         hits = gr.HTML()
-        listen: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-        gr.on([search.click, text.submit], self.search, [text, compared], [hits], **listen)
-        like.click(self.search_like, [clip, compared], [hits], **listen)
+        gr.on([search.click, text.submit], self.search, [text, compared], [hits], **_MODEL)
+        like.click(self.search_like, [clip, compared], [hits], **_MODEL)
 
 
-def _nothing_further() -> tuple[str, str, Any]:
-    """What was said about the clip before is gone."""
-    return "", "", gr.DownloadButton(visible=False)
+def _sources() -> tuple[Any, Any, Any, Any, Any]:
+    """Tabs with the ways to give a clip: video, sound, and link with its button and player."""
+    with gr.Tab("Video"):
+        video = gr.Video(label="Drop or record a video", sources=["upload", "webcam"], elem_classes="clip")
+    with gr.Tab("Sound"):
+        sound = gr.Audio(
+            label="Drop or record a sound", sources=["upload", "microphone"], type="filepath", buttons=["download"]
+        )
+    with gr.Tab("Link"):
+        link = gr.Textbox(label="Link of a video or sound", placeholder="https://", max_lines=1)
+        fetch = gr.Button("Fetch and describe")
+        player = gr.HTML()
+    return video, sound, link, fetch, player
 
 
-def texts_placeholder() -> str:
-    return '<p class="valor">Give a video or a sound, and three captions of it appear here.</p>'
+def _forget() -> tuple[Any, ...]:
+    """Nothing is given, shown or answered, until something is read: so that no answer is about the clip before."""
+    return None, _NOTHING, _NOTHING_SEEN, "", "", "", gr.DownloadButton(visible=False)
 
 
 def _count(number: int, noun: str) -> str:

@@ -74,9 +74,9 @@ def texts_html(texts: Mapping[str, str | None], title: str = "") -> str:
 
 
 def timeline_html(look: Look, address: str, captions: Sequence[TimedCaption], note: str = "") -> str:
-    """A player of the clip, and a row for each segment that plays from its second."""
+    """A player of the clip, and a row for each segment that plays from its second; without `address` the rows alone."""
     rows = [Row(one.start, f"{clock(one.start)}-{clock(one.end)}", one.text, one.error) for one in captions]
-    return render("timeline", kind=player_of(look), address=address, rows=rows, note=note)
+    return render("timeline", kind=player_of(look) if address else "", address=address, rows=rows, note=note)
 
 
 def player_html(look: Look, address: str) -> str:
