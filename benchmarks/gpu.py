@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What is measured on a GPU, in one call: each command in a process of its own, within its time.
 
-A command that fails or takes longer is said, and the next one runs. Everything together takes less than six minutes.
+A command that fails or takes longer is said, and the next one runs. Everything together takes less than ten minutes.
 
     python benchmarks/gpu.py                  # all parts
     python benchmarks/gpu.py alignment
@@ -36,6 +36,11 @@ PARTS = {
         (30, f"{ALIGNMENT} --batch 4096 --alone --repeats 2"),
         (25, f"{ALIGNMENT} --batch 1024 --tune"),
         (20, "benchmarks/alignment.py --device cuda --rounds 1 --batch 1024 --alone"),
+    ],
+    "captions": [
+        (90, "benchmarks/throughput.py --large --device cuda --dtype bfloat16 --clips 64 --batch-size 32"),
+        (90, "benchmarks/throughput.py --large --device cuda --dtype bfloat16 --clips 64 --batch-size 32 --workers 8"),
+        (60, "benchmarks/loading.py --device cuda --clips 4 --repeats 1 --frames 8"),
     ],
 }
 

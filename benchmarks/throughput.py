@@ -68,7 +68,7 @@ def build(arguments: Any) -> tuple[ValorForCaptioning, ValorProcessor]:
     if not arguments.large:
         model = ValorForCaptioning.from_pretrained(arguments.model, dtype=dtype)
         return model.to(arguments.device).eval(), ValorProcessor.from_pretrained(arguments.model)
-    processor = ValorProcessor.from_pretrained(tiny, size={"height": 224, "width": 224})
+    processor = ValorProcessor.from_pretrained(tiny)
     processor.video_processor.size = {"height": 224, "width": 224}
     config, words = (ValorConfig.from_pretrained(folder).to_dict() for folder in (CONFIGS / "valor-large", tiny))
     own = ("vocab_size", "bos_token_id", "eos_token_id", "mask_token_id")

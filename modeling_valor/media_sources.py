@@ -41,18 +41,21 @@ _ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
 class LocalFile(str):
     """The absolute path of a file or folder, with the `name` of its source and the `budget` for reading it.
 
-    `part` is what is wanted of the file, where that is not all of it, and `clock` what is known of its times.
+    `part` is what is wanted of the file, where that is not all of it, `clock` what is known of its times, and `sound` its
+    audio track, in a tuple, once that was looked for.
     """
 
     name: str
     budget: Budget
     part: Part | None
     clock: Any
+    sound: tuple[Any] | None
 
     def __new__(cls, path: str, name: str, limits: MediaLimits, part: Part | None = None) -> "LocalFile":
         file = super().__new__(cls, path)
         size = os.path.getsize(path) if os.path.isfile(path) else 0
-        file.name, file.budget, file.part, file.clock = name, Budget(name, limits, size), part, None
+        file.name, file.budget, file.part = name, Budget(name, limits, size), part
+        file.clock = file.sound = None
         return file
 
 

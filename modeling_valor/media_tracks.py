@@ -49,26 +49,37 @@ def video_track(path: LocalFile, head: int, thorough: bool = False) -> Iterator[
 def audio_track(path: LocalFile) -> tuple[Track, AudioInfo] | None:
     """The audio track of a file that is surveyed, and what it holds; None where the file has none.
 
+    It is looked for once, and kept with the `path`.
+
     Raises:
         MediaError: the file cannot be read, or its audio track is empty.
     """
+    if path.sound is None:
+        path.sound = (_find_audio_track(path),)
+    found: tuple[Track, AudioInfo] | None = path.sound[0]
+    return found
+
+
+def _find_audio_track(path: LocalFile) -> tuple[Track, AudioInfo] | None:
     name = path.name
     if os.path.isdir(path):
         return None
     if (image := open_image(path, name)) is not None:
         image.close()
         return None
-    with open_container(path, name) as container:
-        is_film = bool(container.streams.video)
-        indices = [stream.index for stream in readable_streams(container, "audio", name)]
-    for index in indices:  # a track that is declared and has no packets is no sound
+    place = 0
+    while True:  # a track that is declared and has no packets is no sound; the file is opened anew for the next
         with open_container(path, name) as container:
-            stream = container.streams[index]
-            track = survey(container, stream, path, name, head=64)
-            codec = cast(av.AudioCodecContext, stream.codec_context)
+            streams = readable_streams(container, "audio", name)
+            is_film = bool(container.streams.video)
+            if place == len(streams):
+                break
+            track = survey(container, streams[place], path, name, head=64)
+            codec = cast(av.AudioCodecContext, streams[place].codec_context)
             if track is not None:
                 return track, AudioInfo(codec.sample_rate, track.duration, channel_count(codec))
-    if indices and not is_film:
+        place += 1
+    if place and not is_film:
         raise MediaError(f"{name} has a track of sound, but nothing is in it.")
     return None
 

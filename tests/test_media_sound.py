@@ -29,6 +29,17 @@ def test_a_plain_wave_file_gives_the_same_sound_without_a_decoder(channels, tmp_
         assert all(torch.equal(*pair) for pair in zip(*pieces, strict=True))
 
 
+def test_the_track_of_an_open_file_is_looked_for_once(video, monkeypatch):
+    opened, open_file = [], av.open
+    monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args) or open_file(*args, **kwargs))
+    with open_source(video) as file:
+        info, sound = audio_info(file), read_audio(file)
+    assert len(opened) == 2  # to look for it, and to read it
+    opened.clear()
+    again = read_audio(video)
+    assert len(opened) == 2 and torch.equal(again.waveform, sound.waveform) and info.duration == again.duration
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_waveform_is_the_mean_of_the_channels(channels, folder):
     samples = np.random.default_rng(0).integers(-30_000, 30_000, (500, channels)).astype("<i2")
