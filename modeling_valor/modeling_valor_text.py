@@ -297,16 +297,16 @@ class ValorTextLayer(GradientCheckpointingLayer):
         """Keys and values of each block, computed once for all modality groups and all steps of decoding."""
         keys_values = {}
         for i, (block, states) in enumerate(zip(blocks, condition_states, strict=True)):
-            cache_idx = self.layer_idx * len(blocks) + i
             if cache is None:
                 keys_values[block] = self.cross_attention_block(block).project_key_value(states)
-            elif cache.is_updated.get(cache_idx):
-                layer: Any = cache.cross_attention_cache.layers[cache_idx]
-                keys_values[block] = layer.keys, layer.values
-            else:
+                continue
+            cache_idx = self.layer_idx * len(blocks) + i
+            if not cache.is_updated.get(cache_idx):
                 key, value = self.cross_attention_block(block).project_key_value(states)
-                keys_values[block] = cache.cross_attention_cache.update(key, value, cache_idx)
+                cache.cross_attention_cache.update(key, value, cache_idx)
                 cache.is_updated[cache_idx] = True
+            layer: Any = cache.cross_attention_cache.layers[cache_idx]
+            keys_values[block] = layer.keys, layer.values
         return keys_values
 
     def attend_to_conditions(

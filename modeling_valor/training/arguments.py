@@ -57,8 +57,18 @@ class ValorTrainingArguments(TrainingArguments):
         },
     )
 
+    compile_layers: bool = field(
+        default=False,
+        metadata={
+            "help": "Compile each layer of the encoders and the decoder with `torch.compile`, which takes minutes at the first "
+            "steps. Evaluation does not use it. `torch_compile` compiles the whole model instead, with breaks."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.compile_layers and self.torch_compile:
+            raise ValueError("`compile_layers` and `torch_compile` both compile the model: give one of them.")
         if self.contrastive_chunk_size is not None and self.contrastive_chunk_size < 1:
             raise ValueError(f"`contrastive_chunk_size` must be at least 1, got {self.contrastive_chunk_size}.")
         if not 0 <= self.max_failures <= 1:

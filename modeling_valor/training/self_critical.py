@@ -18,6 +18,7 @@ from ..evaluation.models import evaluating
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions
 from ..text_cleaning import clean_caption
+from .compilation import without_compiled_layers
 from .trainer import ValorTrainer
 
 
@@ -97,7 +98,7 @@ class SelfCriticalTrainer(ValorTrainer):
         references = inputs["references"]
         media = {name: inputs[name] for name in chain.from_iterable(MASKS.items()) if name in inputs}
         captioner = unwrap_peft_model(self.accelerator.unwrap_model(model))
-        with evaluating(captioner):
+        with evaluating(captioner), without_compiled_layers():
             conditions = captioner.valor.encode_conditions(**media)
             groups = inputs.get("captioning_groups") or [GROUP_OF_MODALITIES[conditions.modalities]]
             greedy = self.write(captioner, conditions, captioning_groups=groups)

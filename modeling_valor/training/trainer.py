@@ -26,6 +26,7 @@ from ..data.failures import FailureLog
 from ..data.mixture import Mixture, MixtureLoader, steps_of_sources
 from ..evaluation.models import evaluating
 from .arguments import ValorTrainingArguments
+from .compilation import compile_layers, without_compiled_layers
 from .data_wait import DataWait, advice
 from .gradient_cache import gradient_cached_step
 from .interruption import StopRequest
@@ -98,6 +99,8 @@ class ValorTrainer(Trainer):
         self.trained_batches: list[tuple[TrainedBatch, torch.Tensor]] = []
         self.scalars: list[str] = []
         self._prepare_for_fsdp()
+        if args.compile_layers:
+            compile_layers(self.model)
         total = None if train_dataset is None else train_dataset.num_samples
         self.failure_log = FailureLog(args.max_failures, total, consequence="and were replaced by others")
         # The loss is a mean over the batch and does not depend on the other batches of the step
@@ -357,7 +360,7 @@ class ValorTrainer(Trainer):
         model = self.whole_model()
         metrics = {}
         for name, evaluation in (eval_dataset or self.evaluations).items():
-            with evaluating(model), self.compute_loss_context_manager():
+            with evaluating(model), without_compiled_layers(), self.compute_loss_context_manager():
                 results = evaluation(model)
             metrics.update({f"{metric_key_prefix}_{name}_{metric}": float(value) for metric, value in results.items()})
         self.log(metrics)
