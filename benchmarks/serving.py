@@ -36,7 +36,7 @@ from modeling_valor.world import write_world
 
 MODEL = Path(__file__).resolve().parent.parent / "hub_configs" / "valor-tiny"
 TRANSFORMERS = "import sys, modeling_valor; from transformers.cli.serve import Serve; Serve(sys.argv[1], device='cpu', port=int(sys.argv[2]))"
-DEADLINE = 100.0
+DEADLINE = 60.0
 """Seconds for each phase; what is not answered then is lost."""
 
 

@@ -156,3 +156,24 @@ def test_a_preflight_of_a_browser_needs_no_key():
                 assert (await http.options("/v1/embeddings")).status_code == status
 
     asyncio.run(run())
+
+
+def test_a_request_that_a_stopping_server_gives_up_is_answered_503():
+    async def run():
+        guard, sent = Guard(app := App(), ServerSettings()), []
+        messages = [{"type": "http.request", "body": b"a"}]
+
+        async def receive():
+            return messages.pop() if messages else await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        answering = asyncio.ensure_future(guard({"type": "http", "path": "/wait", "headers": []}, receive, send))
+        await app.begun.wait()
+        answering.cancel()
+        await answering
+        assert sent[0]["status"] == 503 and json.loads(sent[1]["body"])["error"]["code"] == "stopping"
+        assert app.cancelled == 1 and guard.active == 0
+
+    asyncio.run(run())

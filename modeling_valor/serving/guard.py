@@ -18,6 +18,10 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+STOPPING = RequestError(
+    503, "The server is stopping: ask it again later.", code="stopping", headers={"Connection": "close"}
+)
+
 OPEN_PATHS = ("/health",)
 """What is answered to everybody, however busy the server is."""
 
@@ -57,6 +61,8 @@ class Guard:
                 self.active -= 1
         except RequestError as error:
             await answer.refuse(error, scope)
+        except asyncio.CancelledError:  # by the server, which stops and has waited long enough
+            await answer.refuse(STOPPING, scope)
 
     def _check_key(self, scope: MutableMapping[str, Any]) -> None:
         if self.settings.api_key is None:
