@@ -42,8 +42,8 @@ class ValorCollator:
               the option `references`, all captions of each as lists of strings;
             - question answering: `question_input_ids` (k * B, Q), and the answers as masked `input_ids` and `labels`.
         """
-        raw = [sample.raw for sample in samples if sample.raw is not None]
-        if raw:
+        batch: dict[str, Any]
+        if raw := [sample.raw for sample in samples if sample.raw is not None]:
             media = pack(raw, self.processor, options.raw_options)
             batch, present = {"raw_media": media}, media.input_names
         else:

@@ -114,7 +114,8 @@ def read_raw(video: Any, audio: Any, processor: ValorProcessor, modalities: str,
         MediaError: a file cannot be read, or there is nothing of the modalities.
     """
     videos_kwargs, audio_kwargs = processor.media_arguments(**options)
-    sample, no_video = RawSample(), None
+    sample = RawSample()
+    no_video: NoVideoError | None = None
     if "v" in modalities:
         try:
             sample.frames = processor.video_processor.read(video, **videos_kwargs)
