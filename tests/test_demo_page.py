@@ -83,10 +83,13 @@ def test_no_file_of_the_machine_is_served(app, tmp_path):
         TINY / "config.json",
     ]
     addresses = [f"gradio_api/file={name}" for name in names]
-    addresses += ["gradio_api/file=https://example.org/", "gradio_api/proxy=https://example.org/", "monitoring"]
+    addresses += ["gradio_api/proxy=https://example.org/", "monitoring", f"gradio_api/file/{CLIP}"]
     addresses += ["valor/media/999", "valor/media/-1", "valor/media/..%2F..%2Fetc%2Fpasswd", f"file={CLIP}"]
     for address in addresses:
         assert httpx.get(f"{app.address}/{address}").status_code in (403, 404), address
+    for address in ("file=https://example.org/", "file=%20HTTPS://example.org", "file/http://example.org/"):
+        answer = httpx.get(f"{app.address}/gradio_api/{address}")
+        assert (answer.status_code, answer.text) == (403, "This is not served here."), address
 
 
 def test_a_request_names_only_files_that_were_uploaded(app, server):

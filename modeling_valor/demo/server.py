@@ -22,7 +22,7 @@ POLICY = (
 """Content-Security-Policy of the page: only media of an index that are elsewhere come from elsewhere."""
 
 _REFUSED = re.compile(
-    r"/gradio_api/(proxy=|file=\s*[a-z][a-z0-9+.-]+:|deep_link|component_server|run-history)", re.IGNORECASE
+    r"/gradio_api/(proxy=|file[=/]\s*[a-z][a-z0-9+.-]+:|deep_link|component_server|run-history)", re.IGNORECASE
 )
 """What Gradio would fetch from other machines on a visitor's behalf, and what the page does not use."""
 
