@@ -15,6 +15,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -29,6 +30,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 # Nothing that starts a thread which a fork would lack, as LanceDB does
 MODULES = ["pytest", *(f"modeling_valor.cli.{command}" for command in ("caption", "evaluate", "index", "train"))]
+
+LONGEST_SECONDS = 600
 
 ENVIRONMENT = dict(os.environ)
 """Without what a test changes for itself."""
@@ -71,11 +74,18 @@ class WarmProcess:
         self.pid = self.process.pid
 
     def wait(self) -> subprocess.CompletedProcess[str]:
-        """The exit status, or minus the number of the signal that killed it; output and messages."""
+        """The exit status, or minus the number of the signal that killed it; output and messages.
+
+        A process that hangs is killed in the end.
+        """
+        guard = threading.Timer(LONGEST_SECONDS, self.process.kill)
+        guard.daemon = True
+        guard.start()
         with self.stdout, self._stderr:
             output = self.stdout.read()
             self.process.join()
             messages = Path(self._stderr.name).read_text(encoding="utf-8")
+        guard.cancel()
         return subprocess.CompletedProcess(self.command, self.process.exitcode or 0, output, messages)
 
 
