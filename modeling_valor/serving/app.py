@@ -36,7 +36,7 @@ def build_app(service: Service) -> Guard:
     app.include_router(make_router(service))
 
     @app.get("/health")
-    def health() -> JSONResponse:
+    async def health() -> JSONResponse:
         status, content = service.health()
         return JSONResponse(content, status_code=status)
 

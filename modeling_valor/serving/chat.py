@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from fastapi.responses import JSONResponse, StreamingResponse
-from torch import Tensor
 from transformers import GenerationConfig
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.utils import BaseGenerateManager, DirectStreamer, _StreamError
@@ -104,9 +103,9 @@ class _Batched(BaseGenerateManager):
 
     async def generate_non_streaming(
         self, model: Any, processor: Any, inputs: Inputs, gen_config: GenerationConfig, request_id: str
-    ) -> tuple[str, int, Tensor]:
+    ) -> tuple[str, int, list[int]]:
         ids = await self.engine.generate(_without_prompt(inputs), gen_config, self.seed)
-        return processor.post_process_generation(ids)[0], inputs["input_ids"].shape[-1], ids
+        return processor.post_process_generation(ids)[0], inputs["input_ids"].shape[-1], ids.tolist()
 
     def generate_streaming(
         self,

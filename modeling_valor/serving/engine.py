@@ -305,7 +305,7 @@ class _Abandoned(StoppingCriteria):
     def __init__(self, jobs: Sequence[Generation], streamer: RowStreamer | None):
         self.jobs, self.streamer = jobs, streamer
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         gone = all(job.abandoned.is_set() for job in self.jobs)
         gone = gone or (self.streamer is not None and not self.streamer.is_heard)
         return torch.full((len(input_ids),), gone, dtype=torch.bool, device=input_ids.device)

@@ -3,7 +3,7 @@
 
 import asyncio
 import base64
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -144,7 +144,7 @@ def _entry(tokens: TokenVectors, request: EmbeddingsRequest, encode: Any) -> dic
 
 
 def _as_list(vector: Tensor) -> list[float]:
-    return vector.tolist()
+    return cast(list[float], vector.tolist())
 
 
 def _as_base64(vector: Tensor) -> str:
