@@ -68,10 +68,11 @@ def client(app):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://server")
 
 
-def post(app, path, body, **kwargs):
+def post(app, path, body):
     async def send():
         async with client(app) as http:
-            return await http.post(path, json=body, **kwargs)
+            headers = {"Content-Type": "application/json"}
+            return await http.post(path, content=json.dumps(body), headers=headers)
 
     return asyncio.run(send())
 
@@ -343,6 +344,7 @@ LONG = "word " * 60
         (EMBEDDINGS, {"input": ["a"] * 65}, 400, "65 entries"),
         (EMBEDDINGS, {"input": [[1, 2]]}, 400, "part of type None"),
         (EMBEDDINGS, {"input": " "}, 400, "empty text"),
+        (EMBEDDINGS, {"input": ["\ud800"]}, 400, "surrogate"),
         (EMBEDDINGS, {"input": LONG}, 400, "or give `truncate: true`"),
         (EMBEDDINGS, {"input": "a", "dimensions": 5}, 400, "this model has"),
         (EMBEDDINGS, {"input": "a", "encoding_format": "int8"}, 400, "`encoding_format`"),

@@ -134,6 +134,8 @@ class Engine:
         """
         if not text.strip():
             raise RequestError(400, f"`{param}` has an empty text.", param)
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # which JSON can write, and no encoding
+            raise RequestError(400, f"`{param}` has a text with half of a surrogate pair.", param)
         most = self.max_length
         count = self._count(text)
         if count > most and not truncate:

@@ -80,7 +80,10 @@ class MediaRules:
     def _file(self, address: str, param: str | None) -> LocalFile:
         """A file below the folder. Whatever lies outside is answered alike, whether it exists or not."""
         whole, fragment = split_fragment(address)
-        path = self._path_below_root(whole)
+        try:
+            path = self._path_below_root(whole)
+        except (ValueError, OSError):  # no URL, or no name that this system could have
+            path = None
         if path is None:
             raise RequestError(400, f"{source_name(address)} is no file that this server gives access to.", param)
         with client_errors(param):
