@@ -127,7 +127,7 @@ class Page:
 
     @in_one_sentence
     def take(self, path: str | None) -> Clip | None:
-        """The clip of a file that was given; None where it was taken away again."""
+        """The clip of a file that was given; None where it was taken away meanwhile."""
         return None if path is None else uploaded(path, self.limits)
 
     @in_one_sentence
@@ -281,15 +281,19 @@ class Page:
 
         def follow(listen_to: Callable[..., Any], take: Callable[..., Any], source: Any) -> Any:
             """Takes what is given and has it described, after what was shown of the clip before is gone."""
-            forgotten = listen_to(_forget, None, shown, cancels=[growing], **_AT_ONCE)
-            taken = forgotten.then(take, [source], [clip], show_progress_on=captions, **_FILES)
-            described = taken.success(self.describe, [clip], [captions, seen], show_progress_on=captions, **_MODEL)
+            # By default a clip that is given while another is worked on would be dropped
+            shared: dict[str, Any] = {"trigger_mode": "multiple"}
+            forgotten = listen_to(_forget, None, shown, cancels=[growing], **shared, **_AT_ONCE)
+            shared["show_progress_on"] = captions
+            taken = forgotten.then(take, [source], [clip], **shared, **_FILES)
+            described = taken.success(self.describe, [clip], [captions, seen], **shared, **_MODEL)
             for event in (taken, described):
                 event.failure(_forget, None, shown, **_AT_ONCE)
             return described
 
         for source in (video, sound):
-            follow(functools.partial(gr.on, [source.upload, source.stop_recording, source.clear]), self.take, source)
+            follow(functools.partial(gr.on, [source.upload, source.stop_recording]), self.take, source)
+            source.clear(_forget, None, shown, cancels=[growing], **_AT_ONCE)
         fetched = follow(functools.partial(gr.on, [fetch.click, link.submit]), self.fetch, link)
         fetched.success(self.play, [clip], [player], **_MODEL)
         if examples:

@@ -114,7 +114,7 @@ class Tab:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value", result["result"])
 
-    def wait(self, expression, seconds=30):
+    def wait(self, expression, seconds=25):
         """The value of an expression once the page has changed so that it is true."""
         return self.evaluate(_WAIT % (json.dumps(expression), 1000 * seconds, expression))
 
