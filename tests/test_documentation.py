@@ -12,8 +12,11 @@ import re
 import shlex
 import shutil
 import tomllib
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import click
@@ -31,7 +34,10 @@ DOCS = ROOT / "docs"
 TINY = ROOT / "hub_configs" / "valor-tiny"
 
 BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>python|bash)\n(?P<code>.*?)^```$", re.M | re.S
+    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?"
+    r"^```(?P<language>python|bash)\n(?P<code>.*?)^```$"
+    r"(?:\n\nprints\n\n```text\n(?P<printed>.*?)^```$)?",
+    re.M | re.S,
 )
 NOT_RUN = re.compile(r"<!-- not run")
 
@@ -46,13 +52,14 @@ RUN_ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code of a page; `reason`: why it is not run."""
+    """A block of code of a page; `reason`: why it is not run, `printed`: what its last command prints as the page says."""
 
     page: str
     line: int
     language: str
     code: str
     reason: str | None
+    printed: str | None
 
     @property
     def place(self) -> str:
@@ -78,7 +85,7 @@ def read_blocks() -> list[Block]:
         text = page.read_text(encoding="utf-8")
         for block in BLOCK.finditer(text):
             line = text[: block.start("code")].count("\n") + 1
-            found.append(Block(page.name, line, block["language"], block["code"], block["reason"]))
+            found.append(Block(page.name, line, block["language"], block["code"], block["reason"], block["printed"]))
         assert len(NOT_RUN.findall(text)) == sum(
             block.reason is not None for block in found if block.page == page.name
         )
@@ -87,10 +94,6 @@ def read_blocks() -> list[Block]:
 
 BLOCKS = read_blocks()
 PAGES = sorted({block.page for block in BLOCKS if block.reason is None and block.page not in RUN_ELSEWHERE})
-
-
-BEFORE = {"search.md": "index clips --index clips.lance --model hub_configs/valor-tiny --segment-seconds 2.5"}
-"""Commands of README that a page goes on from."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,6 @@ def files(tmp_path_factory) -> Path:
         shutil.copy(clip, folder / "videos" / name)
         shutil.copy(clip, folder / name)
     join(clips, folder / "film.mp4")
-    write_downloads(folder)
     # The first of README's clips
     assert valor_cli.main(shlex.split(f"world {folder}/clips --split test --count 4 --seed 42 --workers 1")) == 0
     return folder
@@ -132,7 +134,9 @@ def write_downloads(folder: Path) -> None:
     torch.save(weights, folder / "VALOR-base" / "VALOR_base_msr_cap.pt")
     torch.save(weights, folder / "VALOR_large_msr_ret.pt")
     for size in ("base", "large"):
-        shutil.make_archive(str(folder / f"VALOR-{size}"), "zip", folder, f"VALOR-{size}")
+        with zipfile.ZipFile(folder / f"VALOR-{size}.zip", "w") as download:
+            for path in sorted((folder / f"VALOR-{size}").rglob("*")):
+                download.write(path, path.relative_to(folder))
     shutil.copy(example / "vocab.txt", folder)
 
 
@@ -157,11 +161,20 @@ def join(clips: list[Path], output: Path) -> None:
                 start += part.duration / av.time_base + 1024 / 22050  # AAC begins one packet before the sound
 
 
+def index_clips(folder: Path) -> None:
+    """The index of README's first commands."""
+    command = f"index clips --index {folder}/clips.lance --model hub_configs/valor-tiny --segment-seconds 2.5"
+    assert valor_cli.main(shlex.split(command)) == 0
+
+
+BEFORE: dict[str, Callable[[Path], None]] = {"released_checkpoints.md": write_downloads, "search.md": index_clips}
+"""What a page goes on from."""
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_the_examples_of_a_page_run(page, home):
+def test_the_examples_of_a_page_run(page, home, capsys):
     """In the order of the page, its Python in one namespace."""
-    if page in BEFORE:
-        assert valor_cli.main(shlex.split(BEFORE[page])) == 0
+    BEFORE.get(page, lambda folder: None)(home)
     names: dict = {"__name__": "__main__"}
     for block in BLOCKS:
         if block.page != page or block.reason is not None:
@@ -172,8 +185,11 @@ def test_the_examples_of_a_page_run(page, home):
         for command in block.commands:
             check(command)
             if command[0] == "valor":
+                capsys.readouterr()
                 arguments = [found for word in command[1:] for found in sorted(glob.glob(word)) or [word]]
                 assert valor_cli.main(arguments) == 0, f"{block.place}: {shlex.join(command)}"
+        if block.printed is not None:
+            assert capsys.readouterr().out == block.printed, block.place
 
 
 NOTEBOOKS = {
@@ -199,6 +215,10 @@ def test_a_notebook_runs(name, home):
     assert NOTEBOOKS[name](names)
 
 
+def test_something_is_printed_as_pages_say():
+    assert any(block.printed for block in BLOCKS if block.page in PAGES)
+
+
 def test_there_is_no_other_notebook():
     assert {path.stem for path in (ROOT / "examples").rglob("*.ipynb")} == set(NOTEBOOKS)
 
@@ -209,11 +229,11 @@ def test_there_is_no_other_notebook():
     ids=lambda block: f"{block.place}: {block.reason}",
 )
 def test_an_example_that_is_not_run_is_one_that_could_be(block, monkeypatch):
-    """Its syntax and its imports, or its programs, files and options, are right."""
+    """Its syntax and its imports of this package, or its programs, files and options, are right."""
     monkeypatch.chdir(ROOT)
     if block.language == "python":
         for statement in ast.walk(ast.parse(block.code)):
-            if isinstance(statement, ast.ImportFrom) and block.page not in RUN_ELSEWHERE:
+            if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("modeling_valor"):
                 module = importlib.import_module(statement.module or "")
                 assert all(hasattr(module, alias.name) for alias in statement.names), ast.unparse(statement)
         return
@@ -278,13 +298,21 @@ def check_extras(arguments: list[str]) -> None:
             assert set(named[1].split(",")) <= set(extras), word
 
 
-def test_the_timeline_of_its_page_is_what_the_command_prints(home, capsys):
-    page = (DOCS / "timelines.md").read_text(encoding="utf-8")
-    ((command, printed),) = re.findall(
-        r"valor (caption .* --every .*)\n```\n\nprints\n\n```text\n((?:\d.*\n)+)```", page
-    )
-    assert valor_cli.main(shlex.split(command)) == 0
-    assert capsys.readouterr().out == printed
+def test_every_picture_is_there_and_described():
+    """What the strict build of the site does not look for."""
+    pictures = [
+        (page, text, page.parent / target)
+        for page in DOCS.rglob("*.md")
+        for text, target in re.findall(r"!\[(.*?)\]\((.+?)\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(pictures) > 10
+    for page, text, picture in pictures:
+        assert picture.is_file() and text, f"{page}: {picture}"
+    for drawing in DOCS.glob("drawings/*.svg"):
+        root = ElementTree.parse(drawing).getroot()
+        assert any(picture == drawing for _, _, picture in pictures)
+        assert root.find("{http://www.w3.org/2000/svg}title") is not None
+        assert "prefers-color-scheme: dark" in drawing.read_text(encoding="utf-8")
 
 
 def test_every_command_is_in_the_reference():
