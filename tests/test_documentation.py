@@ -232,8 +232,11 @@ def test_an_example_that_is_not_run_is_one_that_could_be(block, monkeypatch):
     """Its syntax and its imports of this package, or its programs, files and options, are right."""
     monkeypatch.chdir(ROOT)
     if block.language == "python":
+        if block.page == "demo.md":
+            pytest.importorskip("gradio")
         for statement in ast.walk(ast.parse(block.code)):
-            if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("modeling_valor"):
+            ours = isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("modeling_valor")
+            if ours and block.page not in RUN_ELSEWHERE:
                 module = importlib.import_module(statement.module or "")
                 assert all(hasattr(module, alias.name) for alias in statement.names), ast.unparse(statement)
         return
