@@ -185,7 +185,7 @@ class ValorGenerationMixin(GenerationMixin):
                 f"`cache_implementation={cache!r}` cannot be used with {type(self).__name__}: the [MASK] query needs a cache "
                 'that can forget its last token. Leave it unset, or use "dynamic", "static" or "offloaded".'
             )
-        if cache == "static" and options.get(CACHE) is not None:
+        if cache == "static" and any(options.get(name) is not None for name in ("cache", CACHE)):
             raise ValueError(
                 'A `cache` was given together with `cache_implementation="static"`, which makes its own. Give one.'
             )
