@@ -149,7 +149,7 @@ class ValorFeatureExtractor(SequenceFeatureExtractor):
         )
         present = torch.tensor([feature is not None for feature in features])
         silence = torch.zeros(int(clips), self.feature_size, self.clip_length)
-        data = {"input_features": torch.stack([silence if f is None else f for f in features]).numpy()}
+        data: dict[str, Any] = {"input_features": torch.stack([silence if f is None else f for f in features]).numpy()}
         if not present.all():
             data["audio_mask"] = present[:, None].repeat(1, int(clips)).numpy()
         if return_metadata:

@@ -85,12 +85,14 @@ class RawMedia:
         for members in self._of_one_size().values():
             frames = torch.cat([part for _, part in members])
             prepared = processor.video_processor.prepare(frames, **self.arguments)
-            for (sample, _), own in zip(members, prepared.split([len(part) for _, part in members]), strict=True):
+            for (sample, _), own in zip(
+                members, torch.split(prepared, [len(part) for _, part in members]), strict=True
+            ):
                 samples[sample][VIDEO.input] = own[None]
         if AUDIO.input in self.input_names:
             counts = [None if lengths is None else len(lengths) for lengths in self.lengths]
             lengths = list(chain.from_iterable(lengths or () for lengths in self.lengths))
-            clips = list(zip(self.waveforms.split(lengths), self.means, strict=True))
+            clips = list(zip(torch.split(self.waveforms, lengths), self.means, strict=True))
             features = iter(processor.feature_extractor.prepare(clips).split([count for count in counts if count]))
             for sample, count in enumerate(counts):
                 if count is not None:
@@ -100,7 +102,7 @@ class RawMedia:
     def _of_one_size(self) -> dict[torch.Size, list[tuple[int, Tensor]]]:
         """Samples and their uint8 frames (F, 3, H, W), by (3, H, W): many samples are then prepared in one call."""
         groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
-        parts = iter(self.frames.split([shape.numel() for shape in self.shapes if shape is not None]))
+        parts = iter(torch.split(self.frames, [shape.numel() for shape in self.shapes if shape is not None]))
         for sample, shape in enumerate(self.shapes):
             if shape is not None:
                 groups.setdefault(shape[1:], []).append((sample, next(parts).view(shape)))

@@ -69,17 +69,18 @@ def build_app(
     Raises:
         ValueError: the model has no decoder, or the index is of another model.
     """
-    if not isinstance(model, ValorDecoderModel):
-        processor = processor or ValorProcessor.from_pretrained(model)
-        model = ValorForCaptioning.from_pretrained(model).eval()
-    processor = processor or ValorProcessor.from_pretrained(model.config._name_or_path)
+    if isinstance(model, ValorDecoderModel):
+        head, checkpoint = model, model.config._name_or_path
+    else:
+        head, checkpoint = ValorForCaptioning.from_pretrained(model).eval(), os.fspath(model)
+    processor = processor or ValorProcessor.from_pretrained(checkpoint)
     if index is not None and not isinstance(index, ValorIndex):
-        index = ValorIndex(index, model=model, processor=processor)
+        index = ValorIndex(index, model=head, processor=processor)
     if index is not None and index.backend.about() is None:
         raise ValueError(f"There is no index at {index.path}: `valor index` makes one.")
     if index is not None:
         index.model  # noqa: B018  # which says so if it is another one than that of the index
-    page = Page(Describer(model, processor, limits or DemoLimits()), None if index is None else Gallery(index))
+    page = Page(Describer(head, processor, limits or DemoLimits()), None if index is None else Gallery(index))
     return page.build(title, [os.fspath(example) for example in examples])
 
 
@@ -229,7 +230,8 @@ class Page:
     def build(self, title: str, examples: Sequence[str] = ()) -> DemoApp:
         """The Gradio app."""
         routes = [] if self.gallery is None else [self.gallery.route]
-        with DemoApp(self.limits, routes, title=title) as app:
+        app = DemoApp(self.limits, routes, title=title)
+        with app:
             gr.Markdown(f"# {title}\n\n{self._introduction()}")
             with gr.Tabs():
                 with gr.Tab("Describe and ask"):

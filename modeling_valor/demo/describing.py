@@ -66,7 +66,7 @@ class Look:
         names = [modality.name for modality in MEDIA if modality.letter in letters]
         if not set(names) <= set(self.conditions.modalities):
             return None
-        parts = {part: self.conditions.get(part) for name in names for part in (name, f"{name}_mask")}
+        parts = {part: getattr(self.conditions, part) for name in names for part in (name, f"{name}_mask")}
         return ValorConditions(**parts)
 
 

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.utils import BaseGenerateManager, DirectStreamer, _StreamError
 
+from ..processing_valor import ValorProcessor
 from .engine import Engine, Inputs
 from .errors import INTERNAL, RequestError, logger
 from .options import check_media_options, check_model, read_generation_config
@@ -72,13 +73,16 @@ class ValorChatHandler(ChatCompletionHandler):
             raise RequestError(400, "`messages` must be a list of messages.", "messages")
         options = check_media_options(body.get("chat_template_kwargs"), engine.model.config, "chat_template_kwargs")
         chat = [self._read_message(message, engine) for message in messages]
-        question = engine.processor.apply_chat_template(chat)
+        question = cast(str, engine.processor.apply_chat_template(chat))
         if question.strip():
             engine.check_length(question, "messages")
         kwargs: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
-        return await engine.read(
-            lambda processor: processor.apply_chat_template(chat, processor_kwargs=options, **kwargs), "messages"
-        )
+
+        def prepare(processor: ValorProcessor) -> Mapping[str, Any]:
+            prepared = processor.apply_chat_template(chat, processor_kwargs=options, **kwargs)
+            return cast(Mapping[str, Any], prepared)
+
+        return await engine.read(prepare, "messages")
 
     @staticmethod
     def _read_message(message: Any, engine: Engine) -> dict[str, Any]:
