@@ -185,7 +185,7 @@ class StaticSteps:
                 self.words.position.copy_(start)
         current.wait_stream(other)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may prepare the next batch
             self.run()
         self.graph, self.done = graph, torch.cuda.Event()
 
