@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
 from modeling_valor import ValorConfig, ValorForPreTraining
-from modeling_valor.training.compilation import compile_layers
+from modeling_valor.compilation import compile_layers
 
 
 CONFIGS = Path(__file__).parents[1] / "hub_configs"

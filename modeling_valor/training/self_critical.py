@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..captioning import step_queries
+from ..compilation import without_compiled_layers
 from ..configuration_valor import GROUP_OF_MODALITIES, MASKS
 from ..data.mixture import Source
 from ..data.samples import each_sample
@@ -18,7 +19,6 @@ from ..evaluation.models import evaluating
 from ..modeling_valor_heads import ValorForCaptioning
 from ..modeling_valor_text import ValorConditions
 from ..text_cleaning import clean_caption
-from .compilation import without_compiled_layers
 from .trainer import ValorTrainer
 
 

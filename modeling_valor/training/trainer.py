@@ -22,11 +22,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint, unwrap_peft_model
 from transformers.utils import logging
 
+from ..compilation import compile_layers, without_compiled_layers
 from ..data.failures import FailureLog
 from ..data.mixture import Mixture, MixtureLoader, steps_of_sources
 from ..evaluation.models import evaluating
 from .arguments import ValorTrainingArguments
-from .compilation import compile_layers, without_compiled_layers
 from .data_wait import DataWait, advice
 from .gradient_cache import gradient_cached_step
 from .interruption import StopRequest

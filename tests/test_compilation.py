@@ -10,8 +10,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from helpers.tiny import MIXED, tiny_batch, tiny_config, tiny_model
 from helpers.training_step import assert_step_is_that_of_hand, train
 from modeling_valor import ValorForCaptioning, ValorForPreTraining
+from modeling_valor.compilation import compile_layers, without_compiled_layers
 from modeling_valor.training import ValorTrainingArguments, trainer
-from modeling_valor.training.compilation import compile_layers, without_compiled_layers
 
 
 GROUPS = {"alignment_groups": ["t-v", "t-a", "t-av"], "captioning_groups": ["t-v", "t-a", "t-av"]}
