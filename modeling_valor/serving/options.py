@@ -61,11 +61,25 @@ def read_generation_config(body: Mapping[str, Any], model: ValorForCaptioning) -
     """
     config = copy.deepcopy(cast(GenerationConfig, model.generation_config))
     positions = model.config.get_text_config(decoder=True).max_position_embeddings
-    changes = _own_options(body.get("generation_config"))
-    for name in ("max_completion_tokens", "max_tokens"):
-        if body.get(name) is not None:
-            changes["max_new_tokens"] = body[name]
-            break
+    changes = _own_options(body.get("generation_config")) | _chat_options(body)
+    for name, value in changes.items():
+        _check_option(name, value, positions)
+        setattr(config, name, value)
+    if config.do_sample and (config.num_beams or 1) > 1 and "num_beams" not in changes:
+        config.num_beams = 1  # a text that is drawn
+    if config.max_new_tokens is None:
+        config.max_new_tokens = 30 if config.max_length is None else max(1, config.max_length - 1)
+    if (config.min_new_tokens or 0) > config.max_new_tokens:
+        raise RequestError(400, "`min_new_tokens` is more than the tokens that may be written.", "min_new_tokens")
+    return config
+
+
+def _chat_options(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of generation that the fields of a chat completion stand for."""
+    changes: dict[str, Any] = {}
+    lengths = [body[name] for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
+    if lengths:
+        changes["max_new_tokens"] = lengths[0]
     if (temperature := body.get("temperature")) is not None:
         _check_number("temperature", temperature, 0, 2)
         changes |= {"do_sample": temperature > 0} | ({"temperature": float(temperature)} if temperature > 0 else {})
@@ -76,23 +90,7 @@ def read_generation_config(body: Mapping[str, Any], model: ValorForCaptioning) -
         changes["repetition_penalty"] = 1.0 + penalty
     if body.get("seed") is not None:
         _check_number("seed", body["seed"], 0, 2**63 - 1, whole=True)
-    for name, value in changes.items():
-        least, most, whole = _GENERATION[name]
-        if name in ("max_new_tokens", "min_new_tokens"):
-            most = positions - 1
-        if isinstance(most, bool):
-            if not isinstance(value, bool):
-                raise RequestError(400, f"`{name}` must be true or false.", name)
-        else:
-            _check_number(name, value, least, most, whole)
-        setattr(config, name, value)
-    if config.do_sample and (config.num_beams or 1) > 1 and "num_beams" not in changes:
-        config.num_beams = 1  # a text that is drawn
-    if config.max_new_tokens is None:
-        config.max_new_tokens = 30 if config.max_length is None else max(1, config.max_length - 1)
-    if (config.min_new_tokens or 0) > config.max_new_tokens:
-        raise RequestError(400, "`min_new_tokens` is more than the tokens that may be written.", "min_new_tokens")
-    return config
+    return changes
 
 
 _GENERATION: dict[str, tuple[float, Any, bool]] = {
@@ -108,6 +106,15 @@ _GENERATION: dict[str, tuple[float, Any, bool]] = {
     "no_repeat_ngram_size": (0, 10, True),
 }
 """Options of generation: least and greatest value, and whether they are whole numbers; True: a switch."""
+
+
+def _check_option(name: str, value: Any, positions: int) -> None:
+    least, most, whole = _GENERATION[name]
+    if most is True:
+        if not isinstance(value, bool):
+            raise RequestError(400, f"`{name}` must be true or false.", name)
+        return
+    _check_number(name, value, least, positions - 1 if name in ("max_new_tokens", "min_new_tokens") else most, whole)
 
 
 def _own_options(text: Any) -> dict[str, Any]:
