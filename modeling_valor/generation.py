@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.utils import ModelOutput, logging
 
 from .configuration_valor import GROUP_OF_MODALITIES
-from .generation_static import StaticDecodingCache, StaticSteps
+from .generation_static import StaticDecodingCache, StaticSteps, is_hooked
 from .modeling_valor_text import CACHE, ConditionCache, ValorConditions
 
 
@@ -227,11 +227,16 @@ class ValorGenerationMixin(GenerationMixin):
         """Whether `get_compiled_call`, or [`static_step`], decodes: static steps are what transformers compiles `forward` for."""
         if not isinstance(model_kwargs.get(CACHE), StaticDecodingCache):
             return super()._valid_auto_compile_criteria(model_kwargs, generation_config)
-        attention = self.valor.text_model.config._attn_implementation
+        text_model = self.valor.text_model
+        attention = text_model.config._attn_implementation
         if attention not in ("eager", "sdpa"):
             reason = f'attention is "{attention}"'
         elif generation_config.output_attentions or generation_config.output_hidden_states:
             reason = "attentions or hidden states are asked for"
+        elif is_hooked(self) or is_hooked(text_model):  # its steps call the layers themselves
+            reason = "the model or its `text_model` has hooks, or a `forward` of its own"
+        elif len({weight.device for weight in text_model.parameters()}) > 1:
+            reason = "the decoder is on several devices"
         else:
             return True
         logger.warning_once(f'`cache_implementation="static"` is taken as "dynamic", because {reason}.')
@@ -357,8 +362,8 @@ class ValorGenerationMixin(GenerationMixin):
         With `do_sample`, `length_penalty` or `early_stopping`, the beam search of transformers is used instead.
 
         A finished beam keeps its slot and its score. (In the 2023 code it also fills all slots below it. Scores only
-        decrease, so the beams below it could not have won; here these slots continue with other captions.) A sample is done
-        when its best beam is finished, or all of them if several sequences are requested.
+        decrease, so the beams below it could not have won; here these slots continue with other captions.) A sample is done,
+        and changes no more, when its best beam is finished, or all of them if several sequences are requested.
         """
         if generation_config.do_sample or generation_config.early_stopping or generation_config.length_penalty != 0:
             if isinstance(model_kwargs.get(CACHE), StaticDecodingCache):
@@ -406,6 +411,8 @@ class ValorGenerationMixin(GenerationMixin):
             taken = torch.where(finished.view(-1, 1), -1, rows[:, None])
             beam_indices = torch.cat([beam_indices[rows], taken], dim=1)
             finished = finished | stopping_criteria(input_ids, None).view_as(finished)
+            if num_returned == 1:  # the sample is done, however long others take
+                finished = finished | finished[:, :1]
             if (cache := model_kwargs.get(CACHE)) is not None:
                 cache.reorder_cache(rows)
             length = input_ids.shape[1]

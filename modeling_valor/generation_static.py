@@ -6,6 +6,7 @@ CUDA graph they are launched together. A graph reads and writes the same places 
 keys and values of all words have places from the start, and [MASK] gives its place to the next word.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from threading import Lock
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.utils import logging
+from transformers.utils.output_capturing import OutputRecorder
 
 from .configuration_valor import CAPTIONING_GROUPS
 from .modeling_valor_text import ConditionCache, ValorConditions, ValorTextLayer
@@ -29,8 +31,31 @@ logger = logging.get_logger(__name__)
 
 GRAPH_DEVICE = "cuda"
 
+COLLECTING_HOOKS = OutputRecorder.__module__
+"""Of hooks that collect attentions and hidden states: they stay once these were asked for, and do nothing otherwise."""
+
 MAX_GRAPHS = 2
 """CUDA graphs that are kept for each model, with the keys and values that they read: the last two shapes of a batch."""
+
+_RECORDING = Lock()
+"""CUDA records one graph of a process at a time."""
+
+
+@functools.cache
+def recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a device in which its graphs are recorded: one for all, because cuBLAS keeps memory for each stream."""
+    return torch.cuda.Stream(device)
+
+
+def in_default_stream(device: torch.device) -> bool:
+    """Whether work goes to the stream in which graphs run: in one stream they may share memory of cuBLAS, and be freed."""
+    return torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether more happens, or something else, when the module is called than its class says."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return "forward" in vars(module) or any(getattr(hook, "__module__", None) != COLLECTING_HOOKS for hook in hooks)
 
 
 class WordSlots(Cache):
@@ -87,7 +112,8 @@ class StaticSteps:
         merged, attended = (conditions, None) if is_merged else (None, conditions)
         groups = [CAPTIONING_GROUPS[group]]
         self.prefix_length, self.prefix_mask = self.text_model.prefix_mask(*prompt, merged, groups, rows)
-        # Kernels of masked attention want rows of a multiple of 8
+        # Longer texts are refused, and kernels of masked attention want rows of a multiple of 8
+        words = min(words, self.text_model.config.max_position_embeddings)
         slots = -(-(self.prefix_length + words + 1) // 8) * 8
         self.plan = None
         if attended is not None:
@@ -99,7 +125,6 @@ class StaticSteps:
         self.logits: torch.Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.recorded_as: tuple[Any, ...] = ()
-        self.done: torch.cuda.Event | None = None
 
     def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Logits of the next word, (rows, 1, vocab_size), which the next call overwrites."""
@@ -159,7 +184,7 @@ class StaticSteps:
                 for group in self.plan.groups
             ]
         shapes = [(tuple(tensor.shape), tensor.stride(), tensor.dtype) for tensor in self.tensors()]
-        weights = [(weight.data_ptr(), weight.dtype) for weight in self.weights()]
+        weights = [(weight.data_ptr(), weight.dtype, weight.shape, weight.stride()) for weight in self.weights()]
         modes = (
             self.text_model.config._attn_implementation,
             torch.get_float32_matmul_precision(),
@@ -169,25 +194,31 @@ class StaticSteps:
 
     def take(self, other: "StaticSteps") -> None:
         """Goes on where `other`, of an equal signature, is."""
-        if self.done is not None:
-            self.done.wait()  # the graph may have run in another stream
         torch._foreach_copy_(list(self.tensors()), list(other.tensors()))
+        self.text_model, self.lm_head = other.text_model, other.lm_head
         self.length = other.length
+
+    def release_modules(self) -> None:
+        """Leaves the modules out, which keep these steps: a model that refers to itself is not freed with its last name."""
+        del self.text_model, self.lm_head
 
     def record(self) -> None:
         """Records a step as a CUDA graph; the next steps launch it."""
         start = self.words.position.clone()
-        current, other = torch.cuda.current_stream(), torch.cuda.Stream()
-        other.wait_stream(current)
-        with torch.cuda.stream(other):
-            for _ in range(2):  # what is allocated, chosen or compiled at a first run must not be recorded
+        current, side = torch.cuda.current_stream(start.device), recording_stream(start.device)
+        # Selects the device of the model, and its stream again where recording fails
+        with _RECORDING, torch.cuda.stream(current):
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                for _ in range(2):  # what is allocated, chosen or compiled at a first run must not be recorded
+                    self.run()
+                    self.words.position.copy_(start)
+            current.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may prepare the next batch
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self.run()
-                self.words.position.copy_(start)
-        current.wait_stream(other)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may prepare the next batch
-            self.run()
-        self.graph, self.done = graph, torch.cuda.Event()
+        self.graph = graph
 
     def can_be_recorded(self) -> bool:
         """Whether a CUDA graph of a step would be right, and stay right as long as the signature is the same."""
@@ -196,14 +227,14 @@ class StaticSteps:
         own = ("torch.nn.", "transformers.", __name__.rpartition(".")[0] + ".")
         for module in (*self.text_model.modules(), *self.lm_head.modules()):
             # Only Python runs hooks, and modules that are not ours, such as adapters, may be switched off
-            hooked = module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook")
-            if module.training or hooked or not type(module).__module__.startswith(own):
+            if module.training or is_hooked(module) or not type(module).__module__.startswith(own):
                 return False
         tensors = [*self.weights(), *self.tensors()]
         if not all(type(tensor.data) is torch.Tensor for tensor in tensors):  # sharded or quantised
             return False
         devices = {tensor.device for tensor in tensors}
-        return len(devices) == 1 and devices.pop().type == GRAPH_DEVICE
+        (device,) = devices if len(devices) == 1 else (torch.device("meta"),)
+        return device.type == GRAPH_DEVICE and in_default_stream(device)
 
 
 class DecodingGraphs:
@@ -239,8 +270,7 @@ class DecodingGraphs:
 
     def keep(self, steps: StaticSteps) -> None:
         """Keeps steps that are done for the next `generate`."""
-        if steps.done is not None:
-            steps.done.record()
+        steps.release_modules()
         with self.lock:
             self.steps[steps.recorded_as] = steps
             while len(self.steps) > MAX_GRAPHS:
@@ -296,4 +326,4 @@ class StaticDecodingCache(EncoderDecoderCache):
         self.steps = None
 
 
-__all__ = ["StaticDecodingCache"]
+__all__ = ["StaticDecodingCache", "StaticSteps", "is_hooked"]

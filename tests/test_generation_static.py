@@ -2,8 +2,12 @@
 """`cache_implementation="static"`: the words of the other caches, and steps that can be repeated as a graph."""
 
 import copy
+import gc
 import pickle
+import weakref
 from collections import Counter
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +15,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, set_seed
 
 from helpers.parity import PARITY_SETS
-from helpers.recorded_graph import Mark, RecordedGraph
+from helpers.recorded_graph import RecordedGraph
 from helpers.tiny import CLS, MIXED, PROMPT, SEP, tiny_batch, tiny_model
 from modeling_valor import ValorForCaptioning, ValorForQuestionAnswering, generation, generation_static
 from modeling_valor.generation_static import StaticSteps, graphs_of
@@ -61,9 +65,10 @@ def recordings(monkeypatch):
         with graph:
             self.run()
         self.words.position.copy_(start)
-        self.graph, self.done = graph, Mark()
+        self.graph = graph
 
     monkeypatch.setattr(generation_static, "GRAPH_DEVICE", "cpu")
+    monkeypatch.setattr(generation_static, "in_default_stream", lambda device: True)
     monkeypatch.setattr(StaticSteps, "record", record)
     return counts
 
@@ -81,11 +86,7 @@ def test_sequences_are_those_of_the_released_decoder(converted, parity, name):
     beams = write(model, "static", media, num_beams=3, max_new_tokens=12, min_new_tokens=None)
     expected = recorded.expected["beam3_tva"]
     for words, others in zip(beams.sequences[:, 1:].tolist(), expected.tolist(), strict=True):
-        assert (
-            words[: words.index(SEP)]
-            if SEP in words
-            else words == (others[: others.index(SEP)] if SEP in others else others)
-        )
+        assert until_end(words) == until_end(others)
     torch.testing.assert_close(beams.sequences_scores, recorded.expected["beam3_tva_logprob"], atol=2e-5, rtol=0)
 
 
@@ -161,6 +162,7 @@ def test_looking_every_few_steps_whether_all_are_finished_changes_nothing(monkey
         {"num_beams": 3},
         {"num_beams": 3, "num_return_sequences": 3},
         {"num_beams": 2, "max_new_tokens": 1},
+        {"num_beams": 3, "logits_processor": LogitsProcessorList([lambda input_ids, scores: scores + 2])},
     ):
         options = {"max_new_tokens": 11, "cache_implementation": "static"} | options
         every = model.generate(**BATCH, **options)
@@ -186,6 +188,27 @@ def test_what_a_static_cache_cannot_do_a_dynamic_one_does_which_is_said(monkeypa
     ]
 
 
+@pytest.mark.parametrize("part", ["model", "text_model"])
+@pytest.mark.parametrize("way", ["greedy", "beams"])
+def test_hooks_of_what_static_steps_do_not_call_are_not_left_out(part, way):
+    model = tiny_model(ValorForCaptioning)
+
+    def other_words(module, args, output):
+        values = output.logits if module is model else output.last_hidden_state
+        values.copy_(values.flip(-1))
+
+    (model if part == "model" else model.valor.text_model).register_forward_hook(other_words)
+    assert_same(model, **WAYS[way])
+
+
+def test_a_decoder_on_several_devices_has_a_dynamic_cache():
+    model = tiny_model(ValorForCaptioning)
+    cache = model.static_cache(GenerationConfig(cache_implementation="static"), {})
+    assert model._valid_auto_compile_criteria({CACHE: cache}, GenerationConfig())
+    model.valor.text_model.layers[1].to("meta")
+    assert not model._valid_auto_compile_criteria({CACHE: cache}, GenerationConfig())
+
+
 def test_its_cache_is_not_returned_and_no_other_is_taken():
     model = tiny_model(ValorForCaptioning)
     assert write(model, "static").get(CACHE) is None
@@ -205,6 +228,14 @@ def test_more_words_than_positions_are_refused_in_one_sentence():
     model = tiny_model(ValorForCaptioning)
     with pytest.raises(ValueError, match="The text has 49 tokens, but the model has only 48 positions"):
         write(model, "static", max_new_tokens=60, min_new_tokens=60)
+
+
+def test_there_are_places_for_as_many_words_as_positions(monkeypatch):
+    places = []
+    monkeypatch.setattr(StaticSteps, "run", lambda self: places.append(self.words.states.shape[-2]))
+    with pytest.raises(TypeError):  # as there are no logits
+        write(tiny_model(ValorForCaptioning), "static", max_new_tokens=1_000_000)
+    assert places == [56]
 
 
 # --- As a graph -------------------------------------------------------------------------------------------------------
@@ -239,6 +270,10 @@ def test_weights_that_change_are_followed(recordings):
     model.lm_head.dense.weight = torch.nn.Parameter(torch.randn(32, 32))
     assert_same(model)
     assert recordings["recorded"] == 2
+    dense = model.lm_head.dense
+    dense.weight.data = dense.weight.data.T  # in the same place
+    assert_same(model)
+    assert recordings["recorded"] == 3
 
 
 def test_a_graph_is_of_the_weights_that_it_was_recorded_with(recordings):
@@ -291,6 +326,75 @@ def test_what_a_graph_would_not_follow_is_not_recorded(recordings, change):
     model.eval() if change is with_adapter else None
     assert_same(model)
     assert not recordings["recorded"]
+
+
+def test_a_model_whose_attentions_were_asked_for_is_recorded_all_the_same(recordings):
+    model = tiny_model(ValorForCaptioning)
+    write(model, "dynamic", output_attentions=True)
+    assert_same(model)
+    assert recordings["recorded"] == 1
+
+
+def test_a_model_with_graphs_is_freed_with_its_last_name(recordings):
+    model = tiny_model(ValorForCaptioning)
+    write(model, "static")
+    assert_same(model)
+    assert recordings["recorded"] == 1
+    freed = weakref.ref(model.valor.text_model)
+    gc.disable()
+    try:
+        del model
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+class Streams:
+    """What `torch.cuda` knows of devices and streams."""
+
+    def __init__(self, fails):
+        self.device, self.current, self.fails = 0, {0: "default of 0", 1: "default of 1"}, fails
+
+    def current_stream(self, device):
+        return SimpleNamespace(device=device.index, name=self.current[device.index], wait_stream=lambda other: None)
+
+    def Stream(self, device):
+        return SimpleNamespace(device=device.index, name=f"other of {device.index}", wait_stream=lambda other: None)
+
+    @contextmanager
+    def stream(self, stream):
+        before = self.device, self.current[stream.device]
+        self.device, self.current[stream.device] = stream.device, stream.name
+        try:
+            yield
+        finally:
+            self.device, self.current[stream.device] = before
+
+    @contextmanager
+    def graph(self, graph, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        self.device, self.current[stream.device], before = stream.device, stream.name, self.current[stream.device]
+        yield
+        if self.fails:  # as PyTorch, which then stays in the stream
+            raise RuntimeError("capture was invalidated")
+        self.current[stream.device] = before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_is_recorded_on_the_device_of_the_model_whatever_device_is_current(monkeypatch, fails):
+    streams, runs = Streams(fails), []
+    for name in ("current_stream", "Stream", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(streams, name))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", SimpleNamespace)
+    monkeypatch.setattr(generation_static, "recording_stream", generation_static.recording_stream.__wrapped__)
+    position = SimpleNamespace(device=torch.device("cuda:1"), clone=lambda: position, copy_=lambda other: None)
+    steps = SimpleNamespace(
+        words=SimpleNamespace(position=position), run=lambda: runs.append((streams.device, streams.current[1]))
+    )
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        StaticSteps.record(steps)
+    assert runs == [(1, "other of 1")] * 3
+    assert streams.device == 0 and streams.current == {0: "default of 0", 1: "default of 1"}
 
 
 def test_neither_under_autocast_nor_where_compiling_is_off(recordings):

@@ -33,11 +33,3 @@ class RecordedGraph(TorchDispatchMode):
             for old, new in zip(tree_leaves(outputs), tree_leaves(repeated), strict=True):
                 if isinstance(old, torch.Tensor):
                     old.copy_(new)
-
-
-class Mark:
-    """In place of a CUDA event."""
-
-    def record(self) -> None: ...
-
-    def wait(self) -> None: ...
