@@ -249,7 +249,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_for_ever(hub, folder, c
 def test_the_commands_of_the_documentation_run(hub, capsys, monkeypatch, tmp_path):
     """Without the Hub, as docs/publishing.md says: what was pushed is loaded by its name."""
     text = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8").partition("## Try it without the Hub")[2]
-    (commands,) = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    _, commands = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)  # the server, and what is said to it
     monkeypatch.chdir(ROOT)
     for command in commands.splitlines():
         name, *arguments = shlex.split(command)

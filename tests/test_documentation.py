@@ -8,12 +8,13 @@ import importlib
 import io
 import itertools
 import json
+import logging
 import re
 import shlex
 import shutil
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -115,11 +116,15 @@ def files(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def home(files, tmp_path, monkeypatch) -> Path:
+def home(files, tmp_path, monkeypatch) -> Iterator[Path]:
     """A copy of these files for one page, as the working folder."""
     shutil.copytree(files, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
-    return tmp_path / "home"
+    logger = logging.getLogger("modeling_valor")
+    level, handlers = logger.level, logger.handlers[:]
+    yield tmp_path / "home"
+    logger.setLevel(level)  # `valor train` shows more
+    logger.handlers[:] = handlers
 
 
 def write_downloads(folder: Path) -> None:
