@@ -320,7 +320,7 @@ LONG = "word " * 60
         (CHAT, {}, 400, "must be a list of messages"),
         (CHAT, {"messages": ["hello"]}, 400, "a message has a `role`"),
         (CHAT, {"messages": [{"role": "pirate"}]}, 400, "a message has a `role`"),
-        (CHAT, chat("what is heard?"), 400, "nothing to describe"),
+        (CHAT, chat("what is heard?"), 400, 'a part such as {"type": "video_url"'),
         (CHAT, chat(video(), video(1)), 400, "one video, but there are several"),
         (CHAT, chat({"type": "smell"}), 400, "'smell'; text, video_url"),
         (CHAT, chat(video(), LONG), 400, "tokens, and the model reads 40"),
@@ -328,7 +328,7 @@ LONG = "word " * 60
         (CHAT, chat(video(), n=2), 400, "cannot follow `n`"),
         (CHAT, chat(video(), stop=["bell"]), 400, "cannot follow `stop`"),
         (CHAT, chat(video(), wishes=1), 400, "Unexpected fields"),
-        (CHAT, chat(video(), max_tokens=64), 400, "`max_new_tokens` is 64; a whole number from 1 to 63"),
+        (CHAT, chat(video(), max_tokens=64), 400, "`max_tokens` is 64; a whole number from 1 to 63"),
         (CHAT, chat(video(), temperature="hot"), 400, "`temperature` is 'hot'"),
         (CHAT, chat(video(), temperature=float("1e9")), 400, "from 0 to 2"),
         (CHAT, chat(video(), generation_config='{"num_beams": 1000}'), 400, "`num_beams` is 1000"),
@@ -346,6 +346,10 @@ LONG = "word " * 60
         (EMBEDDINGS, {"input": " "}, 400, "empty text"),
         (EMBEDDINGS, {"input": ["\ud800"]}, 400, "surrogate"),
         (EMBEDDINGS, {"input": LONG}, 400, "or give `truncate: true`"),
+        (EMBEDDINGS, {"input": "w" * 10_001, "truncate": True}, 400, "10,001 letters; at most 10,000"),
+        (EMBEDDINGS, {"input": f"{'w' * 200} " * 45}, 400, "has a text of 47 tokens"),
+        (SEARCH, {"query": "w" * 10_001, "truncate": True}, 400, "10,001 letters"),
+        (RERANK, {"query": "w" * 10_001, "documents": [video()], "truncate": True}, 400, "10,001 letters"),
         (EMBEDDINGS, {"input": "a", "dimensions": 5}, 400, "this model has"),
         (EMBEDDINGS, {"input": "a", "encoding_format": "int8"}, 400, "`encoding_format`"),
         (EMBEDDINGS, {"input": "a", "model": "b"}, 404, "There is no model 'b'"),
@@ -425,6 +429,24 @@ def test_bodies_that_are_no_json_are_refused(app):
 
     for answer in asyncio.run(send()):
         assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("path", [CHAT, EMBEDDINGS])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("application/x-www-form-urlencoded", "form-urlencoded': send JSON with the header"),  # curl without -H
+        ("", "no content type: send JSON with the header"),
+        ("application/json", "must be an object in JSON"),
+    ],
+)
+def test_a_body_that_is_not_read_as_json_is_refused_with_the_reason(app, path, kind, message):
+    async def send():
+        async with client(app) as http:
+            return await http.post(path, content=b'"a"', headers={"Content-Type": kind} if kind else {})
+
+    answer = asyncio.run(send())
+    assert answer.status_code == 400 and message in answer.json()["error"]["message"]
 
 
 def test_a_request_whose_time_is_up_leaves_the_queue(app, service):

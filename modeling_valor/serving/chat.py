@@ -19,6 +19,8 @@ from .service import Service
 
 _ROLES = ("system", "developer", "user", "assistant")
 
+_NO_MEDIA = 'There is nothing to describe: a message needs a part such as {"type": "video_url", "video_url": {"url": "https://..."}}.'
+
 _NOT_FOLLOWED: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),
@@ -73,6 +75,8 @@ class ValorChatHandler(ChatCompletionHandler):
             raise RequestError(400, "`messages` must be a list of messages.", "messages")
         options = check_media_options(body.get("chat_template_kwargs"), engine.model.config, "chat_template_kwargs")
         chat = [self._read_message(message, engine) for message in messages]
+        if not any(part["type"] != "text" for message in chat for part in message["content"]):
+            raise RequestError(400, _NO_MEDIA, "messages")
         question = cast(str, engine.processor.apply_chat_template(chat))
         if question.strip():
             engine.check_length(question, "messages")

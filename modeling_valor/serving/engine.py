@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Inputs = dict[str, Tensor]
 
+LONGEST_TEXT = 10_000
+"""Letters of a text, at most: a much longer one would keep the model waiting, as the time to split it grows with it."""
+
 
 @dataclass(frozen=True)
 class TokenVectors:
@@ -134,6 +137,10 @@ class Engine:
         """
         if not text.strip():
             raise RequestError(400, f"`{param}` has an empty text.", param)
+        if len(text) > LONGEST_TEXT:
+            raise RequestError(
+                400, f"`{param}` has a text of {len(text):,} letters; at most {LONGEST_TEXT:,} are accepted.", param
+            )
         if any("\ud800" <= letter <= "\udfff" for letter in text):  # which JSON can write, and no encoding
             raise RequestError(400, f"`{param}` has a text with half of a surrogate pair.", param)
         most = self.max_length
@@ -153,8 +160,7 @@ class Engine:
         return cast(int, self.processor.valid_processor_kwargs._defaults["text_kwargs"]["max_length"])
 
     def _count(self, text: str) -> int:
-        long = self.processor(text=text[: 100 * self.max_length], truncation=False, padding=False)
-        return len(long["input_ids"][0])
+        return len(self.processor(text=text, truncation=False, padding=False)["input_ids"][0])
 
     # --- Writing ------------------------------------------------------------------------------------------------------
 

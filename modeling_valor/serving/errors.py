@@ -74,8 +74,10 @@ def handle_errors(app: FastAPI) -> None:
         field = ".".join(str(part) for part in first["loc"] if part != "body") or None
         if first["type"] == "json_invalid":
             return RequestError(400, "The body of the request is not valid JSON.").response()
+        if field is None:
+            return RequestError(400, _no_object(request)).response()
         message = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
-        return RequestError(400, f"`{field}`: {message}." if field else f"{message}.", field).response()
+        return RequestError(400, f"`{field}`: {message}.", field).response()
 
     @app.exception_handler(StarletteHTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -89,6 +91,15 @@ def handle_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         return INTERNAL.response()
+
+
+def _no_object(request: Request) -> str:
+    """What is wrong with a body that is no object of JSON. Without the header, FastAPI does not read it as JSON."""
+    kind = request.headers.get("content-type", "")
+    if "json" not in kind.lower():
+        given = f"has the content type {kind!r:.60}" if kind else "has no content type"
+        return f"The request {given}: send JSON with the header `Content-Type: application/json`."
+    return "The body of the request must be an object in JSON."
 
 
 INTERNAL = RequestError(500, "The server failed to answer this request; its log says why.")

@@ -61,7 +61,7 @@ def read_generation_config(body: Mapping[str, Any], model: ValorForCaptioning) -
     """
     config = copy.deepcopy(cast(GenerationConfig, model.generation_config))
     positions = model.config.get_text_config(decoder=True).max_position_embeddings
-    changes = _own_options(body.get("generation_config")) | _chat_options(body)
+    changes = _own_options(body.get("generation_config")) | _chat_options(body, positions)
     for name, value in changes.items():
         _check_option(name, value, positions)
         setattr(config, name, value)
@@ -74,12 +74,13 @@ def read_generation_config(body: Mapping[str, Any], model: ValorForCaptioning) -
     return config
 
 
-def _chat_options(body: Mapping[str, Any]) -> dict[str, Any]:
+def _chat_options(body: Mapping[str, Any], positions: int) -> dict[str, Any]:
     """Options of generation that the fields of a chat completion stand for."""
     changes: dict[str, Any] = {}
-    lengths = [body[name] for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
-    if lengths:
-        changes["max_new_tokens"] = lengths[0]
+    for name in ("max_completion_tokens", "max_tokens"):
+        if body.get(name) is not None:
+            _check_number(name, body[name], 1, positions - 1, whole=True)
+            changes.setdefault("max_new_tokens", body[name])
     if (temperature := body.get("temperature")) is not None:
         _check_number("temperature", temperature, 0, 2)
         changes |= {"do_sample": temperature > 0} | ({"temperature": float(temperature)} if temperature > 0 else {})
