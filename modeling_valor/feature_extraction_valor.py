@@ -24,6 +24,7 @@ from .media import (
     MediaSource,
     audio_info,
     media_source,
+    one_at_a_time,
     open_source,
     read_audio,
     segment_indices,
@@ -530,7 +531,8 @@ def _samples_and_rate(sample: Any, rate: int) -> tuple[np.ndarray | Tensor | lis
         samples, rate = sample if isinstance(sample[1], Number) else sample[::-1]
         return samples, rate
     if hasattr(sample, "get_all_samples"):
-        decoded = sample.get_all_samples()
+        with one_at_a_time(sample):
+            decoded = sample.get_all_samples()
         return decoded.data, decoded.sample_rate
     if not _is_array(sample):
         raise ValueError(

@@ -33,6 +33,7 @@ from .media_sources import (
     list_frame_files,
     list_media,
     media_source,
+    one_at_a_time,
     open_source,
     source_name,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "list_frame_files",
     "list_media",
     "media_source",
+    "one_at_a_time",
     "open_source",
     "read_audio",
     "read_frames",

@@ -16,7 +16,9 @@ import urllib.request
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping
 from pathlib import Path, PurePath
+from threading import Lock
 from typing import Any, BinaryIO, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from .media_fetch import fetch
 from .media_fragments import Part, parse_fragment, split_fragment
@@ -34,6 +36,10 @@ MEDIA_SUFFIXES = {
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _DATA_URL = re.compile(r"data:(?!//)[\w.+/-]*[;,]", re.IGNORECASE)
+_LOCKS: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
+_LOCKS_IN_TURN = Lock()
+_LOCK_OF_OTHERS = Lock()
+
 _ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "lz4", "zstd")
 """fsspec's names of archives and compressed files."""
 
@@ -245,9 +251,19 @@ def _filesystem_content(address: str, name: str, limits: MediaLimits) -> Generat
 
 
 def _pieces(file: BinaryIO) -> Generator[bytes, None, None]:
-    if hasattr(file, "seekable") and file.seekable():
-        file.seek(0)
-    yield from iter(functools.partial(file.read, 2**20), b"")
+    with one_at_a_time(file):
+        if hasattr(file, "seekable") and file.seekable():
+            file.seek(0)
+        yield from iter(functools.partial(file.read, 2**20), b"")
+
+
+def one_at_a_time(source: Any) -> Lock:
+    """The lock of a file object or a decoder, which may be the source of several samples that threads read."""
+    with _LOCKS_IN_TURN:
+        try:
+            return _LOCKS.setdefault(source, Lock())
+        except TypeError:  # it has no hash, or nothing may refer to it weakly
+            return _LOCK_OF_OTHERS
 
 
 def _write(path: str, chunks: Iterator[bytes], name: str, limits: MediaLimits) -> None:

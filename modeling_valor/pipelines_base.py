@@ -102,9 +102,13 @@ class AudiovisualPipeline(Pipeline):
 
     def reads_ahead(self, preprocess_params: Mapping[str, Any]) -> bool:
         """Whether samples may be read out of turn: not where the random numbers that choose frames are shared."""
-        sampling = preprocess_params.get("sampling") or self.processor.video_processor.sampling
-        is_random = preprocess_params.get("crop_scale") or preprocess_params.get("do_flip")
-        return sampling != "random" and not is_random and preprocess_params.get("generator") is None
+        parts = [preprocess_params.get(name) or {} for name in ("videos_kwargs", "audio_kwargs")]
+        for options in (vars(self.processor.video_processor), preprocess_params, *parts):
+            if options.get("sampling") == "random" or options.get("generator") is not None:
+                return False
+            if options.get("do_flip") or options.get("crop_scale"):
+                return False
+        return True
 
     def read_media(self, sample: Any, on_error: str, **processor_kwargs: Any) -> dict[str, Any]:
         """Processed inputs of a sample as `media`, and `coverage`; both None where `error` says why it was skipped."""

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
@@ -43,8 +43,8 @@ def map_ahead(
 ) -> Generator[T, None, None]:
     """`map(function, inputs)`, in the same order, of which threads compute up to `ahead` results before they are asked for.
 
-    An error comes where its result would have come. Whenever this generator ends or is closed, also by Ctrl-C, what the
-    threads have begun is waited for, and nothing more is begun.
+    An error, also of the inputs, comes where its result would have come. Whenever this generator ends or is closed, also by
+    Ctrl-C, what the threads have begun is waited for, and nothing more is begun.
 
     Args:
         function: called in the threads, each of which uses one thread of torch.
@@ -55,11 +55,20 @@ def map_ahead(
     pool = ThreadPoolExecutor(
         threads, thread_name_prefix="read_ahead", initializer=torch.set_num_threads, initargs=(1,)
     )
+    coming: deque[Future[T]] = deque()
+
+    def begin(count: int) -> None:
+        try:
+            coming.extend(pool.submit(function, item) for item in itertools.islice(waiting, count))
+        except Exception as error:
+            coming.append(Future())
+            coming[-1].set_exception(error)
+
     try:
-        coming = deque(pool.submit(function, item) for item in itertools.islice(waiting, ahead))
+        begin(ahead)
         while coming:
             result = coming.popleft().result()
-            coming.extend(pool.submit(function, item) for item in itertools.islice(waiting, 1))
+            begin(1)
             yield result
     finally:
         pool.shutdown(cancel_futures=True)

@@ -33,6 +33,7 @@ from .media import (
     MediaLimits,
     MediaSource,
     media_source,
+    one_at_a_time,
     open_source,
     read_frames,
     read_image,
@@ -305,10 +306,11 @@ class ValorVideoProcessor(BaseVideoProcessor):
         metadata.video_backend = type(decoder).__module__.partition(".")[0]
         metadata.duration = len(decoder) / rate if rate else None
         try:
-            if hasattr(decoder, "get_frames_at"):
-                frames = decoder.get_frames_at(indices).data
-            else:
-                frames = decoder.get_batch(indices)
+            with one_at_a_time(decoder):
+                if hasattr(decoder, "get_frames_at"):
+                    frames = decoder.get_frames_at(indices).data
+                else:
+                    frames = decoder.get_batch(indices)
         except Exception as error:  # each decoder has its own
             raise MediaError(f"{source_name(decoder)} cannot be decoded: {error}.") from error
         frames = frames.asnumpy() if hasattr(frames, "asnumpy") else frames

@@ -24,6 +24,7 @@ from modeling_valor.media import (
     list_frame_files,
     list_media,
     media_source,
+    one_at_a_time,
     open_source,
     read_audio,
     read_frames,
@@ -123,6 +124,29 @@ def test_data_urls_are_read_and_never_repeated(video):
         with pytest.raises(MediaError, match="<data: URL>") as raised:
             read_frames(url, 2)
         assert "c2VjcmV0" not in str(raised.value)
+
+
+class Watched(io.BytesIO):
+    broken = False
+
+    def read(self, size=-1):
+        assert one_at_a_time(self).locked()
+        if self.broken:
+            raise OSError("broken")
+        return super().read(size)
+
+
+def test_a_file_object_is_read_by_one_thread_at_a_time():
+    """As the source of several samples it has one position."""
+    file = Watched(b"content")
+    with open_source(file) as path:
+        assert Path(path).read_bytes() == b"content" and not one_at_a_time(file).locked()
+    file.broken = True
+    with pytest.raises(MediaError, match="broken"), open_source(file):
+        pass
+    assert not one_at_a_time(file).locked()
+    assert one_at_a_time(file) is not one_at_a_time(Watched(b"content"))
+    assert one_at_a_time({}) is one_at_a_time([])
 
 
 def test_what_was_opened_is_passed_through_with_its_name(video):

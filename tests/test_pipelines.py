@@ -195,6 +195,15 @@ def test_random_frames_are_read_in_turn(captioner, clips, monkeypatch):
     assert threads == [threading.get_ident()] * 2
 
 
+def test_random_choices_of_the_processor_and_of_its_parts_are_known(captioner, monkeypatch):
+    assert captioner.reads_ahead({}) and captioner.reads_ahead({"sampling": "center", "num_frames": 2})
+    for part in ({"do_flip": True}, {"crop_scale": (0.5, 1.0)}, {"sampling": "random"}, {"generator": 3}):
+        assert not captioner.reads_ahead({"videos_kwargs": part})
+    assert not captioner.reads_ahead({"audio_kwargs": {"sampling": "random"}})
+    monkeypatch.setattr(captioner.processor.video_processor, "do_flip", True)
+    assert not captioner.reads_ahead({})
+
+
 def test_generator_is_consumed_lazily(captioner, clips):
     seen = []
 

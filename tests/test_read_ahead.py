@@ -118,6 +118,18 @@ def test_an_error_comes_in_its_place_and_ends_the_work():
     assert received == [0, 1, 2] and len(done) < 10 and threading.active_count() == before
 
 
+@pytest.mark.parametrize("first", [0, 6])
+def test_an_error_of_the_inputs_comes_in_its_place(first):
+    def inputs():
+        yield from range(first)
+        raise ValueError("broken")
+
+    received = []
+    with pytest.raises(ValueError, match="broken"):
+        received.extend(map_ahead(str, inputs(), 4, 2))
+    assert received == list(map(str, range(first)))
+
+
 @pytest.mark.parametrize("how", ["close", "interrupt"])
 def test_whoever_stops_a_map_leaves_no_thread(how):
     done, before = [], threading.active_count()
