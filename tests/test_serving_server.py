@@ -164,6 +164,17 @@ def test_wrong_arguments_are_refused_before_the_server_starts(arguments, message
     assert line.startswith("valor serve: ") and message in line
 
 
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_port_that_is_taken_is_refused_before_the_model_is_loaded(command, capsys):
+    if command == "demo":
+        pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert valor_cli.main([command, CHECKPOINT, "--port", str(port)]) == 1
+    error = f"valor {command}: Port {port} of 127.0.0.1 is in use: choose another one with --port.\n"
+    assert capsys.readouterr().err == error
+
+
 def test_options_become_settings(capsys, monkeypatch):
     calls = []
     monkeypatch.setattr(serving, "run_server", lambda *arguments: calls.append(arguments))

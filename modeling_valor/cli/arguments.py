@@ -1,9 +1,11 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Arguments that several commands share: the checkpoint, the device, and how much of a file is used."""
 
+import errno
 import itertools
 import json
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -269,6 +271,22 @@ def choose_dtype(program: str, dtype: str, device: "str | torch.device", model: 
         return dtype
     print(f"{program}: the model computes in bfloat16; --dtype float32 is slower and rounds less.", file=sys.stderr)
     return "bfloat16"
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuses a port that something else listens on, before a model is loaded; 0 is any free one.
+
+    Raises:
+        ValueError: the port is taken, or this machine has no such address.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, for ports just left
+            listener.bind(address)
+    except OSError as error:
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
+        raise ValueError(f"Port {port} of {host} {reason}: choose another one with --port.") from error
 
 
 def on_one_line(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Device, Dtype, check_model, load, new_app
+from .arguments import Device, Dtype, check_model, check_port, load, new_app
 
 
 app = new_app()
@@ -52,6 +52,7 @@ def demo(
     from .indexes import open_index
 
     limits = DemoLimits(max_mb, max_seconds, time_limit, allow_private=allow_private)
+    check_port(host, port)
     if index is not None:
         open_index(index, needs_model=False)  # before the model is loaded
     check_model(checkpoint, "CHECKPOINT")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import Device, Dtype, check_model, choose_device, load, new_app
+from .arguments import Device, Dtype, check_model, check_port, choose_device, load, new_app
 from .indexes import open_index
 
 
@@ -108,6 +108,7 @@ def serve(
     from ..serving import Engine, MediaRules, ServerSettings, Service, run_server
 
     check_model(model, "CHECKPOINT")
+    check_port(host, port)
     choose_device(device)
     if index is not None:
         open_index(index, model, needs_model=False).backend.close()
