@@ -96,7 +96,7 @@ class AudiovisualPipeline(Pipeline):
             return native
         prepare = functools.partial(self.preprocess, **preprocess_params)
         batches = _Batches(inputs, prepare, batch_size, reading_threads(self.device))
-        outputs = PipelineIterator(batches, self.forward, forward_params, loader_batch_size=batch_size)
+        outputs = _Outputs(batches, self.forward, forward_params, loader_batch_size=batch_size)
         results: Iterator[Any] = PipelineIterator(outputs, self.postprocess, postprocess_params)
         return results
 
@@ -185,6 +185,19 @@ class _Batches:
         with closing(map_ahead(self.prepare, inputs, ahead, self.threads)) as prepared:
             while batch := list(itertools.islice(prepared, self.batch_size)):
                 yield {"sample": [sample["sample"] for sample in batch]}
+
+
+class _Outputs(PipelineIterator):
+    """The outputs of batches, sample by sample, from the beginning each time.
+
+    The class of transformers begins again with what was left of a batch, and takes all to be as small as the last one was.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        self.loader_batch_size = self.loader.batch_size if self.loader.batch_size > 1 else None
+        self._loader_batch_index = None
+        outputs: Iterator[Any] = super().__iter__()
+        return outputs
 
 
 def is_sample(inputs: Any) -> bool:

@@ -182,6 +182,13 @@ def test_the_next_batch_is_read_while_the_model_works(captioner, clips, monkeypa
     assert threading.main_thread() not in read and len(read) == 7
 
 
+def test_results_of_a_dataset_can_be_gone_through_again(captioner, clips):
+    files = [{"file": clips[name]} for name in ("both", "silent", "sound", "other", "both")]
+    results = captioner(KeyDataset(files, "file"), batch_size=3)
+    next(iter(results))
+    assert list(results) == list(results) == [captioner(file["file"]) for file in files]
+
+
 def test_random_frames_are_read_in_turn(captioner, clips, monkeypatch):
     """Their random numbers are of one generator."""
     threads = []
