@@ -66,7 +66,8 @@ def test_help_lists_the_tasks_and_the_recipes(capsys):
     with pytest.raises(SystemExit):
         main(["train", "qa", "--help"])
     printed = capsys.readouterr().out
-    assert printed.startswith("usage: valor train qa") and "--validation_share" in printed
+    assert printed.startswith("usage: valor train qa [RECIPE] [--ARGUMENT VALUE ...]\n")
+    assert "--validation_share" in printed
 
 
 @pytest.mark.parametrize(

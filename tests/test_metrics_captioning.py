@@ -150,6 +150,12 @@ def test_perfect_captions_have_cider_ten():
     assert scores == pytest.approx({"CIDEr": 10.0, "BLEU-4": 1.0, "ROUGE-L": 1.0}, abs=1e-6)
 
 
+def test_it_is_said_why_cider_is_zero_for_a_single_sample(caplog):
+    _warn_once.cache_clear()
+    assert caption_metrics(["a dog barks"], [["a dog barks"]], ["CIDEr"])["CIDEr"] == 0
+    assert [message.split(",")[0] for message in caplog.messages] == ["CIDEr is 0 for a single sample"]
+
+
 def test_common_subsequence_equals_the_table_of_the_textbook():
     first, second = (
         ["a", "b", "c", "a", "d", "b", "a", "c", "d", "d", "a"],

@@ -455,6 +455,9 @@ def test_command_writes_a_world_and_reports_it(tmp_path, capsys):
         "clips": 1,
         "rendered": 1,
     }
+    (tmp_path / "out" / "clip-00001.mp4").touch()  # of a larger world, which the metadata named until now
+    assert main([argument for argument in arguments if argument != "--json"]) == 0
+    assert "0 of them rendered now. 1 more are there from before, which" in capsys.readouterr().out
     assert main(["world", str(tmp_path / "out"), "--split", "val", "--count", "1"]) == 1
     assert "choose another directory" in capsys.readouterr().err
 

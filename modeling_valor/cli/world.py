@@ -3,6 +3,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -55,6 +56,8 @@ def world(
             )
             summary |= {"split": split, "clips": count, "rendered": rendered}
             message = f"{directory}: {count} videos of the {split} split, {rendered} of them rendered now."
+            if further := len(list(Path(directory).glob("clip-*.mp4"))) - count:
+                message += f" {further} more are there from before, which metadata.jsonl does not name."
     except (ValueError, OSError) as error:
         print(f"valor world: {error}", file=sys.stderr)
         return 1

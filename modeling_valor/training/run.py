@@ -55,7 +55,8 @@ def parse_arguments(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     classes: tuple[Any, ...] = (ModelArguments, DataArguments, ValorTrainingArguments, *more)
-    parser = _ArgumentParser(classes, prog=program)
+    # The default usage would list two hundred arguments before the first that is explained
+    parser = _ArgumentParser(classes, prog=program, usage="%(prog)s [RECIPE] [--ARGUMENT VALUE ...]")
     names = sorted(entry.name for cls in classes for entry in fields(cls))
     if argv and not argv[0].startswith("-"):
         path = find_recipe(argv.pop(0))

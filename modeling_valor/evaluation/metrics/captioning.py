@@ -73,6 +73,8 @@ def caption_metrics(
             _warn_once(f"{wanted[0]} is left out: {error}")
             continue
         scores.update((name, values[name]) for name in wanted)
+    if "CIDEr" in scores and len(predictions) == 1:
+        _warn_once("CIDEr is 0 for a single sample, as it weighs words by how few of the samples have them.")
     return scores
 
 
