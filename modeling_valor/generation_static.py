@@ -187,7 +187,8 @@ class StaticSteps:
         weights = [(weight.data_ptr(), weight.dtype, weight.shape, weight.stride()) for weight in self.weights()]
         modes = (
             self.text_model.config._attn_implementation,
-            torch.get_float32_matmul_precision(),
+            # `torch.get_float32_matmul_precision` raises an error where this was set
+            torch.backends.cuda.matmul.fp32_precision,
             torch.is_inference_mode_enabled(),
         )
         return repr(plan), self.prefix_length, self.prefix_mask is None, *modes, *shapes, *weights
@@ -242,6 +243,8 @@ class DecodingGraphs:
 
     def __init__(self) -> None:
         self.steps: OrderedDict[tuple[Any, ...], StaticSteps] = OrderedDict()
+        self.failed: set[int] = set()
+        """Hashes of the signatures of steps that could not be recorded."""
         self.lock = Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "DecodingGraphs":
@@ -258,11 +261,14 @@ class DecodingGraphs:
         if kept is not None:
             kept.take(steps)
             return kept
+        if hash(signature) in self.failed:
+            return steps
         start = steps.words.position.clone()
         try:
             steps.record()
             steps.recorded_as = signature
         except RuntimeError as error:
+            self.failed.add(hash(signature))
             steps.words.position.copy_(start)
             reason = str(error).strip().split("\n")[0]
             logger.warning_once(f"Decoding runs without a CUDA graph, which is slower: {reason}")

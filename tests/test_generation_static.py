@@ -276,6 +276,19 @@ def test_weights_that_change_are_followed(recordings):
     assert recordings["recorded"] == 3
 
 
+def test_another_precision_is_another_step_whichever_way_it_is_set(recordings):
+    model = tiny_model(ValorForCaptioning)
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        for times, precision in enumerate(("ieee", "tf32"), start=1):
+            matmul.fp32_precision = precision
+            assert_same(model)
+            assert recordings["recorded"] == times
+    finally:
+        matmul.fp32_precision = before
+
+
 def test_a_graph_is_of_the_weights_that_it_was_recorded_with(recordings):
     model = tiny_model(ValorForCaptioning)
 
@@ -415,7 +428,10 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is_which_is_said_once(recordi
         self.words.position[0].item()
 
     monkeypatch.setattr(StaticSteps, "run", waiting)
-    assert_same(tiny_model(ValorForCaptioning))
+    model = tiny_model(ValorForCaptioning)
+    assert_same(model)
+    assert_same(model, OTHER)
+    assert recordings["recorded"] == 1  # which is not tried again
     assert said == [
         "Decoding runs without a CUDA graph, which is slower: operation not permitted when stream is capturing"
     ]
