@@ -212,6 +212,7 @@ def test_a_gpu_that_has_bfloat16_computes_in_it_unless_told_otherwise(tmp_path, 
     "options, message",
     [
         (["--model", "{empty}"], "this folder has no config.json"),
+        (["--model", "{adapter}"], "holds an adapter and no model: merge it"),
         (["--model", "{empty}/missing"], "there is no such folder"),
         (["--model", "{bert}"], "this is a 'bert' checkpoint"),
         (["--model", "{base}"], "this folder has a configuration only, without weights"),
@@ -222,8 +223,10 @@ def test_a_gpu_that_has_bfloat16_computes_in_it_unless_told_otherwise(tmp_path, 
 def test_a_wrong_model_or_device_is_one_sentence(converted, capsys, tmp_path, command, options, message):
     folders = {"empty": tmp_path / "empty", "bert": tmp_path / "bert", "valor": converted("clip-vision-bert-shared")}
     folders["base"] = CLIPS[0].parents[2] / "hub_configs" / "valor-base"
-    folders["empty"].mkdir()
-    folders["bert"].mkdir()
+    folders["adapter"] = tmp_path / "adapter"
+    for name in ("adapter", "bert", "empty"):
+        folders[name].mkdir()
+    (folders["adapter"] / "adapter_config.json").write_text("{}")
     (folders["bert"] / "config.json").write_text('{"model_type": "bert"}')
     options = [option.format(**folders) for option in options]
     capsys.readouterr()  # progress of the fixture

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import socket
 from pathlib import Path
 
@@ -171,6 +172,25 @@ def test_the_command_serves_the_page_with_its_limits_from_a_folder_of_its_own(mo
     assert valor_cli.main(["demo", str(TINY), "--port", "7999", "--max-mb", "5", "--allow-private"]) == 0
     assert launched["server_name"] == "127.0.0.1" and launched["server_port"] == 7999
     assert launched["limits"] == DemoLimits(max_mb=5, allow_private=True) and not os.path.exists(launched["folder"])
+
+
+def test_a_demo_that_is_terminated_deletes_what_visitors_gave(monkeypatch):
+    folders = []
+
+    def launch(app, **options):
+        folders.append(Path(os.environ["GRADIO_TEMP_DIR"]))
+        (folders[0] / "clip.mp4").write_bytes(b"a visitor's")
+        with pytest.raises(KeyboardInterrupt):  # at which Gradio's launch closes its server and returns
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    monkeypatch.setattr(DemoApp, "launch", launch)
+    kept = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert valor_cli.main(["demo", str(TINY), "--port", "7999"]) == 0
+        assert not folders[0].exists() and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
 
 def element(tag, text):

@@ -201,6 +201,11 @@ def check_model(name: str, option: str = "--model", needs_weights: bool = True) 
     """
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "config.json")):
+            if os.path.isfile(os.path.join(name, "adapter_config.json")):
+                raise ValueError(
+                    f"{option} {name}: this folder holds an adapter and no model: merge it into its checkpoint, as "
+                    "docs/quantisation.md shows."
+                )
             raise ValueError(f"{option} {name}: this folder has no config.json, so it is no checkpoint.")
     elif os.path.exists(name) or name.count("/") != 1 or name.startswith((".", "~", "/")):
         raise ValueError(f"{option} {name}: there is no such folder.")

@@ -2,6 +2,7 @@
 """`valor demo`: a page to try a checkpoint on."""
 
 import os
+import signal
 import sys
 import tempfile
 from typing import Annotated
@@ -57,10 +58,15 @@ def demo(
         open_index(index, needs_model=False)  # before the model is loaded
     check_model(checkpoint, "CHECKPOINT")
     model, processor = load(ValorForCaptioning, checkpoint, device, dtype)
-    # A folder of this process alone, so that files of other Gradio apps are out of reach
-    with tempfile.TemporaryDirectory(prefix="valor-demo-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build_app(model, index, processor=processor, limits=limits)
-        print(f"valor demo: listening on http://{host}:{port} until Ctrl-C.", file=sys.stderr)
-        page.launch(server_name=host, server_port=port)
+    # As at Ctrl-C, so that what visitors gave is deleted
+    kept = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        # A folder of this process alone, so that files of other Gradio apps are out of reach
+        with tempfile.TemporaryDirectory(prefix="valor-demo-", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            page = build_app(model, index, processor=processor, limits=limits)
+            print(f"valor demo: listening on http://{host}:{port} until Ctrl-C.", file=sys.stderr)
+            page.launch(server_name=host, server_port=port)
+    finally:
+        signal.signal(signal.SIGTERM, kept)
     return 0
