@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import CommitInfo
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineIterator
 from transformers.utils import logging
@@ -88,6 +88,8 @@ class AudiovisualPipeline(Pipeline):
 
         Those of iterators are read when they are asked for, because an iterator may wait for them itself.
         """
+        if isinstance(inputs, IterableDataset):
+            inputs = _Stream(inputs)
         reads_ahead = isinstance(inputs, Sized) and num_workers == 0 and self.reads_ahead(preprocess_params)
         if not reads_ahead:
             native: Iterator[Any] = super().get_iterator(
@@ -168,6 +170,16 @@ class AudiovisualPipeline(Pipeline):
             build_card=lambda name: self.model.build_model_card(name, **{"tags": tags or (), **(card or {})}),
             **{"commit_message": "Upload pipeline", **kwargs},
         )
+
+
+class _Stream(IterableDataset[Any]):
+    """A dataset without its length: one that has a length is asked for samples by their numbers."""
+
+    def __init__(self, samples: Iterable[Any]):
+        self.samples = samples
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.samples)
 
 
 class _Batches:

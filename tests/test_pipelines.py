@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -187,6 +188,24 @@ def test_results_of_a_dataset_can_be_gone_through_again(captioner, clips):
     results = captioner(KeyDataset(files, "file"), batch_size=3)
     next(iter(results))
     assert list(results) == list(results) == [captioner(file["file"]) for file in files]
+
+
+class Counted(IterableDataset):
+    """Knows how many samples it has."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        return iter(self.samples)
+
+    def __len__(self):
+        return len(self.samples)
+
+
+def test_a_stream_that_knows_its_length_is_a_stream(captioner, clips):
+    files = [clips[name] for name in ("both", "silent", "sound")]
+    assert list(captioner(Counted(files), batch_size=2)) == captioner(files)
 
 
 def test_random_frames_are_read_in_turn(captioner, clips, monkeypatch):
