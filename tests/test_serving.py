@@ -5,6 +5,7 @@ import asyncio
 import base64
 import dataclasses
 import json
+import os
 import threading
 
 import httpx
@@ -277,6 +278,16 @@ def test_a_search_finds_what_the_index_finds(app, index_path, model, processor):
                 matches = [match | {"similarity": None} for match in expected.pop("matches")]
                 assert [match | {"similarity": None} for match in got["matches"]] == matches
                 assert got.items() >= expected.items()
+
+
+def test_an_index_that_is_gone_is_no_fault_of_the_client(app, index_path, caplog):
+    os.rename(index_path, f"{index_path}.away")
+    try:
+        answer = post(app, SEARCH, {"query": "a bell rings"})
+    finally:
+        os.rename(f"{index_path}.away", index_path)
+    assert answer.status_code == 503 and index_path not in answer.text and index_path in caplog.text
+    assert post(app, SEARCH, {"query": "a bell rings"}).status_code == 200
 
 
 def test_a_search_by_media_finds_what_the_index_finds(app, service, index_path, model, processor, monkeypatch):

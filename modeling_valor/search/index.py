@@ -35,6 +35,10 @@ from .sources import Metadata, Source, absolute, list_items
 logger = logging.get_logger(__name__)
 
 
+class EmptyIndexError(ValueError):
+    """A search of an index that has no files, or is not there any more."""
+
+
 class ValorIndex:
     """An index of segments of media, with the model that embeds them.
 
@@ -368,7 +372,7 @@ class ValorIndex:
 
     def _check_filled(self) -> None:
         if self._read_about() is None or self.backend.is_empty():
-            raise ValueError(f"The index {self.path} is empty: add files first.")
+            raise EmptyIndexError(f"The index {self.path} is empty: add files first.")
 
 
 def _check_count(name: str, value: int) -> None:

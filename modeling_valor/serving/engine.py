@@ -18,7 +18,7 @@ from ..configuration_valor import GROUP_OF_LETTERS, MEDIA
 from ..modeling_valor_heads import ValorForCaptioning
 from ..processing_valor import ValorProcessor
 from .batching import BatchQueue
-from .errors import RequestError, client_errors
+from .errors import RequestError, client_errors, logger
 from .settings import ServerSettings
 from .sources import Content, MediaRules
 from .streaming import RowStreamer
@@ -295,16 +295,22 @@ class Engine:
         """The hits of [`ValorIndex.search`] for a text, or for media as the processor returns them.
 
         Raises:
-            RequestError: 400, what the search refuses.
+            RequestError: 400, what the search refuses; 503, the index was deleted or emptied while the server runs.
         """
+        from ..search.index import EmptyIndexError
+
         index = cast("ValorIndex", self.index)
         with client_errors():
-            if isinstance(query, str):
-                key = ("search", *sorted(options.items()))
-                return await self.queue.call(key, lambda texts: index.search(texts, **options), query)
-            return await self.queue.call(
-                object(), lambda media: [index.search(media=one, **options) for one in media], query
-            )
+            try:
+                if isinstance(query, str):
+                    key = ("search", *sorted(options.items()))
+                    return await self.queue.call(key, lambda texts: index.search(texts, **options), query)
+                return await self.queue.call(
+                    object(), lambda media: [index.search(media=one, **options) for one in media], query
+                )
+            except EmptyIndexError as error:
+                logger.warning("%s", error)
+                raise RequestError(503, "The index of this server is empty, or gone.", code="no_index") from error
 
 
 class _Abandoned(StoppingCriteria):
