@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The one model of a server, from the moment at which the server starts: loading, ready, or stopping."""
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 from .engine import Engine
 from .errors import RequestError
 from .settings import ServerSettings
+
+
+_LOGGER = logging.getLogger("uvicorn.error")  # which shows the other steps of a server's start
 
 
 class Service:
@@ -49,6 +53,7 @@ class Service:
         def load() -> None:
             try:
                 self.load()
+                _LOGGER.info(f"The model {self.name} is ready")
             except BaseException as error:
                 self.error = error
                 on_error()
