@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,7 @@ def _run_as_process(
     stderr: str,
 ) -> None:
     multiprocessing.set_start_method("fork", force=True)  # the default, here as in a new interpreter
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a shell
     if new_session:
         os.setsid()
     os.chdir(folder)
