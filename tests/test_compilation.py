@@ -53,9 +53,9 @@ def test_gradients_with_activation_checkpointing_are_those_of_layers_that_are_no
 def test_a_training_step_is_that_of_a_model_that_is_not_compiled(counted, monkeypatch, tmp_path):
     monkeypatch.setattr(trainer, "compile_layers", partial(compile_layers, backend=counted))
     monkeypatch.setattr("helpers.training_step.STEP", {**train.__globals__["STEP"], "compile_layers": True})
-    compiled = train("ValorTrainer", "pretraining", tmp_path, 1)
+    compiled = train("ValorTrainer", "retrieval", tmp_path, 1)
     assert counted.frame_count > 2
-    assert_step_is_that_of_hand("ValorTrainer", "pretraining", [compiled], 1)
+    assert_step_is_that_of_hand("ValorTrainer", "retrieval", [compiled], 1)
 
 
 def test_captions_are_written_by_layers_that_are_not_compiled(counted):
