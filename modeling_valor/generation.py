@@ -417,7 +417,7 @@ class ValorGenerationMixin(GenerationMixin):
                 cache.reorder_cache(rows)
             length = input_ids.shape[1]
             if (length - prompt_length) % check_every == 0 or length == stopping_criteria.max_length:
-                this_peer_finished = bool((finished[:, 0] if num_returned == 1 else finished).all())
+                this_peer_finished = bool(finished.all())
 
             if generation_config.return_dict_in_generate:
                 all_scores += (log_probs,) if generation_config.output_scores else ()
