@@ -10,12 +10,11 @@ to them. Reading files is left out: `throughput.py` and `loading.py` measure it.
 """
 
 import argparse
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from pretraining import CONFIGS, seconds
 from transformers import (
     GitConfig,
     GitForCausalLM,
@@ -30,7 +29,6 @@ from transformers.utils import is_timm_available, logging
 from modeling_valor import ValorConfig, ValorForCaptioning
 
 
-CONFIGS = Path(__file__).parents[1] / "hub_configs"
 VIT_L = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -61,14 +59,7 @@ def x_clip(frames: int) -> XCLIPModel:
 def measure(function: Callable[[], Any], repeats: int, device: str) -> float:
     """Seconds of the fastest of `repeats` calls after a first one."""
     function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return seconds(function, device, repeats)
 
 
 @torch.no_grad()
