@@ -31,7 +31,6 @@ def pytest_collection_finish() -> None:
     """Leaves the million objects of imported modules out of garbage collection, which took a fifth of the tests' time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
