@@ -3,8 +3,8 @@
 
 That formulation computes all token similarities of a group by one einsum, multiplies them by both masks, takes the maximum
 over either side's tokens and weighs it: three such einsums for t-v, t-a and t-av in training, one for t-av in retrieval.
-On a GPU the shared pass is measured twice, in blocks and by the kernel of `alignment_fused`. Each variant runs in processes
-of its own. Memory is the peak above inputs, gradients included; the best time counts.
+On a GPU the shared pass is measured twice, in blocks and by the kernel of `alignment_fused`. On a CPU each variant runs in
+processes of its own. Memory is the peak above inputs, gradients included; the best time counts.
 
     python benchmarks/alignment.py [--batch 384]
     python benchmarks/alignment.py --batch 1024 --alone        # without the 2023 formulation
@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -73,8 +75,8 @@ def three_einsums(tokens: dict[str, TokenSet], groups: tuple[str, ...]) -> dict[
 
 
 def blocks(tokens: dict[str, TokenSet], groups: tuple[str, ...]) -> dict[str, Tensor]:
-    alignment_blocks.has_kernel = lambda device: False  # in this process, which measures nothing else
-    return grouped_similarity(**tokens, groups=groups)
+    with mock.patch.object(alignment_blocks, "has_kernel", lambda device: False):
+        return grouped_similarity(**tokens, groups=groups)
 
 
 def shared_pass(tokens: dict[str, TokenSet], groups: tuple[str, ...]) -> dict[str, Tensor]:
@@ -133,6 +135,14 @@ def measure(
         if len(seconds) == 1:
             _, peak = memory(device)
     return min(seconds), peak - before, {group: score[:COMPARED].cpu() for group, score in scores.items()}
+
+
+def alone(device: str, function: Callable, *arguments: Any) -> Any:
+    """The result of a call in a process of its own, whose peak of memory is that of the call; torch counts that of a GPU."""
+    if device == "cuda":
+        return function(*arguments)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def tune(samples: int, dtype: torch.dtype, repeats: int) -> None:
@@ -197,8 +207,8 @@ def main() -> None:
         best = {}
         for _ in range(arguments.rounds):
             for name, variant in variants.items():
-                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                    seconds, mebibytes, scores = process.submit(measure, variant, groups, backward, *settings).result()
+                measured = alone(arguments.device, measure, variant, groups, backward, *settings)
+                seconds, mebibytes, scores = measured
                 if name in best:
                     seconds, mebibytes = min(seconds, best[name][0]), max(mebibytes, best[name][1])
                 best[name] = seconds, mebibytes, scores

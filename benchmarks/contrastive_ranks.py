@@ -9,14 +9,12 @@ losses and the gradients of the rank's own embeddings. Time is that of the proce
 """
 
 import argparse
-import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 
 import torch
 import torch.distributed as dist
-from alignment import CLIPS, FRAMES, LOGIT_SCALE, TEXT_TOKENS, TRAINING, WIDTH, forget_peak, make_batch, memory
+from alignment import CLIPS, FRAMES, LOGIT_SCALE, TEXT_TOKENS, TRAINING, WIDTH, alone, forget_peak, make_batch, memory
 from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -82,7 +80,9 @@ def measure(
         seconds.append(clock() - start)
         if len(seconds) == 1:
             _, peak = memory(device)
-    return min(seconds), peak - before, received(variant, tokens, ranks), loss
+    transfer = received(variant, tokens, ranks)
+    dist.destroy_process_group()
+    return min(seconds), peak - before, transfer, loss
 
 
 def main() -> None:
@@ -102,8 +102,7 @@ def main() -> None:
     )
     results = {}
     for name, variant in {"all by all": all_by_all, "own rows": own_rows}.items():
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            results[name] = process.submit(measure, variant, *settings).result()
+        results[name] = alone(arguments.device, measure, variant, *settings)
         seconds, mebibytes, transfer, _ = results[name]
         print(f"  {name:12}{seconds:9.4f} s{mebibytes:8.0f} MiB{transfer:8.1f} MiB received")
     before, now = results.values()

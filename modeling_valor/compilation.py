@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .modeling_valor_video_swin import ValorVideoSwinBlock
+
 
 RECOMPILE_LIMIT = 64
 
@@ -22,7 +24,8 @@ def compile_layers(model: nn.Module, backend: str = "inductor") -> int:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:
-        layer.compile(backend=backend)
+        # Swin's layers differ in width, and with a symbol for each width Inductor reasons for minutes
+        layer.compile(backend=backend, dynamic=False if isinstance(layer, ValorVideoSwinBlock) else None)
     return len(layers)
 
 
