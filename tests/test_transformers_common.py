@@ -5,6 +5,7 @@ What is overridden or skipped here, upstream's own models override or skip as we
 Whatever else is skipped, upstream's tests skip by themselves (no accelerator, no mixture of experts, ...).
 """
 
+import contextlib
 import copy
 import functools
 import unittest
@@ -54,6 +55,22 @@ from modeling_valor import (
     ValorVideoSwinConfig,
     ValorVideoSwinModel,
 )
+
+
+@contextlib.contextmanager
+def subtest(test: unittest.TestCase, message: str = "", **parameters: object):
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"Of the subtest {message or parameters}.")
+        raise
+
+
+@pytest.fixture(scope="module", autouse=True)
+def subtests_are_part_of_their_test():
+    """To report 11,000 subtests that passed takes ten seconds; the first that fails ends its test."""
+    with mock.patch.object(unittest.TestCase, "subTest", subtest):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
