@@ -61,6 +61,8 @@ from modeling_valor import (
 def subtest(test: unittest.TestCase, message: str = "", **parameters: object):
     try:
         yield
+    except unittest.SkipTest:
+        pass
     except Exception as error:
         error.add_note(f"Of the subtest {message or parameters}.")
         raise
