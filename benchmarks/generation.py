@@ -5,7 +5,9 @@ Encoders are left out, since they run once in every variant. The baseline is the
 whole sequence and projects the keys and values of all conditions again, for every beam, with attention as explicit
 matrix products ("eager"; PyTorch had no fused one). Weights are random and no sequence may end early, so that all variants decode the same number of words; their captions are compared.
 
-    python benchmarks/generation.py [--tokens 30] [--beams 3] [--batch 1] [--threads 2] [--device cuda --dtype bfloat16]
+    python benchmarks/generation.py [--tokens 30] [--beams 3] [--batch 1] [--threads 2] [--device cuda --dtype bfloat16] [--profile]
+
+`--profile` also prints where the time of the static cache goes.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from pretraining import print_profile
 from transformers.utils import logging
 
 from modeling_valor import ValorConfig, ValorForCaptioning
@@ -74,6 +77,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     logging.set_verbosity_error()
@@ -109,6 +113,8 @@ def main() -> None:
                 f"{same} of {args.batch}",
                 flush=True,
             )
+        if args.profile:
+            print_profile(variants["static"], args.device)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ ALIGNMENT = "benchmarks/alignment.py --device cuda --dtype bfloat16 --rounds 1"
 DECODING = "benchmarks/generation.py --device cuda"
 THROUGHPUT = "benchmarks/throughput.py --large --device cuda --dtype bfloat16"
 
+TESTS = "-m pytest -n 0 -q -p no:cacheprovider"
+
 SECONDS = 350
 """Of one call."""
 
@@ -29,12 +31,12 @@ SECONDS = 350
 PARTS = {
     "decoding": [
         (20, f"{DECODING} --dtype float32 --tokens 12"),
-        (30, f"{DECODING} --dtype bfloat16 --repeats 3"),
-        (40, f"{DECODING} --dtype bfloat16 --batch 64"),
+        (35, f"{DECODING} --dtype bfloat16 --repeats 3 --profile"),
+        (45, f"{DECODING} --dtype bfloat16 --batch 64 --profile"),
     ],
-    "pretraining": [(75, "benchmarks/pretraining.py --device cuda --dtype bfloat16 --batch 64")],
+    "pretraining": [(80, "benchmarks/pretraining.py --device cuda --dtype bfloat16 --batch 64 --profile")],
+    "tests": [(40, f"{TESTS} tests/test_gpu.py"), (50, f"{TESTS} tests/test_alignment_triton.py")],
     "alignment": [
-        (50, "-m pytest -n 0 -q -p no:cacheprovider tests/test_alignment_triton.py"),
         (40, f"{ALIGNMENT} --batch 1024"),
         (40, f"{ALIGNMENT} --batch 16384 --alone --repeats 1"),
         (30, "benchmarks/contrastive_ranks.py --device cuda --dtype bfloat16 --batch 8192"),

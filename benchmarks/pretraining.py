@@ -1,12 +1,12 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """A pretraining step: forward, backward and AdamW, of both tasks in three groups, at the shape of VALOR-L with random weights.
 
-    python benchmarks/pretraining.py [--batch 64] [--frames 2] [--device cuda] [--dtype bfloat16] [--tiny]
+    python benchmarks/pretraining.py [--batch 64] [--frames 2] [--device cuda] [--dtype bfloat16] [--tiny] [--profile]
 
 The baseline is the step as it is written; the other one has its layers compiled (`valor train --compile_layers`). With `--dtype
 bfloat16` both run under autocast, with parameters in float32. Printed are the floating-point operations of a step (those of
 matrix products, counted by PyTorch), and their share of what one large matrix product reaches on the same device. `--tiny` has
-valor-tiny's shape, to try the script on a CPU.
+valor-tiny's shape, to try the script on a CPU; `--profile` also prints where the time of a step goes.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
@@ -49,6 +50,20 @@ def seconds(function: Callable[[], object], device: str, repeats: int) -> float:
     return min(times)
 
 
+def print_profile(function: Callable[[], object], device: str, rows: int = 20) -> None:
+    """Where the time of a call goes: the kernels that took longest, and the operators that kept the processor longest."""
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device != "cpu" else [])
+    with profile(activities=activities, acc_events=True) as profiled:
+        seconds(function, device, 1)
+    for attribute in ("self_device_time_total", "self_cpu_time_total"):
+        events = sorted(profiled.key_averages(), key=lambda event: -getattr(event, attribute))
+        total = sum(getattr(event, attribute) for event in events)
+        if total:
+            print(f"    {attribute}: {total / 1e3:.1f} ms")
+        for event in events[: rows if total else 0]:
+            print(f"    {getattr(event, attribute) / 1e3:9.2f} ms in {event.count:6} x {event.key[:90]}")
+
+
 def ceiling(device: str, dtype: torch.dtype, repeats: int) -> float:
     """Floating-point operations per second of one large matrix product."""
     size = 8192 if device != "cpu" else 2048
@@ -65,6 +80,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     logging.set_verbosity_error()
     torch.manual_seed(0)
@@ -105,8 +121,11 @@ def main() -> None:
         memory = f"  {torch.cuda.max_memory_allocated() / 2**30:5.1f} GiB" if is_cuda else ""
         share = operations / duration / most
         print(
-            f"  {variant:<16} {duration * 1e3:8.0f} ms  {duration / baseline:5.2f} of the time  {share:5.1%} of the ceiling{memory}"
+            f"  {variant:<16} {duration * 1e3:8.0f} ms  {duration / baseline:5.2f} of the time  {share:5.1%} of the ceiling{memory}",
+            flush=True,
         )
+        if args.profile:
+            print_profile(step, args.device)
 
 
 if __name__ == "__main__":
