@@ -6,12 +6,12 @@ import threading
 
 import pytest
 import torch
+from test_generation_static import BATCH, OTHER, QUESTIONS, WAYS, NoSecondTime, write
 
 from helpers.tiny import MIXED, PROMPT, tiny_batch, tiny_config, tiny_model
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering
 from modeling_valor.compilation import compile_layers
 from modeling_valor.generation_static import StaticSteps, graphs_of
-from test_generation_static import BATCH, OTHER, QUESTIONS, WAYS, NoSecondTime, write
 
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -57,7 +57,9 @@ def test_a_graph_follows_weights_that_change():
 
 def test_several_threads_decode_with_one_model():
     model = tiny_model(ValorForCaptioning).cuda()
-    expected = {name: write(model, "dynamic", to_gpu(batch)).sequences for name, batch in {"a": BATCH, "b": OTHER}.items()}
+    expected = {
+        name: write(model, "dynamic", to_gpu(batch)).sequences for name, batch in {"a": BATCH, "b": OTHER}.items()
+    }
     wrong = []
 
     def decode(name, batch):
