@@ -520,6 +520,10 @@ def _nothing_found(videos: Any, audio: Any, wanted: str) -> ValueError:
     names = [source_name(source) for source in map(media_source, sources) if source is not None]
     missing = " and ".join(f"no {what}" for letter, what in (("v", "frames"), ("a", "sound")) if letter in wanted)
     who = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else "The samples"
+    if videos is None and "a" in wanted:
+        is_one = len(sources) == 1 and bool(names)
+        message = f"{who} {'is' if is_one else 'are'} given as audio and {'has' if is_one else 'have'} no sound."
+        return MediaError(message) if names else ValueError(message)
     message = f'{who} {"has" if len(names) == 1 else "have"} nothing of `modalities="{wanted}"`: {missing}.'
     return MediaError(message) if names else ValueError(message)
 

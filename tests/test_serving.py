@@ -6,12 +6,15 @@ import base64
 import dataclasses
 import json
 import os
+import shutil
 import threading
 
 import httpx
 import pytest
 import torch
+from PIL import Image
 
+from helpers.media_files import picture, write_video, write_wav
 from helpers.server import CHECKPOINT, MEDIA, make_service
 from modeling_valor import ValorForCaptioning, ValorProcessor
 
@@ -20,7 +23,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("openai")
 pytest.importorskip("lancedb")
 
-from modeling_valor.search import ValorIndex
+from modeling_valor.search import ValorIndex, open_backend
 from modeling_valor.serving import RequestError, build_app
 from modeling_valor.serving.guard import Guard
 
@@ -290,6 +293,29 @@ def test_an_index_that_is_gone_is_no_fault_of_the_client(app, index_path, caplog
     assert post(app, SEARCH, {"query": "a bell rings"}).status_code == 200
 
 
+def test_an_index_of_another_model_is_no_fault_of_the_client(app, index_path, caplog):
+    """The index was made again, with another checkpoint, while the server runs."""
+    os.rename(index_path, f"{index_path}.away")
+    try:
+        for backend in (open_backend(index_path), None):
+            if backend is not None:
+                about = {"version": 1, "model": "another", "revision": "0" * 8, "width": 8, "segmentation": None}
+                backend.create(about)
+            else:  # a folder of other files
+                shutil.rmtree(index_path)
+                os.makedirs(f"{index_path}/notes")
+            answers = [post(app, SEARCH, {"query": query}) for query in ("a bell rings", "a dog barks")]
+            for answer in answers:
+                assert answer.status_code == 503 and answer.json()["error"]["code"] == "index_unusable"
+                assert os.path.dirname(index_path) not in answer.text and "another" not in answer.text
+    finally:
+        shutil.rmtree(index_path)
+        os.rename(f"{index_path}.away", index_path)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("modeling_valor.serving")]
+    assert len(said) == 2 and "was made with the model another" in said[0] and index_path in said[0]
+    assert post(app, SEARCH, {"query": "a bell rings"}).status_code == 200
+
+
 def test_a_search_by_media_finds_what_the_index_finds(app, service, index_path, model, processor, monkeypatch):
     refused = post(app, SEARCH, {"query": video(1)})
     assert refused.status_code == 400 and "alignment group v-a" in refused.json()["error"]["message"]
@@ -318,6 +344,57 @@ def test_reranking_orders_by_the_score_of_the_model(app, model, processor):
         assert found == pytest.approx(expected[order].tolist(), abs=1e-5)
     best = post(app, RERANK, {"query": video(0), "documents": texts, "top_n": 1, "return_documents": True})
     assert [result["document"]["text"] for result in best.json()["results"]] == [texts[1]]
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory):
+    """Content parts of one type and another medium: `inline(type, medium)`."""
+    folder = tmp_path_factory.mktemp("inline")
+    write_wav(folder / "sound.wav")
+    Image.fromarray(picture(0)).save(folder / "image.png")
+    write_video(folder / "silent.mp4")
+    files = {file.stem: file for file in folder.iterdir()} | {"film": MEDIA / "clip-00000.mp4"}
+
+    def part(kind, medium):
+        content = base64.b64encode(files[medium].read_bytes()).decode()
+        return {"type": kind, kind: {"url": f"data:application/octet-stream;base64,{content}"}}
+
+    return part
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([("image_url", "sound")], "is given as an image and has no picture; give sound as `audio_url`"),
+        ([("video_url", "sound")], "is given as a video and has no picture; give sound as `audio_url`"),
+        ([("image_url", "sound"), ("audio_url", "sound")], "is given as an image and has no picture"),
+        ([("audio_url", "image")], "is given as audio and has no sound"),
+        ([("audio_url", "silent")], "is given as audio and has no sound"),
+        ([("image_url", "image"), ("audio_url", "silent")], "given as audio and has no sound; give what is only seen as"),
+        ([("image_url", "film")], "v"),
+        ([("audio_url", "film")], "a"),
+        ([("video_url", "film")], "va"),
+        ([("video_url", "image")], "v"),
+        ([("video_url", "silent")], "v"),
+        ([("image_url", "image"), ("audio_url", "film")], "va"),
+    ],
+)  # fmt: skip
+def test_a_part_has_what_its_type_says(app, inline, parts, message):
+    given = [inline(*part) for part in parts]
+    answer = post(app, EMBEDDINGS, {"input": [given], "return_multivector": True})
+    if " " in message:
+        assert answer.status_code == 400 and message in answer.json()["error"]["message"]
+        answer = post(app, CHAT, chat(*given))
+        assert answer.status_code == 400 and message in answer.json()["error"]["message"]
+    else:
+        assert "".join(dict.fromkeys(answer.json()["data"][0]["modalities"])) == message
+
+
+def test_the_sound_alone_of_what_is_given_as_a_video_may_be_asked_for(app, inline):
+    body = {"input": inline("video_url", "sound"), "return_multivector": True, "modalities": "a"}
+    assert set(post(app, EMBEDDINGS, body).json()["data"][0]["modalities"]) == {"a"}
+    image = post(app, EMBEDDINGS, {**body, "input": inline("image_url", "sound")})
+    assert image.status_code == 400 and "no sound" in image.json()["error"]["message"]
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------------

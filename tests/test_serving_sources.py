@@ -111,7 +111,7 @@ def test_content_is_a_text_or_one_sample():
     assert rules.read_content({"type": "text", "text": "a dog"}, "input") == Content(text="a dog")
     assert rules.read_content(video, "input") == Content(video="https://a/v")
     assert rules.read_content([image, audio], "input") == Content(
-        video="https://a/i", audio="data:audio/wav;base64,AAAA"
+        video="https://a/i", audio="data:audio/wav;base64,AAAA", is_image=True
     )
     assert (
         rules.read_content({"type": "audio_url", "audio_url": {"url": "https://a/s"}}, "input").audio == "https://a/s"

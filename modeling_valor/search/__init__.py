@@ -11,7 +11,7 @@
 """
 
 from .adding import AddReport
-from .backend import Backend, open_backend
+from .backend import Backend, UnusableIndexError, open_backend
 from .index import ValorIndex
 from .ranking import Hit, Match
 from .segments import EmbeddedSegment, FileState, IndexedFile, Segment, SegmentTokens
@@ -27,6 +27,7 @@ __all__ = [
     "Match",
     "Segment",
     "SegmentTokens",
+    "UnusableIndexError",
     "ValorIndex",
     "open_backend",
 ]

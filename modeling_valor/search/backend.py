@@ -38,6 +38,10 @@ CAPTIONS_HELP = "`valor index SOURCE... --captions` has the checkpoint write the
 """What messages say of an index without captions."""
 
 
+class UnusableIndexError(ValueError):
+    """An index that cannot be searched, whatever is asked: it is gone, empty, damaged, out of reach, or of another model."""
+
+
 class SegmentStore(Protocol):
     """What files are added to: segments with their tokens, and which files are complete."""
 
@@ -68,8 +72,8 @@ class SegmentStore(Protocol):
 class Backend(SegmentStore, Protocol):
     """A store of segments, of their tokens and of the files that are complete.
 
-    All methods raise a `ValueError` of one sentence for what a user can mend: a server that is not there, a `where` that
-    is no condition, a full disk.
+    All methods raise a `ValueError` of one sentence for what a user can mend, such as a `where` that is no condition; an
+    `UnusableIndexError` where it is the store itself: a server that is not there, a full disk, a damaged file.
     """
 
     path: str

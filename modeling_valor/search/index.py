@@ -21,7 +21,7 @@ from ..modeling_valor import ValorModel
 from ..modeling_valor_heads import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from .adding import AddReport, add_items, find_vanished, plan_additions, segmentation_of, update_metadata
-from .backend import Backend, open_backend
+from .backend import Backend, UnusableIndexError, open_backend
 from .captioning import caption_segments, store_captions
 from .embedding import EmbeddingModel
 from .query import STOP_WORDS, Query, media_query, text_queries
@@ -33,10 +33,6 @@ from .sources import Metadata, Source, absolute, list_items
 
 
 logger = logging.get_logger(__name__)
-
-
-class EmptyIndexError(ValueError):
-    """A search of an index that has no files, or is not there any more."""
 
 
 class ValorIndex:
@@ -71,11 +67,7 @@ class ValorIndex:
         self.backend: Backend = open_backend(path)
         self.path = self.backend.path
         about = self.backend.about()
-        if about is not None and about["version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"The index {self.path} was made by a newer version of modeling-valor (format {about['version']}, this one "
-                f"reads {FORMAT_VERSION}): upgrade with `pip install -U modeling-valor`."
-            )
+        self._check_version(about)
         if about is None and model is None:
             raise ValueError(f"There is no index at {self.path}: name the model to make one with.")
         self._unchecked = EmbeddingModel(about["model"] if model is None else model, processor, device, dtype)  # type: ignore[index]
@@ -90,10 +82,17 @@ class ValorIndex:
         self._check_model(self.backend.about())
         return self._unchecked
 
+    def _check_version(self, about: Mapping[str, Any] | None) -> None:
+        if about is not None and about["version"] > FORMAT_VERSION:
+            raise UnusableIndexError(
+                f"The index {self.path} was made by a newer version of modeling-valor (format {about['version']}, this one "
+                f"reads {FORMAT_VERSION}): upgrade with `pip install -U modeling-valor`."
+            )
+
     def _check_model(self, about: Mapping[str, Any] | None) -> None:
         model = self._unchecked
         if about is not None and about["revision"] != model.revision:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The index {self.path} was made with the model {about['model']} (weights {about['revision']}), not with "
                 f"{model.name} (weights {model.revision}): use that one, or make another index."
             )
@@ -140,8 +139,9 @@ class ValorIndex:
             A list of hits for a text or media; a list of such lists for a list of texts.
 
         Raises:
-            ValueError: the index is empty, a text says nothing, `where` is no condition, or the checkpoint does not compare
-                such media with these modalities.
+            UnusableIndexError: the index is empty, cannot be read, or is of another model.
+            ValueError: a text says nothing, `where` is no condition, or the checkpoint does not compare such media with
+                these modalities.
             MediaError: `media` cannot be read.
         """
         if (texts is None) == (media is None):
@@ -352,8 +352,9 @@ class ValorIndex:
     # --- Inside -------------------------------------------------------------------------------------------------------
 
     def _read_about(self) -> dict[str, Any] | None:
-        """What the index is; it may have been made again, by another model, since this one was opened."""
+        """What the index is; it may have been made again, by another model or version, since this one was opened."""
         about = self.backend.about()
+        self._check_version(about)
         if "model" in vars(self):
             self._check_model(about)
         return about
@@ -372,7 +373,7 @@ class ValorIndex:
 
     def _check_filled(self) -> None:
         if self._read_about() is None or self.backend.is_empty():
-            raise EmptyIndexError(f"The index {self.path} is empty: add files first.")
+            raise UnusableIndexError(f"The index {self.path} is empty: add files first.")
 
 
 def _check_count(name: str, value: int) -> None:

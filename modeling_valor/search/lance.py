@@ -26,7 +26,7 @@ import pyarrow.compute  # `pa.compute`
 import torch
 from filelock import FileLock
 
-from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, no_condition
+from .backend import CAPTIONS_HELP, SEGMENT_COLUMNS, WHERE_COLUMNS, UnusableIndexError, no_condition
 from .condition import read_condition
 from .query import HEAVY_ROWS, Query
 from .ranking import Scoring, score_segments
@@ -396,11 +396,13 @@ class LanceBackend:
         if not os.path.exists(self.path):
             return
         if not os.path.isdir(self.path):
-            raise ValueError(f"{self.path} is a file; an index is a folder: give the name of a new one.")
+            raise UnusableIndexError(f"{self.path} is a file; an index is a folder: give the name of a new one.")
         with self._in_one_sentence():
             names = set(os.listdir(self.path))
         if "about.lance" not in names and names - _OWN_NAMES:
-            raise ValueError(f"{self.path} is a folder of other files and no index: give the name of a new folder.")
+            raise UnusableIndexError(
+                f"{self.path} is a folder of other files and no index: give the name of a new folder."
+            )
 
     @cached_property
     def _connection(self) -> Any:
@@ -488,11 +490,11 @@ class LanceBackend:
 
     @contextmanager
     def _in_one_sentence(self) -> Iterator[None]:
-        """Turns what LanceDB raises into a `ValueError` of one sentence."""
+        """Turns what LanceDB raises into an `UnusableIndexError` of one sentence."""
         try:
             yield
         except (OSError, RuntimeError) as error:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The index {self.path} cannot be read or written: {_first_sentence(error)}. What was complete is kept."
             ) from error
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from transformers.utils import logging
 
+from .backend import UnusableIndexError
 from .postgres_statements import ADD_EXTENSION, EXTENSION
 
 
@@ -102,7 +103,7 @@ class PostgresConnection:
         try:
             self._open = psycopg.connect(**_CONNECTION | self._parameters, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The PostgreSQL server of the index {self.path} lets nobody in: {first_sentence(error)}. Check that it "
                 "runs, and the user, the password and the database in the address."
             ) from error
@@ -114,12 +115,12 @@ class PostgresConnection:
         try:
             connection.execute(ADD_EXTENSION)
         except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported) as error:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The PostgreSQL server of {self.path} lacks pgvector ({first_sentence(error)}): install it there, see "
                 "https://github.com/pgvector/pgvector."
             ) from error
         except psycopg.errors.InsufficientPrivilege as error:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The user of {self.path} may not add pgvector to the database: have its owner run `CREATE EXTENSION "
                 "vector`."
             ) from error
@@ -131,7 +132,7 @@ class PostgresConnection:
             return
         schema, version = found
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_PGVECTOR:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The index {self.path} needs pgvector 0.8 or later, the database has {version}: install a newer one, then "
                 "run `ALTER EXTENSION vector UPDATE`."
             )
@@ -146,15 +147,15 @@ class PostgresConnection:
 
     @contextmanager
     def _in_one_sentence(self) -> Iterator[None]:
-        """Turns what PostgreSQL raises into a `ValueError` of one sentence."""
+        """Turns what PostgreSQL raises into an `UnusableIndexError` of one sentence."""
         try:
             yield
         except psycopg.errors.QueryCanceled as error:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The search of {self.path} took more than {SEARCH_SECONDS} s and was ended: `compact` makes an index."
             ) from error
         except (psycopg.Error, UnicodeEncodeError) as error:
-            raise ValueError(
+            raise UnusableIndexError(
                 f"The index {self.path} cannot be read or written: {first_sentence(error)}. What was complete is kept."
             ) from error
 

@@ -15,6 +15,7 @@ from .engine import Engine, Inputs
 from .errors import INTERNAL, RequestError, logger
 from .options import check_media_options, check_model, read_generation_config
 from .service import Service
+from .sources import Content
 
 
 _ROLES = ("system", "developer", "user", "assistant")
@@ -82,11 +83,11 @@ class ValorChatHandler(ChatCompletionHandler):
             engine.check_length(question, "messages")
         kwargs: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
 
-        def prepare(processor: ValorProcessor) -> Mapping[str, Any]:
-            prepared = processor.apply_chat_template(chat, processor_kwargs=options, **kwargs)
+        def prepare(processor: ValorProcessor, options: Mapping[str, Any]) -> Mapping[str, Any]:
+            prepared = processor.apply_chat_template(chat, processor_kwargs=dict(options), **kwargs)
             return cast(Mapping[str, Any], prepared)
 
-        return await engine.read(prepare, "messages")
+        return await engine.read(prepare, _newest_media(chat), options, "messages")
 
     @staticmethod
     def _read_message(message: Any, engine: Engine) -> dict[str, Any]:
@@ -101,6 +102,17 @@ class ValorChatHandler(ChatCompletionHandler):
             "role": message["role"],
             "content": [{"type": kind, "text" if kind == "text" else "url": value} for kind, value in parts],
         }
+
+
+def _newest_media(chat: list[dict[str, Any]]) -> Content:
+    """The media that a chat is about: those of its newest message that has any."""
+    for message in reversed(chat):
+        media = {part["type"]: part["url"] for part in message["content"] if part["type"] != "text"}
+        if media:
+            return Content(
+                video=media.get("video", media.get("image")), audio=media.get("audio"), is_image="image" in media
+            )
+    return Content()
 
 
 class _Batched(BaseGenerateManager):

@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 
 from ..configuration_valor import GROUP_OF_LETTERS, MEDIA
+from ..media import NoVideoError
 from ..modeling_valor_heads import ValorForCaptioning
 from ..processing_valor import ValorProcessor
 from .batching import BatchQueue
@@ -89,6 +90,7 @@ class Engine:
     ):
         self.name, self.model, self.settings, self.index = name, model, settings, index
         self.rules = MediaRules(settings)
+        self._index_fault: str | None = None  # why the index could not be searched the last time
         processor.media_limits = {"public_only": True, "private_hosts": list(settings.allow_hosts)} | {
             limit: getattr(self.rules.limits, limit) for limit in ("timeout", "max_bytes", "max_seconds")
         }
@@ -113,21 +115,48 @@ class Engine:
 
     # --- Reading ------------------------------------------------------------------------------------------------------
 
-    async def read(self, prepare: Callable[[ValorProcessor], Mapping[str, Any]], param: str | None) -> Inputs:
-        """What `prepare` makes of media with a processor, in a thread of the readers.
+    async def read(
+        self,
+        prepare: Callable[..., Mapping[str, Any]],
+        content: Content,
+        options: Mapping[str, Any],
+        param: str,
+    ) -> Inputs:
+        """What `prepare` makes of media, in a thread of the readers.
+
+        Args:
+            prepare: called with a processor and options of it.
+            content: the media that it reads.
+            options: of the processor, as the request gives them.
+            param: the field of the request.
 
         Raises:
-            RequestError: 400, they cannot be read.
+            RequestError: 400, they cannot be read, or are not what their parts say.
         """
+        modalities = options.get("modalities", "av")
+        options = {**options, "load_audio_from_video": not content.is_image}
+
+        def run(items: list[Callable[..., Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+            return [item(self.processor, options) for item in items]
+
         with client_errors(param):
-            prepared = await self.readers.call("read", lambda items: [item(self.processor) for item in items], prepare)
+            try:
+                prepared = await self.readers.call("read", run, prepare)
+            except NoVideoError:
+                content.check(modalities, False, True, param)
+                raise
+            content.check(modalities, *(modality.input in prepared for modality in MEDIA), param)
         return {name: value for name, value in prepared.items() if isinstance(value, Tensor)}
 
     async def read_media(self, content: Content, options: Mapping[str, Any], param: str) -> Inputs:
         """The inputs of one sample."""
         media = {"videos": content.video, "audio": content.audio}
         given = {name: [source] for name, source in media.items() if source is not None}
-        return await self.read(lambda processor: processor(**given, **options, return_tensors="pt"), param)
+
+        def prepare(processor: ValorProcessor, options: Mapping[str, Any]) -> Mapping[str, Any]:
+            return processor(**given, **options, return_tensors="pt")
+
+        return await self.read(prepare, content, options, param)
 
     def check_length(self, text: str, param: str, truncate: bool = False) -> int:
         """The number of tokens of a text, which is cut only on request.
@@ -295,22 +324,29 @@ class Engine:
         """The hits of [`ValorIndex.search`] for a text, or for media as the processor returns them.
 
         Raises:
-            RequestError: 400, what the search refuses; 503, the index was deleted or emptied while the server runs.
+            RequestError: 400, what the search refuses; 503, the index was deleted, damaged or replaced while the server runs.
         """
-        from ..search.index import EmptyIndexError
+        from ..search import UnusableIndexError
 
         index = cast("ValorIndex", self.index)
         with client_errors():
             try:
                 if isinstance(query, str):
                     key = ("search", *sorted(options.items()))
-                    return await self.queue.call(key, lambda texts: index.search(texts, **options), query)
-                return await self.queue.call(
-                    object(), lambda media: [index.search(media=one, **options) for one in media], query
-                )
-            except EmptyIndexError as error:
-                logger.warning("%s", error)
-                raise RequestError(503, "The index of this server is empty, or gone.", code="no_index") from error
+                    hits: list[Hit] = await self.queue.call(key, lambda texts: index.search(texts, **options), query)
+                else:
+                    hits = await self.queue.call(
+                        object(), lambda media: [index.search(media=one, **options) for one in media], query
+                    )
+            except UnusableIndexError as error:
+                if str(error) != self._index_fault:  # once, not for each request
+                    logger.error("%s", error)
+                self._index_fault = str(error)
+                raise RequestError(
+                    503, "The index of this server cannot be searched now; its log says why.", code="index_unusable"
+                ) from error
+        self._index_fault = None
+        return hits
 
 
 class _Abandoned(StoppingCriteria):

@@ -29,15 +29,45 @@ _TEXTS = ("text", "input_text", "output_text")
 
 @dataclass(frozen=True)
 class Content:
-    """What a content part, or several together, are: a text, or the video (or image) and the sound of one sample."""
+    """What a content part, or several together, are: a text, or the video (or image) and the sound of one sample.
+
+    Args:
+        is_image: `video` was given as an image, which is seen and not heard.
+    """
 
     text: str | None = None
     video: Any = None
     audio: Any = None
+    is_image: bool = False
 
     @property
     def is_media(self) -> bool:
         return self.video is not None or self.audio is not None
+
+    def check(self, modalities: str, has_frames: bool, has_sound: bool, param: str) -> None:
+        """Refuses a part that has nothing of what its type says, which would be embedded as something else, or left out.
+
+        Args:
+            modalities: letters of what was asked for, "v", "a".
+            has_frames, has_sound: what was found in the media.
+
+        Raises:
+            RequestError: 400.
+        """
+        if self.video is not None and "v" in modalities and not has_frames:
+            kind = "an image" if self.is_image else "a video"
+            raise RequestError(
+                400,
+                f"`{param}`: {source_name(self.video)} is given as {kind} and has no picture; give sound as `audio_url`.",
+                param,
+            )
+        if self.audio is not None and "a" in modalities and not has_sound:
+            raise RequestError(
+                400,
+                f"`{param}`: {source_name(self.audio)} is given as audio and has no sound; give what is only seen as "
+                "`video_url` or `image_url`.",
+                param,
+            )
 
 
 class MediaRules:
@@ -112,6 +142,7 @@ class MediaRules:
             return Content(text=content)
         texts: list[str] = []
         media: dict[str, str] = {}
+        is_image = False
         for kind, value in self.read_parts([content] if isinstance(content, Mapping) else content, param):
             name = "video" if kind == "image" else kind
             if kind == "text":
@@ -120,9 +151,10 @@ class MediaRules:
                 raise RequestError(400, f"`{param}`: two of {name} in one sample; give them as two.", param)
             else:
                 media[name] = value
+                is_image = is_image or kind == "image"
         if bool(texts) == bool(media):
             raise RequestError(400, f"`{param}`: a text, or parts with the media of one sample, are accepted.", param)
-        return Content(" ".join(texts) if texts else None, media.get("video"), media.get("audio"))
+        return Content(" ".join(texts) if texts else None, media.get("video"), media.get("audio"), is_image)
 
     def read_parts(self, parts: Any, param: str) -> list[tuple[str, str]]:
         """Content parts as pairs of "text", "video", "image" or "audio" and the text, or the source.
