@@ -13,6 +13,7 @@ from modeling_valor.cli import train as command
 from modeling_valor.cli.main import main
 from modeling_valor.recipes import recipe_names
 from modeling_valor.training import run as training_run
+from modeling_valor.training.command_help import GROUPS
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,32 @@ def test_help_lists_the_tasks_and_the_recipes(capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("usage: valor train qa [RECIPE] [--ARGUMENT VALUE ...]\n")
     assert "--validation_share" in printed
+
+
+def test_the_help_of_a_task_is_short_and_another_has_all(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def printed(*argv):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *argv])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    short, whole = printed("captioning", "--help"), printed("captioning", "--help-all")
+    names = {name for group in GROUPS.values() for name in group}
+    listed = {line.split()[0].removeprefix("--") for line in short.splitlines() if line.startswith("  --")}
+    assert listed == names and len(short.splitlines()) < 100 < 400 < len(whole.splitlines())
+    assert all(f"\n  --{name}" in whole for name in (*names, "adam_beta2"))  # none that does not exist
+    assert [line[:-1] for line in short.splitlines() if line.endswith(":") and line[0] != " "] == list(GROUPS)
+    assert "--help-all" in short and max(map(len, short.splitlines())) <= 100
+    assert "self_critical" not in printed("qa", "-h")
+    recipe = " ".join(printed("captioning", "coco_captioning_scst", "--help").split())
+    assert "--self_critical Train on CIDEr instead of masked words. [default: True]" in recipe
+
+
+def test_help_does_not_become_an_argument(handed_over):
+    assert main(["train", "qa", "--use_cpu", "--bf16", "false", "--output_dir", "unused", "--seed", "3"]) == 0
+    assert len(handed_over) == 1 and handed_over[0][2].seed == 3
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ TASKS = {
 app = new_app(
     no_args_is_help=True,
     help="Pretrain VALOR, or fine-tune it for retrieval, captioning or question answering.\n\n"
-    "`valor train TASK [RECIPE] [--ARGUMENT VALUE ...]` trains; `valor train TASK --help` lists the arguments of a task. RECIPE "
-    "is a YAML file of arguments, which the command line overrides, or the name of one of these: "
+    "`valor train TASK [RECIPE] [--ARGUMENT VALUE ...]` trains; `valor train TASK --help` shows the arguments of a task that most "
+    "trainings need, `--help-all` all. RECIPE is a YAML file of arguments, which the command line overrides, or the name of one of these: "
     + ", ".join(recipe_names()),
     epilog="Examples:\n\n"
     "valor train retrieval --model_name_or_path valor-base --dataset my_videos --do_train --do_eval --output_dir out\n\n"

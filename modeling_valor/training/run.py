@@ -8,6 +8,7 @@ A recipe is a YAML file of the same arguments as the command line's, which overr
 
 import difflib
 import sys
+from argparse import SUPPRESS
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -27,6 +28,7 @@ from ..processing_valor import ValorProcessor
 from ..publishing import add_code, read_folder
 from ..recipes import find_recipe
 from .arguments import DataArguments, ModelArguments, ValorTrainingArguments
+from .command_help import ShortHelp
 from .data import EVALUATIONS, build_evaluation, build_source, read_data, scaled
 from .initialization import build_model, initialize_model
 from .model_card import MeasuredTask, model_card, public_name
@@ -76,7 +78,13 @@ def parse_arguments(
 
 
 class _ArgumentParser(HfArgumentParser):
-    """Parser whose errors are one line, without the usage."""
+    """Parser whose errors are one line, without the usage, and whose help is short; `--help-all` is argparse's own."""
+
+    def __init__(self, classes: Sequence[type[Any]], **kwargs: Any) -> None:
+        super().__init__(classes, add_help=False, **kwargs)
+        unlisted: dict[str, Any] = {"dest": SUPPRESS, "default": SUPPRESS}
+        self.add_argument("-h", "--help", action=ShortHelp, nargs=0, help="Show the most used arguments.", **unlisted)
+        self.add_argument("--help-all", "--help_all", action="help", help="Show all arguments.", **unlisted)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
