@@ -194,6 +194,42 @@ def coarse_similarity(
     return _sum_of_present(scores)
 
 
+def coarse_similarities(
+    groups: Sequence[str], text: TokenSet | None, candidates: Mapping[str, TokenSet | None]
+) -> dict[str, Tensor]:
+    """`coarse_similarity` for several modality groups, of sets of one token.
+
+    Args:
+        groups: "t-v", "t-a", "t-av".
+        text: the texts; None where there are none.
+        candidates: "video", "audio" and "audiovisual" -> their embeddings with the masks of those that lack the modality; None,
+            or no entry, where there are none.
+
+    Returns:
+        group -> (texts, candidates).
+
+    Raises:
+        ValueError: as `coarse_similarity`.
+    """
+    embeds = {name: None if tokens is None else tokens.embeds[:, 0] for name, tokens in candidates.items()}
+    present = {
+        name: None if tokens is None or tokens.mask is None else tokens.mask[:, 0]
+        for name, tokens in candidates.items()
+    }
+    return {
+        group: coarse_similarity(
+            None if text is None else text.embeds[:, 0],
+            embeds.get("video"),
+            embeds.get("audio"),
+            group,
+            audiovisual=embeds.get("audiovisual"),
+            video_present=present.get("video"),
+            audio_present=present.get("audio"),
+        )
+        for group in groups
+    }
+
+
 def contrastive_loss(similarity: Tensor, logit_scale: Tensor | float, keep: Tensor | None = None) -> Tensor:
     """Contrastive loss of a batch of pairs: the mean of its 2B row and column cross-entropies.
 

@@ -21,7 +21,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .alignment import (
     TokenSet,
-    coarse_similarity,
+    coarse_similarities,
     contrastive_losses,
     grouped_similarity,
     mean_of_groups,
@@ -106,29 +106,6 @@ class ValorConditionEmbeddings(nn.Module):
             hidden_states = self.norm(self.projection(hidden_states))
         positions = self.position_embedding(torch.arange(hidden_states.shape[1], device=hidden_states.device))
         return (hidden_states + positions[:, None] + self.type_embedding).flatten(1, 2)
-
-
-def coarse_similarities(
-    groups: Sequence[str], text: TokenSet | None, candidates: Mapping[str, TokenSet | None]
-) -> dict[str, torch.Tensor]:
-    """Scores of each modality group from sets of one token, as of [`ValorModel.token_sets`] with coarse alignment."""
-    embeds = {name: None if tokens is None else tokens.embeds[:, 0] for name, tokens in candidates.items()}
-    present = {
-        name: None if tokens is None or tokens.mask is None else tokens.mask[:, 0]
-        for name, tokens in candidates.items()
-    }
-    return {
-        group: coarse_similarity(
-            None if text is None else text.embeds[:, 0],
-            embeds.get("video"),
-            embeds.get("audio"),
-            group,
-            audiovisual=embeds.get("audiovisual"),
-            video_present=present.get("video"),
-            audio_present=present.get("audio"),
-        )
-        for group in groups
-    }
 
 
 class ValorTokenWeight(nn.Module):
