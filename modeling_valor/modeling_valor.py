@@ -314,7 +314,7 @@ class ValorModel(ValorPreTrainedModel):
             audio_mask,
         )
 
-    # --- Alignment ----------------------------------------------------------------------------------------------------
+    # --- Common space -------------------------------------------------------------------------------------------------
 
     def project_text(self, hidden_states: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         if self.config.alignment == "coarse":
@@ -420,6 +420,8 @@ class ValorModel(ValorPreTrainedModel):
         """
         return self.get_audio_features(input_features, audio_mask, **kwargs, return_dict=True).pooler_output
 
+    # --- Alignment ----------------------------------------------------------------------------------------------------
+
     def embed_texts(self, texts: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """First half of [`ValorModel.score`]: what `compute_similarity` takes of texts.
 
@@ -488,6 +490,39 @@ class ValorModel(ValorPreTrainedModel):
                 its rows.
         """
         return self.compute_similarity(**self.embed_texts(texts), **self.embed_media(media), group=group)
+
+    def compute_similarity(
+        self,
+        text_embeds: torch.Tensor | None = None,
+        video_embeds: torch.Tensor | None = None,
+        audio_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        frame_mask: torch.Tensor | None = None,
+        audio_mask: torch.Tensor | None = None,
+        group: str = "t-av",
+    ) -> torch.Tensor:
+        r"""Scores every query against every candidate (eq. 3), without temperature.
+
+        Args:
+            text_embeds, video_embeds, audio_embeds: what `get_text_embeds` and the others return. Rows and columns may
+                differ in number; video and audio that form one side must agree.
+            attention_mask, frame_mask, audio_mask: the masks that belong to them.
+            group (`str`): modality group; items of its first letter are the rows.
+
+        Returns:
+            (queries, candidates); `-inf` for an item that lacks the modality altogether. Token similarities are computed
+            in blocks, never all at once.
+        """
+        given = [
+            name
+            for name, embeds in (("text", text_embeds), ("video", video_embeds), ("audio", audio_embeds))
+            if embeds is not None
+        ]
+        self.config.select_groups("alignment_groups", [group], given)
+        frame_mask = self.encoded_frame_mask(frame_mask)
+        return self.compute_similarities(
+            [group], text_embeds, video_embeds, audio_embeds, attention_mask, frame_mask, audio_mask
+        )[group]
 
     def compute_similarities(
         self,
@@ -584,39 +619,6 @@ class ValorModel(ValorPreTrainedModel):
                 )
         losses, present = contrastive_losses(similarity, self.logit_scale, samples)
         return mean_of_groups(list(losses.values()), present), losses, similarity
-
-    def compute_similarity(
-        self,
-        text_embeds: torch.Tensor | None = None,
-        video_embeds: torch.Tensor | None = None,
-        audio_embeds: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        frame_mask: torch.Tensor | None = None,
-        audio_mask: torch.Tensor | None = None,
-        group: str = "t-av",
-    ) -> torch.Tensor:
-        r"""Scores every query against every candidate (eq. 3), without temperature.
-
-        Args:
-            text_embeds, video_embeds, audio_embeds: what `get_text_embeds` and the others return. Rows and columns may
-                differ in number; video and audio that form one side must agree.
-            attention_mask, frame_mask, audio_mask: the masks that belong to them.
-            group (`str`): modality group; items of its first letter are the rows.
-
-        Returns:
-            (queries, candidates); `-inf` for an item that lacks the modality altogether. Token similarities are computed
-            in blocks, never all at once.
-        """
-        given = [
-            name
-            for name, embeds in (("text", text_embeds), ("video", video_embeds), ("audio", audio_embeds))
-            if embeds is not None
-        ]
-        self.config.select_groups("alignment_groups", [group], given)
-        frame_mask = self.encoded_frame_mask(frame_mask)
-        return self.compute_similarities(
-            [group], text_embeds, video_embeds, audio_embeds, attention_mask, frame_mask, audio_mask
-        )[group]
 
     @can_return_tuple
     def forward(
