@@ -1,8 +1,14 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Multimodal Grouping Captioning (MGC): masks of words, and the loss of predicting them (section 4.2, eq. 5 and 6)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn import functional as F
+
+from .alignment import mean_of_groups
+from .alignment_ranks import mean_over_ranks
+from .configuration_valor import CAPTIONING_GROUPS
 
 
 IGNORE_INDEX = -100
@@ -139,3 +145,37 @@ def captioning_loss(
     if weights is not None:
         losses = losses * weights[targets]
     return losses.sum() / total.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def captioning_losses(
+    logits: Mapping[str, torch.Tensor],
+    labels: Mapping[str, torch.Tensor],
+    num_targets: Mapping[str, torch.Tensor] | None = None,
+    weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+    over_ranks: bool = False,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The mean loss of the modality groups that any sample has (eq. 6), and the loss of each.
+
+    A group's sum is divided by its number of targets; with `over_ranks` by the mean of this number over all ranks. So the mean
+    that DistributedDataParallel takes is the loss, and the gradient, of a single process with the samples of all ranks, also
+    where a rank has few samples of a group or none.
+
+    Args:
+        logits: group -> `(..., vocab_size)`.
+        labels: group -> `(...)`, -100 where there is no target.
+        num_targets: group -> what its sum is divided by, where the batch is only a part.
+        weights, label_smoothing: as of [`captioning_loss`].
+        over_ranks: whether other ranks train with this one.
+    """
+    if num_targets is None:
+        counts = {group: total_weight(targets, weights) for group, targets in labels.items()}
+        # An entry for every group, because other ranks may have other groups
+        none = torch.zeros_like(next(iter(counts.values())))
+        totals = torch.stack([counts.get(group, none) for group in CAPTIONING_GROUPS])
+        num_targets = dict(zip(CAPTIONING_GROUPS, mean_over_ranks(totals) if over_ranks else totals, strict=True))
+    losses = {
+        group: captioning_loss(logits[group], labels[group], weights, label_smoothing, num_targets[group])
+        for group in logits
+    }
+    return mean_of_groups(list(losses.values()), [num_targets[group] > 0 for group in losses]), losses

@@ -23,15 +23,12 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.loading_report import LoadStateDictInfo
 
-from .alignment import mean_of_groups
-from .alignment_ranks import mean_over_ranks
 from .captioning import (
     IGNORE_INDEX,
     answer_token_weights,
-    captioning_loss,
+    captioning_losses,
     mask_tokens,
     next_word_labels,
-    total_weight,
 )
 from .configuration_valor import CAPTIONING_GROUPS, GROUP_OF_MODALITIES, ValorConfig
 from .generation import ValorGenerationMixin
@@ -237,34 +234,6 @@ class ValorDecoderModel(ValorPreTrainedModel):
             raise ValueError("The decoder needs `pixel_values_videos`, `input_features` or both to attend to.")
         return self.valor.encode_conditions(pixel_values_videos, frame_mask, input_features, audio_mask)
 
-    def captioning_losses(
-        self,
-        logits: Mapping[str, torch.Tensor],
-        labels: Mapping[str, torch.Tensor],
-        num_targets: Mapping[str, torch.Tensor] | None = None,
-        weights: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The mean loss of the modality groups that any sample has (eq. 6), and the loss of each.
-
-        In training a group's sum is divided by the mean over all ranks of its number of targets (`num_targets`, where it
-        is given), not by this rank's. So the mean that DistributedDataParallel takes is the loss, and the gradient, of a
-        single process with the samples of all ranks, also where a rank has few samples of a group or none.
-        """
-        if num_targets is None:
-            counts = {group: total_weight(targets, weights) for group, targets in labels.items()}
-            # An entry for every group, because other ranks may have other groups
-            none = torch.zeros_like(next(iter(counts.values())))
-            totals = torch.stack([counts.get(group, none) for group in CAPTIONING_GROUPS])
-            num_targets = dict(
-                zip(CAPTIONING_GROUPS, mean_over_ranks(totals) if self.training else totals, strict=True)
-            )
-        losses = {
-            group: captioning_loss(logits[group], labels[group], weights, label_smoothing, num_targets[group])
-            for group in logits
-        }
-        return mean_of_groups(list(losses.values()), [num_targets[group] > 0 for group in losses]), losses
-
     def select_captioning_groups(self, requested: Sequence[str] | None, modalities: Sequence[str]) -> list[str]:
         """The captioning groups to compute; a `ValueError` if there is none."""
         groups = self.config.select_groups("captioning_groups", requested, modalities)
@@ -309,8 +278,12 @@ class ValorDecoderModel(ValorPreTrainedModel):
         else:
             group_logits = {group: self.lm_head(hidden) for group, hidden in zip(groups, states, strict=True)}
             group_labels = {group: self.labels_of(labels, conditions, group) for group in groups}
-            loss, losses = self.captioning_losses(
-                group_logits, group_labels, weights=weights, label_smoothing=label_smoothing
+            loss, losses = captioning_losses(
+                group_logits,
+                group_labels,
+                weights=weights,
+                label_smoothing=label_smoothing,
+                over_ranks=self.training,
             )
             logits = group_logits[groups[-1]]
         return ValorDecoderOutput(
@@ -458,7 +431,7 @@ class ValorForPreTraining(ValorDecoderModel):
         given = [
             name for name, value in (("video", pixel_values_videos), ("audio", input_features)) if value is not None
         ]
-        captioning_losses: dict[str, torch.Tensor] = {}
+        group_losses: dict[str, torch.Tensor] = {}
         if with_captioning:
             groups = self.select_captioning_groups(captioning_groups, given)
             decoder_input_ids, decoder_attention_mask, labels = self.decoder_inputs(
@@ -484,10 +457,10 @@ class ValorForPreTraining(ValorDecoderModel):
                 # The vocabulary is large, so only labelled positions are predicted
                 group_logits[group] = self.lm_head(hidden_states[targets != IGNORE_INDEX])
                 group_labels[group] = targets[targets != IGNORE_INDEX]
-            loss, captioning_losses = self.captioning_losses(group_logits, group_labels, num_targets)
+            loss, group_losses = captioning_losses(group_logits, group_labels, num_targets, over_ranks=self.training)
             losses.append(loss)
         total = sum(losses) if losses else None
-        return ValorForPreTrainingOutput(**{**outputs, "loss": total}, captioning_losses=captioning_losses)
+        return ValorForPreTrainingOutput(**{**outputs, "loss": total}, captioning_losses=group_losses)
 
     def decoder_inputs(
         self,
