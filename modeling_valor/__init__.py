@@ -20,8 +20,9 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .configuration_valor import ValorAudioConfig, ValorConfig, ValorTextConfig, ValorVideoSwinConfig
 from .feature_extraction_valor import ValorFeatureExtractor
 from .media import MediaError, MediaLimits
-from .modeling_valor import ValorModel, ValorOutput, ValorPreTrainedModel
+from .modeling_valor import ValorModel, ValorOutput
 from .modeling_valor_audio import ValorAudioModel
+from .modeling_valor_base import ValorPreTrainedModel
 from .modeling_valor_heads import (
     ValorForCaptioning,
     ValorForPreTraining,

@@ -25,7 +25,7 @@ from .modeling_valor_text import ConditionCache, ValorConditions, ValorTextLayer
 
 
 if TYPE_CHECKING:
-    from .modeling_valor_heads import ValorDecoderModel
+    from .modeling_valor_decoder import ValorDecoderModel
 
 logger = logging.get_logger(__name__)
 

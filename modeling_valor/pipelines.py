@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from transformers.pipelines.base import build_pipeline_init_args
 from transformers.utils import add_end_docstrings
 
-from .modeling_valor import ValorPreTrainedModel
-from .modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
+from .modeling_valor_base import ValorPreTrainedModel
+from .modeling_valor_decoder import ValorDecoderModel
+from .modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, as_head
 from .pipelines_base import AudiovisualPipeline, Record, is_sample, parts_of
 
 

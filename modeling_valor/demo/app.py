@@ -17,7 +17,8 @@ except ImportError as error:
     raise ImportError("The page needs Gradio: `pip install modeling-valor[demo]` brings it.") from error
 
 from ..media_limits import MediaError
-from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning
+from ..modeling_valor_decoder import ValorDecoderModel
+from ..modeling_valor_heads import ValorForCaptioning
 from ..processing_valor import ValorProcessor
 from ..search import ValorIndex
 from ..timelines import TimedCaption, TimelineWriter

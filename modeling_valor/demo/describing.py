@@ -16,7 +16,8 @@ from ..configuration_valor import GROUP_OF_LETTERS, MASKS, MEDIA
 from ..media_fragments import Part
 from ..media_limits import DamagedMediaWarning, MediaError
 from ..media_segments import fixed_segments
-from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, ValorForQuestionAnswering, as_head
+from ..modeling_valor_decoder import ValorDecoderModel
+from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, as_head
 from ..modeling_valor_text import ValorConditions
 from ..pipelines import AudiovisualCaptioningPipeline
 from ..processing_valor import ValorProcessor

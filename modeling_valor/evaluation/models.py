@@ -8,8 +8,10 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ..modeling_valor import ValorModel, ValorPreTrainedModel
-from ..modeling_valor_heads import ValorDecoderModel, as_head
+from ..modeling_valor import ValorModel
+from ..modeling_valor_base import ValorPreTrainedModel
+from ..modeling_valor_decoder import ValorDecoderModel
+from ..modeling_valor_heads import as_head
 
 
 Head = TypeVar("Head", bound=ValorDecoderModel)

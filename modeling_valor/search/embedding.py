@@ -15,7 +15,8 @@ from ..configuration_valor import ALIGNMENT_GROUPS, MEDIA, ValorConfig
 from ..data.files import warn_once
 from ..media import segment_indices
 from ..modeling_valor import ValorModel
-from ..modeling_valor_heads import ValorDecoderModel, ValorForCaptioning, as_head
+from ..modeling_valor_decoder import ValorDecoderModel
+from ..modeling_valor_heads import ValorForCaptioning, as_head
 from ..processing_valor import ValorProcessor
 from .segments import Segment, SegmentTokens
 

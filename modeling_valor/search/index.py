@@ -18,7 +18,7 @@ from transformers.utils import logging
 from ..configuration_valor import MASKS
 from ..data.samples import Sample
 from ..modeling_valor import ValorModel
-from ..modeling_valor_heads import ValorDecoderModel
+from ..modeling_valor_decoder import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from .adding import AddReport, add_items, find_vanished, plan_additions, segmentation_of, update_metadata
 from .backend import Backend, UnusableIndexError, open_backend

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..configuration_valor import ValorConfig
-from ..modeling_valor_heads import ValorDecoderModel
+from ..modeling_valor_decoder import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from ..video_processing_valor import ValorVideoProcessor
 from .arguments import ModelArguments, json_object

@@ -7,7 +7,7 @@ from torch import nn
 from transformers.trainer_utils import unwrap_peft_model
 from transformers.utils import ModelOutput
 
-from ..modeling_valor import ValorPreTrainedModel
+from ..modeling_valor_base import ValorPreTrainedModel
 from ..modeling_valor_heads import (
     HEADS,
     ValorForCaptioning,

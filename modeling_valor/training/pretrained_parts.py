@@ -31,7 +31,8 @@ from ..conversion.tensors import new_name
 from ..feature_extraction_valor import ValorFeatureExtractor
 from ..modeling_valor import ValorModel
 from ..modeling_valor_audio import resize_position_embedding
-from ..modeling_valor_heads import ValorDecoderModel, ValorForRetrieval
+from ..modeling_valor_decoder import ValorDecoderModel
+from ..modeling_valor_heads import ValorForRetrieval
 from ..processing_valor import ValorProcessor
 from ..tokenization_valor import TASK_PROMPTS, load_tokenizer, translate_prompts
 from ..video_processing_valor import ValorVideoProcessor

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from ..data.mixture import Mixture, Source
 from ..data.samples import Sample
 from ..hub import hub_errors, push_files
-from ..modeling_valor_heads import ValorDecoderModel
+from ..modeling_valor_decoder import ValorDecoderModel
 from ..processing_valor import ValorProcessor
 from ..publishing import add_code, read_folder
 from ..recipes import find_recipe
