@@ -19,6 +19,15 @@ from .modeling_valor_vision import supported_attention
 
 logger = logging.get_logger(__name__)
 
+AUTO_MAP = {
+    "AutoConfig": "configuration_valor.ValorConfig",
+    "AutoModel": "modeling_valor.ValorModel",
+    "AutoModelForPreTraining": "modeling_valor_heads.ValorForPreTraining",
+    "AutoModelForMultimodalLM": "modeling_valor_heads.ValorForCaptioning",
+    "AutoModelForVisualQuestionAnswering": "modeling_valor_heads.ValorForQuestionAnswering",
+}
+"""Auto classes that load any checkpoint saved with its code, as `module.Class` of the files saved with it."""
+
 
 class ValorPreTrainedModel(PreTrainedModel):
     """The base of [`ValorModel`] and of its heads."""
@@ -63,8 +72,7 @@ class ValorPreTrainedModel(PreTrainedModel):
             if self._auto_class is None:
                 keep_available_code(self.config, save_directory)
             else:
-                # They import this module; being named here, they travel with it
-                from .modeling_valor_heads import AUTO_MAP
+                # They import this module, and the heads; being named here, they travel with it
                 from .pipelines import AudiovisualGenerationPipeline
                 from .pipelines_retrieval import AudiovisualAlignmentPipeline
 
@@ -141,4 +149,4 @@ class ValorPreTrainedModel(PreTrainedModel):
         super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
 
-__all__ = ["ValorPreTrainedModel"]
+__all__ = ["AUTO_MAP", "ValorPreTrainedModel"]

@@ -32,15 +32,6 @@ from .modeling_valor_text import ValorConditions, cache_by_either_name
 Result = TypeVar("Result")
 Head = TypeVar("Head", bound=ValorDecoderModel)
 
-AUTO_MAP = {
-    "AutoConfig": "configuration_valor.ValorConfig",
-    "AutoModel": "modeling_valor.ValorModel",
-    "AutoModelForPreTraining": "modeling_valor_heads.ValorForPreTraining",
-    "AutoModelForMultimodalLM": "modeling_valor_heads.ValorForCaptioning",
-    "AutoModelForVisualQuestionAnswering": "modeling_valor_heads.ValorForQuestionAnswering",
-}
-"""Auto classes that load any checkpoint saved with its code, as `module.Class` of the files saved with it."""
-
 
 @dataclass
 class ValorForPreTrainingOutput(ValorOutput):

@@ -23,7 +23,7 @@ from modeling_valor import (
     ValorProcessor,
     ValorVideoSwinConfig,
 )
-from modeling_valor.modeling_valor_heads import AUTO_MAP
+from modeling_valor.modeling_valor_base import AUTO_MAP
 from modeling_valor.training.multitask import ValorForMultitask
 
 

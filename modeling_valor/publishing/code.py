@@ -9,7 +9,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import pipelines, pipelines_retrieval
 from ..hub import pipeline_entries
-from ..modeling_valor_heads import AUTO_MAP
+from ..modeling_valor_base import AUTO_MAP
 from .files import FolderContents
 
 
