@@ -1,12 +1,13 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""A pretraining step: forward, backward and AdamW, of both tasks in three groups, at the shape of VALOR-L with random weights.
+"""A pretraining step (forward, backward and AdamW, of both tasks in three groups) and embedding, at the shape of VALOR-L.
 
     python benchmarks/pretraining.py [--batch 64] [--frames 2] [--device cuda] [--dtype bfloat16] [--tiny] [--profile]
 
-The baseline is the step as it is written; the other one has its layers compiled (`valor train --compile_layers`). With `--dtype
-bfloat16` both run under autocast, with parameters in float32. Printed are the floating-point operations of a step (those of
-matrix products, counted by PyTorch), and their share of what one large matrix product reaches on the same device. `--tiny` has
-valor-tiny's shape, to try the script on a CPU; `--profile` also prints where the time of a step goes.
+Weights are random. The baseline is the model as it is written; the other one has its layers compiled (`valor train
+--compile_layers`). With `--dtype bfloat16` training runs under autocast, with parameters in float32, and embedding with parameters in
+bfloat16. Printed are the floating-point operations (those of matrix products, counted by PyTorch), and their share of what one
+large matrix product reaches on the same device. `--tiny` has valor-tiny's shape, to try the script on a CPU; `--profile` also
+prints where the time goes.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
 from modeling_valor import ValorConfig, ValorForPreTraining
-from modeling_valor.compilation import compile_layers
+from modeling_valor.compilation import compile_layers, without_compiled_layers
 
 
 CONFIGS = Path(__file__).parents[1] / "hub_configs"
@@ -72,6 +73,32 @@ def ceiling(device: str, dtype: torch.dtype, repeats: int) -> float:
     return 2 * size**3 / seconds(lambda: a @ b, device, max(repeats, 3))
 
 
+def compare(what: str, function: Callable[[], object], most: float, args: argparse.Namespace) -> None:
+    """Prints the time of a call with layers as they are written, and with compiled ones."""
+    with without_compiled_layers(), FlopCounterMode(display=False) as counter:
+        function()
+    operations, baseline = counter.get_total_flops(), None
+    print(f"{what}: {operations / 1e12:.2f} TFLOP")
+    for variant, layers in {"as written": without_compiled_layers, "compiled layers": contextlib.nullcontext}.items():
+        with layers():
+            start = time.perf_counter()
+            for _ in range(2):
+                function()
+            warm_up = time.perf_counter() - start
+            if args.device != "cpu":
+                torch.cuda.reset_peak_memory_stats()
+            duration = seconds(function, args.device, args.repeats)
+            baseline = baseline or duration
+            memory = f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if args.device != "cpu" else ""
+            print(
+                f"  {variant:<16} {duration * 1e3:8.0f} ms  {duration / baseline:5.2f} of the time  "
+                f"{operations / duration / most:5.1%} of the ceiling{memory}, first two calls {warm_up:.0f} s",
+                flush=True,
+            )
+            if args.profile:
+                print_profile(function, args.device)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=64)
@@ -97,35 +124,21 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    counter = FlopCounterMode(display=False)
-    with counter:
-        step()
-    operations, most = counter.get_total_flops(), ceiling(args.device, dtype, args.repeats)
+    @torch.no_grad()
+    def embed() -> None:
+        model.valor.embed_media(media)
+
+    compile_layers(model)
+    most = ceiling(args.device, dtype, args.repeats)
     name = torch.cuda.get_device_name() if is_cuda else f"{torch.get_num_threads()} threads"
     print(
-        f"{args.batch} samples of {args.frames} frames and an audio clip, {name}, {args.dtype}: {operations / 1e12:.1f} TFLOP a "
-        f"step, ceiling {most / 1e12:.2f} TFLOP/s"
+        f"{args.batch} samples of {args.frames} frames and an audio clip, {name}, {args.dtype}, ceiling {most / 1e12:.2f} TFLOP/s"
     )
-    baseline = None
-    for variant in ("as written", "compiled layers"):
-        if variant == "compiled layers":
-            start = time.perf_counter()
-            compile_layers(model)
-            for _ in range(2):
-                step()
-            print(f"  (compiled in {time.perf_counter() - start:.0f} s)")
-        if is_cuda:
-            torch.cuda.reset_peak_memory_stats()
-        duration = seconds(step, args.device, args.repeats)
-        baseline = baseline or duration
-        memory = f"  {torch.cuda.max_memory_allocated() / 2**30:5.1f} GiB" if is_cuda else ""
-        share = operations / duration / most
-        print(
-            f"  {variant:<16} {duration * 1e3:8.0f} ms  {duration / baseline:5.2f} of the time  {share:5.1%} of the ceiling{memory}",
-            flush=True,
-        )
-        if args.profile:
-            print_profile(step, args.device)
+    compare("pretraining step", step, most, args)
+    optimizer.state.clear()
+    model.eval().to(dtype)
+    media = {key: batch[key].to(dtype) for key in ("pixel_values_videos", "input_features")}
+    compare("embedding", embed, most, args)
 
 
 if __name__ == "__main__":
