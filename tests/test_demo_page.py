@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The page as it is served: what requests can reach, and a visit in a browser."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import yaml
 from PIL import Image
+from starlette.responses import PlainTextResponse
 
 import valor_cli
 from helpers.browser import CHROMIUM, Browser
@@ -21,7 +23,9 @@ from helpers.browser import CHROMIUM, Browser
 pytest.importorskip("gradio", reason="the extra `demo` is not installed", exc_type=ImportError)
 
 from modeling_valor.demo import DemoLimits, build_app
-from modeling_valor.demo.server import DemoApp
+from modeling_valor.demo.clips import fetch_link
+from modeling_valor.demo.server import DemoApp, Guard
+from modeling_valor.media import MediaError
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,8 +50,8 @@ def app(tiny_checkpoint, example_index, tmp_path_factory):
 
 
 def number_of(app, name):
-    """The number of the page's function of this name."""
-    return next(number for number, block in app.fns.items() if block.name == name)
+    """The number of the page's function of this name, or the number that is given."""
+    return name if isinstance(name, int) else next(number for number, block in app.fns.items() if block.name == name)
 
 
 def call(app, name, *data):
@@ -56,7 +60,7 @@ def call(app, name, *data):
         request = {"data": list(data), "fn_index": number_of(app, name), "session_hash": "test"}
         joined = client.post("/queue/join", json=request)
         if joined.status_code != 200:
-            return joined.json()
+            return {"refused": joined.text}
         with client.stream("GET", "/queue/data", params={"session_hash": "test"}) as lines:
             messages = (json.loads(line[5:]) for line in lines.iter_lines() if line.startswith("data:"))
             return next(message for message in messages if message["msg"] == "process_completed")
@@ -107,6 +111,67 @@ def test_a_request_names_only_files_that_were_uploaded(app, server):
 def test_what_is_too_large_is_refused_before_it_is_kept(app, tmp_path):
     (tmp_path / "large.mp4").write_bytes(b"0" * 2_000_001)
     assert upload(app, tmp_path / "large.mp4").status_code == 413
+
+
+def test_uploads_are_refused_where_visitors_gave_as_much_as_is_kept(tmp_path, monkeypatch):
+    """By their declared size, with those that are on their way, before anything of them is read."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "hash").mkdir()
+    (tmp_path / "hash" / "clip.mp4").write_bytes(b"0" * 600_000)
+    others = []
+
+    async def gradio(scope, receive, send):
+        if others:  # a second upload comes before the first has ended
+            others.append(await post(others.pop()))
+        await PlainTextResponse("kept")(scope, receive, send)
+
+    guard = Guard(gradio, DemoLimits(max_mb=0.5, max_total_mb=1, max_files=3))
+
+    async def post(size, content=None):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://page") as client:
+            return await client.post("/gradio_api/upload", content=b"0" * size if content is None else content)
+
+    async def pieces():
+        yield b"0"
+
+    assert asyncio.run(post(400_000)).status_code == 200
+    refused = asyncio.run(post(400_001))
+    assert refused.status_code == 507 and "1 MB and 3 files" in refused.text and str(tmp_path) not in refused.text
+    assert asyncio.run(post(600_000)).text == "A file may have 0.5 MB."
+    assert asyncio.run(post(0, pieces())).status_code == 411
+    others.append(200_000)
+    assert asyncio.run(post(200_001)).status_code == 200 and others.pop().status_code == 507
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(b"")
+    assert asyncio.run(post(1)).status_code == 507
+    with pytest.raises(MediaError, match="no room for more"):  # of links
+        fetch_link("https://example.org/clip.mp4", guard.limits, tmp_path)
+    monkeypatch.setattr(
+        time, "time", lambda now=time.time(): now + KEPT_SECONDS + 60
+    )  # what was broken off is deleted
+    assert asyncio.run(post(1)).status_code == 200
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("take", [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]),
+        ("take", ["clip.mp4"]),
+        ("take", []),
+        ("search", ["a bell", None]),
+        ("search", ["a bell", {"modalities": "av"}]),
+        ("along", [None, "all"]),
+        ("along", [None, 1e9]),
+        (9999, []),
+    ],
+)
+def test_a_forged_request_is_one_line_in_the_log(app, name, data, capsys, caplog):
+    answer = call(app, name, *data)
+    assert not answer.get("success")
+    assert "Traceback" not in capsys.readouterr().err
+    records = [record for record in caplog.records if record.name == "modeling_valor.demo.server"]
+    assert len(records) <= 1 and all("\n" not in record.getMessage() for record in records)
 
 
 def test_a_hit_is_served_in_parts_and_by_its_number_only(app):

@@ -26,6 +26,9 @@ def demo(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     max_mb: Annotated[float, typer.Option(rich_help_panel=_LIMITS, help="Largest file, in MB.")] = 100.0,
+    max_total_mb: Annotated[
+        float, typer.Option(rich_help_panel=_LIMITS, help="All files of visitors that are kept at once, in MB.")
+    ] = 2000.0,
     max_seconds: Annotated[
         float, typer.Option(rich_help_panel=_LIMITS, help="How much of a file is used, from its beginning.")
     ] = 600.0,
@@ -52,7 +55,13 @@ def demo(
     from ..demo import DemoLimits, build_app
     from .indexes import open_index
 
-    limits = DemoLimits(max_mb, max_seconds, time_limit, allow_private=allow_private)
+    limits = DemoLimits(
+        max_mb=max_mb,
+        max_total_mb=max_total_mb,
+        max_seconds=max_seconds,
+        work_seconds=time_limit,
+        allow_private=allow_private,
+    )
     check_port(host, port)
     if index is not None:
         open_index(index, needs_model=False)  # before the model is loaded

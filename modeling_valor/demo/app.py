@@ -179,14 +179,16 @@ class Page:
         """The hits of a text."""
         assert self.gallery is not None
         text = self._checked(text, "Write what to look for.")
-        return self._found(text, self.gallery, self.gallery.search(text, COMPARED[compared]))
+        return self._found(text, self.gallery, self.gallery.search(text, self._modalities(compared)))
 
     @in_one_sentence
     def search_like(self, clip: Clip | None, compared: str) -> str:
         """The hits of the clip of the first tab."""
         assert self.gallery is not None
         look = self.describer.look(self._given(clip))
-        return self._found(look.clip.name, self.gallery, self.gallery.search(look.clip.open(), COMPARED[compared]))
+        return self._found(
+            look.clip.name, self.gallery, self.gallery.search(look.clip.open(), self._modalities(compared))
+        )
 
     def _found(self, query: str, gallery: Gallery, hits: Any) -> str:
         unproven = sum(not hit.proven for hit in hits)
@@ -194,6 +196,12 @@ class Page:
         if unproven:
             notes.append(f"Of {len(hits)} hits {unproven} are not proven: a better segment may have been missed.")
         return hits_html(query, gallery.cards(hits), notes)
+
+    @staticmethod
+    def _modalities(compared: str | None) -> str:
+        if compared not in COMPARED:
+            raise ValueError("Choose what to compare with.")
+        return COMPARED[compared]
 
     @staticmethod
     def _checked(text: str, request: str) -> str:
