@@ -218,6 +218,39 @@ def test_a_clip_is_no_query_for_a_checkpoint_that_was_not_trained_for_it(example
         page.search_like(Clip(CLIP, "clip.mp4"), "seen and heard")
 
 
+def test_a_clip_finds_what_sounds_as_it_looks_and_looks_as_it_sounds(
+    tiny_checkpoint, example_index, new_page, monkeypatch
+):
+    """Of a checkpoint with the group v-a: the hits and scores of its own similarity, of each segment read by itself."""
+    model, processor = tiny_checkpoint
+    groups = [*model.config.alignment_groups, "v-a"]
+    for config in {id(one.config): one.config for one in (model, model.valor, example_index.model)}.values():
+        monkeypatch.setattr(config, "alignment_groups", groups)
+    page = new_page(Gallery(example_index))
+    clip = page.take(OTHER)
+    parts = [(file, start, start + 2.5) for file in (CLIP, OTHER) for start in (0.0, 2.5)]
+    with torch.no_grad():
+        query = model.valor.embed_media(processor(videos=OTHER, return_tensors="pt"))
+        segments = [
+            model.valor.embed_media(
+                processor(videos=f"{file}#t={start:g},{end:g}", num_audio_clips=1, return_tensors="pt")
+            )
+            for file, start, end in parts
+        ]
+        sound_of = torch.cat([segment["audio_embeds"] for segment in segments])
+        frames_of = torch.cat([segment["video_embeds"] for segment in segments])
+        similarity = model.valor.compute_similarity
+        heard = similarity(video_embeds=query["video_embeds"], audio_embeds=sound_of, group="v-a")[0]
+        seen = similarity(video_embeds=frames_of, audio_embeds=query["audio_embeds"], group="v-a")[:, 0]
+    for compared, scores in (("heard", heard), ("seen and heard", heard), ("seen", seen)):
+        shown = page.search_like(clip, compared)
+        found = [float(score) for score in re.findall(r"score (-?\d\.\d{3})", shown)]
+        names = re.findall(r"<h2[^>]*>\d+\. (.*?)</h2>", shown)
+        assert names[0] == Path(parts[int(scores.argmax())][0]).name
+        assert found[0] == pytest.approx(scores.max().item(), abs=2e-3) and found == sorted(found, reverse=True)
+    assert "clip-00001.mp4" in shown and str(ROOT) not in shown
+
+
 def test_addresses_with_secrets_are_neither_shown_nor_played(example_index):
     def card(source):
         return Gallery(example_index).cards([Hit(source, 1.0, 2.0, 0.5, True, (), (Segment(source, 1.0, 2.0, "va"),))])
