@@ -17,6 +17,7 @@ from modeling_valor.data.samples import Sample
 from modeling_valor.search import ValorIndex, adding
 from modeling_valor.search.adding import AddReport
 from modeling_valor.search.reading import BrokenSegment, ReadSegment, Segmentation
+from modeling_valor.search.segments import covered_seconds
 from modeling_valor.search.sources import is_covered
 
 
@@ -139,6 +140,34 @@ def test_the_model_of_an_index_is_found_from_every_folder(tmp_path, videos, monk
     monkeypatch.chdir(tmp_path)
     assert ValorIndex(tmp_path / "i.lance").info()["model"] == TINY
     assert ValorIndex(tmp_path / "i.lance").search("a red circle")
+
+
+def test_hours_are_those_of_segments_and_shared_seconds_count_once(make, videos, tmp_path):
+    """26 s of film in segments of 10 s every 5 s, from its second 3: [3, 13), [8, 18), [13, 23), [18, 26)."""
+    index = make()
+    report = index.add([f"{videos / 'film.mp4'}#t=3,26", videos / "silent.mp4"], 10, 5, workers=0)
+    assert report.segments == len(index.segments()) > 5
+    assert report.seconds == pytest.approx(23 + 12, abs=0.2) and "35.0 seconds" in str(report)
+    assert index.info()["hours"] * 3600 == pytest.approx(23 + 12, abs=0.2)
+    assert covered_seconds([(5, 8), (0, 2), (1, 3), (6, 7), (20, 21)]) == 3 + 3 + 1
+
+
+def test_what_a_file_says_of_its_length_is_not_counted(make, videos):
+    """A sound of 11 s, of whose content all but the beginning is overwritten, is heard for one segment of a second."""
+    path = videos / "more" / "sound.m4a"
+    content = path.read_bytes()
+    start = content.index(b"mdat") + 4
+    size = int.from_bytes(content[start - 8 : start - 4]) - 8
+    kept = start + size * 2 // 11  # two seconds, as it is a tone
+    path.write_bytes(content[:kept] + bytes(start + size - kept) + content[start + size :])
+    index = make()
+    report = index.add(path, 1.0, workers=0)
+    assert report.failures and report.added
+    segments = index.segments(str(path))
+    assert 1 <= len(segments) < 5 and len({segment.start for segment in segments}) == len(segments)
+    assert (
+        index.info()["hours"] * 3600 == pytest.approx(sum(one.end - one.start for one in segments)) == report.seconds
+    )
 
 
 def test_another_length_replaces(make, videos, caplog):

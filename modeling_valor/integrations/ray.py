@@ -23,8 +23,8 @@ from transformers.utils import logging
 
 from ..search import ValorIndex
 from ..search.adding import AddReport, find_vanished, plan_additions, update_metadata
-from ..search.segments import EmbeddedSegment, FileState, IndexedFile, Segment, SegmentTokens
-from ..search.sources import IndexItem, Metadata, Source, list_items
+from ..search.segments import EmbeddedSegment, FileState, IndexedFile, Segment, SegmentTokens, covered_seconds
+from ..search.sources import IndexItem, Metadata, Source, list_items, part_start
 from .batches import CaptionRows, Columns, Row, Span, ValorCaptioner, ValorEmbedder, ValorReader, to_columns, to_rows
 from .caption_folder import CaptionReport, caption_id, check_options, read_report, remove_changed
 
@@ -232,7 +232,11 @@ class _IndexWriter:
     ):
         self.index, self.segmentation, self.report = index, segmentation, report
         self.items = {item.source: item for item in items}
-        self.embedded = {source: set(spans) for source, spans in done.items()}
+        self.embedded: dict[str, set[Span]] = {}
+        for source, spans in done.items():
+            begin = part_start(source)
+            self.embedded[source] = {(begin + start, begin + end) for start, end in spans}
+        self.new: dict[str, set[Span]] = {}
         self.missing: dict[str, int] = {}
         self.failed: set[str] = set()
 
@@ -240,18 +244,19 @@ class _IndexWriter:
         segments, complete = [], []
         for row in rows:
             source = row["source"]
-            spans = self.embedded.setdefault(source, set())
             if row["error"]:
                 self.failed.add(source)
                 name = f"{source}#t={row['start']:.2f},{row['end']:.2f}" if row["file_seconds"] else source
                 self.report.failures[name] = row["error"]
             elif row["modalities"]:
                 segments.append(self._segment(row))
-                spans.add((round(row["start"], 3), round(row["end"], 3)))
-                self.report.seconds += float(row["end"] - row["start"])
+                self.new.setdefault(source, set()).add((round(row["start"], 3), round(row["end"], 3)))
             self.missing[source] = self.missing.get(source, int(row["file_segments"])) - 1
-            if not self.missing[source] and source not in self.failed:
-                complete.append(self._file(source, float(row["file_seconds"]), len(self.embedded.pop(source))))
+            if not self.missing[source]:
+                new = self.new.pop(source, set())
+                self.report.seconds += covered_seconds(new)
+                if source not in self.failed:
+                    complete.append(self._file(source, self.embedded.pop(source, set()) | new))
         self.index.add_segments(segments, complete)
         self.report.segments += len(segments)
         self.report.added += [file.source for file in complete]
@@ -270,10 +275,11 @@ class _IndexWriter:
         tokens = SegmentTokens(row["token_modalities"], row["token_times"], row["token_weights"], row["token_embeds"])
         return EmbeddedSegment(segment, tokens)
 
-    def _file(self, source: str, seconds: float, count: int) -> IndexedFile:
-        if not count:
+    def _file(self, source: str, spans: set[Span]) -> IndexedFile:
+        if not spans:
             self.report.failures[source] = "There is nothing in it to embed."
-        return IndexedFile(source, self.items[source].state, self.segmentation, seconds, count)
+        seconds = covered_seconds(spans)
+        return IndexedFile(source, self.items[source].state, self.segmentation, seconds, len(spans))
 
 
 class _Pool:

@@ -14,7 +14,7 @@ from .backend import Backend, SegmentStore
 from .embedding import EmbeddingModel
 from .failures import FailureLog
 from .reading import BrokenSegment, ReadSegment, Segmentation, read_segments
-from .segments import EmbeddedSegment, FileState, IndexedFile, Segment
+from .segments import EmbeddedSegment, FileState, IndexedFile, Segment, covered_seconds
 from .sources import IndexItem, Source, is_covered, is_gone, part_start
 
 
@@ -34,7 +34,7 @@ class AddReport:
         failures: for each source that could not be read, or segment of it, one sentence.
         segments: number of new segments.
         captioned: number of segments, new ones and others, that the checkpoint wrote a caption of.
-        seconds: seconds of media that were read.
+        seconds: seconds of media that new segments are of; what several segments share counts once.
     """
 
     added: list[str] = field(default_factory=list)
@@ -194,7 +194,11 @@ def add_items(
     """
     batch: list[ReadSegment] = []
     ended: list[IndexedFile] = []
-    counts = {index: len(spans) for index, spans in plan.done.items()}
+    spans: dict[int, list[tuple[float, float]]] = {}
+    for index, done in plan.done.items():
+        begin = part_start(plan.items[index].source)
+        spans[index] = [(begin + start, begin + end) for start, end in done]
+    reached: dict[int, float] = {}  # by the new segments of each file, which come in order
     with tqdm(total=len(plan.items), unit="file", disable=None if progress else not progress) as bar:
         speed, failed = _Speed(bar), FailureLog(report.failures, bar)
         media = [item.media for item in plan.items]
@@ -217,8 +221,9 @@ def add_items(
             failed.end_stretch(item.source)
             if isinstance(event, ReadSegment):
                 batch.append(event)
-                counts[event.file] = counts.get(event.file, 0) + 1
-                report.seconds += event.end - event.start
+                spans.setdefault(event.file, []).append((event.start, event.end))
+                report.seconds += max(0.0, event.end - max(event.start, reached.get(event.file, 0.0)))
+                reached[event.file] = event.end
                 if len(batch) == batch_size:
                     write()
                     speed.show(report.seconds)
@@ -227,9 +232,10 @@ def add_items(
                 if event.reason is not None:
                     failed.add_file(item.source, event.reason)
                 else:
-                    count = counts.get(event.file, 0)
-                    ended.append(IndexedFile(item.source, item.state, str(segmentation), event.seconds, count))
-                    if not count:
+                    own = spans.pop(event.file, [])
+                    seconds = covered_seconds(own)  # and not what the file says of itself
+                    ended.append(IndexedFile(item.source, item.state, str(segmentation), seconds, len(own)))
+                    if not own:
                         failed.add_file(item.source, "There is nothing in it to embed.")
                     _write_ends(backend, batch, ended, report)
         write()

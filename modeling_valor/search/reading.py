@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -130,10 +130,9 @@ class BrokenSegment:
 
 @dataclass(frozen=True)
 class FileEnd:
-    """No more segments come of a file: it is `seconds` long, or could not be read, for a `reason`."""
+    """No more segments come of a file: it has ended, or cannot be read any further, for a `reason`."""
 
     file: int
-    seconds: float
     reason: str | None = None
 
 
@@ -189,7 +188,6 @@ class _Files(IterableDataset[Any]):
     segmentation: Segmentation
     processor: ValorProcessor
     threads: int = 0
-    seconds: dict[int, float] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Event]:
         worker = get_worker_info()
@@ -216,9 +214,9 @@ class _Files(IterableDataset[Any]):
                 elif segment.frames is not None or segment.audio is not None:
                     yield self._prepare(file, segment)
         except Exception as error:  # one file less, not the end of a long run
-            yield FileEnd(file, self.seconds.get(file, 0.0), describe(error))
+            yield FileEnd(file, describe(error))
             return
-        yield FileEnd(file, self.seconds.get(file, 0.0))
+        yield FileEnd(file)
 
     def _read_array(self, file: int) -> Iterator[Event]:
         """Frames or a waveform in memory are one segment, of no length, as nobody knows how long it is."""
@@ -230,13 +228,12 @@ class _Files(IterableDataset[Any]):
         counts = {"v": inputs.get("pixel_values_videos", ())[:1], "a": inputs.get("input_features", ())[:1]}
         times = {letter: np.zeros(value.shape[1]) for letter, value in counts.items() if len(value)}
         yield ReadSegment(file, 0.0, 0.0, inputs, times)
-        yield FileEnd(file, 0.0)
+        yield FileEnd(file)
 
     def _spans(self, file: int, boundaries: Boundaries) -> Any:
         """The segments that are still to be read, as a function of the duration."""
 
         def remaining(duration: float) -> list[tuple[float, float]]:
-            self.seconds[file] = duration
             spans = boundaries(duration) if callable(boundaries) else boundaries
             done = self.done.get(file, set())
             return [span for span in spans if (round(span[0], 3), round(span[1], 3)) not in done]

@@ -2,7 +2,8 @@
 """What an index is made of: segments of media with their token embeddings, and the files that they are parts of."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +104,7 @@ class IndexedFile:
         source: its path or address.
         state: its size and time when it was indexed.
         segmentation: how it was cut, such as "10.0 s every 10.0 s".
-        seconds: how long it is.
+        seconds: how much of it is in its segments; what several of them share counts once.
         segments: number of its segments in the index; 0 for a file with nothing to embed.
     """
 
@@ -112,6 +113,15 @@ class IndexedFile:
     segmentation: str
     seconds: float
     segments: int
+
+
+def covered_seconds(spans: Iterable[tuple[float, float]]) -> float:
+    """How much is in any of these parts, `[start, end)` in seconds: what several share counts once."""
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 @dataclass(frozen=True)
