@@ -25,7 +25,7 @@ from modeling_valor.search.postgres import PostgresBackend
 from modeling_valor.search.postgres_condition import condition_sql
 from modeling_valor.search.query import Query, media_query, text_queries, token_set
 from modeling_valor.search.ranking import Scoring, scoring_of
-from modeling_valor.search.searching import collect_hits, rank_hits
+from modeling_valor.search.searching import SearchOptions, collect_hits, rank_hits
 
 
 valor, processor, texts, segments = shared.valor, shared.processor, shared.texts, shared.segments
@@ -164,8 +164,8 @@ def test_hits_of_one_statement_are_those_of_the_two_methods(
         scoring = scoring_of(valor.config, "text", modalities)
         for query in text_queries(valor, processor, QUERIES):
             options = {"where": where, "nearest_rows": nearest_rows, "tolerance": tolerance}
-            (expected,) = collect_hits(index.backend, [query], scoring, top, **options)
-            found = rank_hits(index.backend, query, scoring, top, **options)
+            (expected,) = collect_hits(index.backend, [query], SearchOptions(scoring, top, **options))
+            found = rank_hits(index.backend, query, SearchOptions(scoring, top, **options))
             assert [replace(hit, score=0.0) for hit in found] == [replace(hit, score=0.0) for hit in expected]
             assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
             assert all(hit.proven for hit in found)

@@ -27,7 +27,7 @@ from .embedding import EmbeddingModel
 from .query import STOP_WORDS, Query, media_query, text_queries
 from .ranking import Hit, scoring_of
 from .reading import Segmentation
-from .searching import find_hits
+from .searching import SearchOptions, find_hits
 from .segments import FORMAT_VERSION, EmbeddedSegment, IndexedFile, Segment
 from .sources import Metadata, Source, absolute, list_items
 
@@ -160,7 +160,8 @@ class ValorIndex:
             queries = [self._media_query(media, modalities)]
             scoring = scoring_of(self.model.config, queries[0].modality, modalities)
         tolerance = math.log(2) / self.model.valor.logit_scale.detach().float().exp().item() if join else -math.inf
-        hits = find_hits(self.backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
+        options = SearchOptions(scoring, top, where, exact, nearest_rows, tolerance)
+        hits = find_hits(self.backend, queries, options)
         return hits if several else hits[0]
 
     def _media_query(self, media: Any, modalities: str) -> Query:

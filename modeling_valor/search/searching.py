@@ -7,6 +7,7 @@ the candidates, which are scored here. Either way more is looked for until the h
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,53 +26,50 @@ MOST_NEAREST_ROWS = 800
 Parts = list[tuple[list[Segment], float]]
 
 
-def find_hits(
-    backend: Backend,
-    queries: Sequence[Query],
-    scoring: Scoring,
-    top: int,
-    where: str | None = None,
-    exact: bool = False,
-    nearest_rows: int | None = None,
-    tolerance: float = -math.inf,
-) -> list[list[Hit]]:
-    """The best hits of each query.
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is looked for with a query, among what, and how thoroughly.
 
     Args:
+        scoring: how a query is compared.
+        top: number of hits.
         where, exact: as in [`Backend.nearest`].
         nearest_rows: token rows that each token of a query looks for first, by default what is best for the backend.
         tolerance: as in `join_neighbours`.
     """
+
+    scoring: Scoring
+    top: int
+    where: str | None = None
+    exact: bool = False
+    nearest_rows: int | None = None
+    tolerance: float = -math.inf
+
+
+def find_hits(backend: Backend, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
+    """The best hits of each query."""
     ranked: list[list[Hit]] = []
-    if isinstance(backend, RankingBackend) and "t" not in scoring.letters:
+    if isinstance(backend, RankingBackend) and "t" not in options.scoring.letters:
         for query in queries:
-            hits = rank_hits(backend, query, scoring, top, where, exact, nearest_rows, tolerance)
+            hits = rank_hits(backend, query, options)
             if hits is None:
                 break
             ranked.append(hits)
-    if len(ranked) == len(queries):
-        return ranked
-    return collect_hits(backend, queries, scoring, top, where, exact, nearest_rows, tolerance)
+    return ranked if len(ranked) == len(queries) else collect_hits(backend, queries, options)
 
 
-def rank_hits(
-    backend: RankingBackend,
-    query: Query,
-    scoring: Scoring,
-    top: int,
-    where: str | None = None,
-    exact: bool = False,
-    nearest_rows: int | None = None,
-    tolerance: float = -math.inf,
-) -> list[Hit] | None:
-    """The best hits of a query by a backend that ranks, or None where it does not; arguments as for [`find_hits`]."""
+def rank_hits(backend: RankingBackend, query: Query, options: SearchOptions) -> list[Hit] | None:
+    """The best hits of a query by a backend that ranks, or None where it does not."""
+    scoring, top = options.scoring, options.top
     wanted = top
     while True:
-        found = backend.rank(query, scoring, wanted, where, exact, nearest_rows, limit=4 * wanted)
+        found = backend.rank(
+            query, scoring, wanted, options.where, options.exact, options.nearest_rows, limit=4 * wanted
+        )
         if found is None:
             return None
         ranked = list(zip(found.ids, found.scores.tolist(), strict=True))
-        parts, complete = _best_parts(backend, ranked, top, tolerance)
+        parts, complete = _best_parts(backend, ranked, top, options.tolerance)
         complete = complete or len(ranked) < 4 * wanted
         proven = found.bound == math.inf or (len(parts) >= top and parts[-1][1] >= found.bound)
         if len(ranked) < wanted or (complete and len(parts) >= top and proven):
@@ -81,23 +79,15 @@ def rank_hits(
     return _make_hits(query, parts, rows, found.bound)
 
 
-def collect_hits(
-    backend: Backend,
-    queries: Sequence[Query],
-    scoring: Scoring,
-    top: int,
-    where: str | None = None,
-    exact: bool = False,
-    nearest_rows: int | None = None,
-    tolerance: float = -math.inf,
-) -> list[list[Hit]]:
-    """The best hits of each query by the token rows of any backend; arguments as for [`find_hits`]."""
+def collect_hits(backend: Backend, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
+    """The best hits of each query by the token rows of any backend."""
+    scoring, top = options.scoring, options.top
     results: list[list[Hit]] = [[] for _ in queries]
     pending = list(range(len(queries)))
-    n = first = nearest_rows or NEAREST_ROWS
+    n = first = options.nearest_rows or NEAREST_ROWS
     while pending:
         vectors = [queries[index].vectors for index in pending]
-        nearest = backend.nearest(np.concatenate(vectors), n, scoring.letters, where, exact)
+        nearest = backend.nearest(np.concatenate(vectors), n, scoring.letters, options.where, options.exact)
         ends = np.cumsum([len(part) for part in vectors])
         lists = [slice(end - len(part), end) for end, part in zip(ends, vectors, strict=True)]
         candidates = [np.unique(np.concatenate(nearest.segments[part]).astype(str)) for part in lists]
@@ -111,7 +101,7 @@ def collect_hits(
                 bound = score_bound(queries[index], np.array(last) + nearest.error, scoring)
             ids, scores = score_segments(queries[index], found, scoring)
             ranked = sorted(zip(ids, scores.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
-            parts, _ = _best_parts(backend, ranked, top, tolerance)
+            parts, _ = _best_parts(backend, ranked, top, options.tolerance)
             results[index] = _make_hits(queries[index], parts, found, bound)
             enough = len(results[index]) >= top and (not nearest.exact or results[index][-1].proven)
             if not enough and max(last) > -math.inf:
