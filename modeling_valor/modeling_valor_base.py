@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from huggingface_hub import CommitInfo, ModelCard
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -149,4 +150,9 @@ class ValorPreTrainedModel(PreTrainedModel):
         super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
 
-__all__ = ["AUTO_MAP", "ValorPreTrainedModel"]
+def to_device(inputs: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Tensors as keyword arguments of a model: on its device, floating-point ones in its dtype."""
+    return {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in inputs.items()}
+
+
+__all__ = ["AUTO_MAP", "ValorPreTrainedModel", "to_device"]

@@ -17,6 +17,7 @@ from transformers.pipelines.base import build_pipeline_init_args
 from transformers.utils import add_end_docstrings, logging
 
 from .configuration_valor import GROUP_OF_LETTERS, MEDIA, MODALITIES
+from .modeling_valor_base import to_device
 from .pipelines_base import AudiovisualPipeline, Record, is_sample, parts_of
 
 
@@ -135,10 +136,7 @@ class AudiovisualAlignmentPipeline(AudiovisualPipeline):
             return [{**record, "embeds": row} for record, row in zip(about, rows, strict=True)]
         if not candidates.embeds:
             return [{**record, "scores": torch.empty(0)} for record in about]
-        others = {
-            name: value.to(self.device, valor.dtype if value.is_floating_point() else None)
-            for name, value in candidates.embeds.items()
-        }
+        others = to_device(candidates.embeds, self.device, valor.dtype)
         similarity = valor.compute_similarity(**embeds, **others, group=group)
         scores = similarity if is_text else similarity.mT
         return [{**record, "scores": row} for record, row in zip(about, scores, strict=True)]

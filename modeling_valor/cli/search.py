@@ -236,6 +236,7 @@ def score_files(
     from ..configuration_valor import GROUP_OF_LETTERS
     from ..data.samples import Sample
     from ..evaluation.loader import MediaOptions, media_batches
+    from ..modeling_valor_base import to_device
 
     names, num_failed = list_samples("valor search", files)
     if not names:
@@ -253,12 +254,8 @@ def score_files(
             for failure in batch.failures.values():
                 progress.write(f"valor search: {failure.reason.removeprefix(failure.id + ': ')}", file=sys.stderr)
             if batch.indices:
-                inputs = {
-                    name: value.to(loaded.device, loaded.dtype if value.is_floating_point() else None)
-                    for name, value in batch.inputs.items()
-                }
                 with torch.no_grad():
-                    media = loaded.embed_media(inputs)
+                    media = loaded.embed_media(to_device(batch.inputs, loaded.device, loaded.dtype))
                     row = loaded.compute_similarity(**query, **media, group=GROUP_OF_LETTERS[modalities])[0]
                 scores.update(zip((names[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))

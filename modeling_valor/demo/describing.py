@@ -16,6 +16,7 @@ from ..configuration_valor import GROUP_OF_LETTERS, MASKS, MEDIA
 from ..media_fragments import Part
 from ..media_limits import DamagedMediaWarning, MediaError
 from ..media_segments import fixed_segments
+from ..modeling_valor_base import to_device
 from ..modeling_valor_decoder import ValorDecoderModel
 from ..modeling_valor_heads import ValorForCaptioning, ValorForQuestionAnswering, as_head
 from ..modeling_valor_text import ValorConditions
@@ -144,13 +145,9 @@ class Describer:
 
     def _encode(self, inputs: Any) -> ValorConditions:
         model = self.captioning
-        names = [name for name in (*MASKS, *MASKS.values()) if name in inputs]
-        given = {
-            name: inputs[name].to(model.device, model.dtype if inputs[name].is_floating_point() else None)
-            for name in names
-        }
+        given = {name: inputs[name] for name in (*MASKS, *MASKS.values()) if name in inputs}
         with torch.no_grad():
-            conditions: ValorConditions = model.valor.encode_conditions(**given)
+            conditions: ValorConditions = model.valor.encode_conditions(**to_device(given, model.device, model.dtype))
         return conditions
 
     def _pictures(self, video: Tensor | None) -> np.ndarray:

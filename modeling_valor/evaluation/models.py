@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..modeling_valor import ValorModel
-from ..modeling_valor_base import ValorPreTrainedModel
+from ..modeling_valor_base import ValorPreTrainedModel, to_device
 from ..modeling_valor_decoder import ValorDecoderModel
 from ..modeling_valor_heads import as_head
 
@@ -50,7 +50,4 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def on_device(inputs: Mapping[str, Tensor], valor: ValorModel) -> dict[str, Any]:
     """Tensors as keyword arguments for the model: on its device, floating-point ones in its dtype."""
     weight = valor.text_projection.weight
-    return {
-        name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-    }
+    return to_device(inputs, weight.device, weight.dtype)

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from ..data.failures import describe
 from ..media_segments import MediaSegment, iterate_segments
+from ..modeling_valor_base import to_device
 from ..modeling_valor_heads import ValorForCaptioning
 from ..pipelines_base import AudiovisualPipeline
 from ..processing_valor import ValorProcessor
@@ -349,12 +350,8 @@ class ValorCaptioner(_SegmentModel):
         count = len(times["v"])
         modalities = AudiovisualPipeline.modalities_of(dict(inputs), count)
         weight = next(self.model.parameters())
-        on_device = {
-            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
         with torch.no_grad():
-            ids = self.model.generate(**on_device, **self.generate_kwargs)
+            ids = self.model.generate(**to_device(inputs, weight.device, weight.dtype), **self.generate_kwargs)
         captions = self.processor.post_process_generation(ids)
         return [{"modalities": own, "caption": text} for own, text in zip(modalities, captions, strict=True)]
 

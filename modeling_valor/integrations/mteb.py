@@ -41,6 +41,7 @@ from ..evaluation.models import evaluating
 from ..evaluation.options import TEXT_LENGTH
 from ..evaluation.runner import check_model, version_of
 from ..modeling_valor import ValorModel
+from ..modeling_valor_base import to_device
 from ..processing_valor import ValorProcessor
 from ..text_cleaning import clean_caption
 
@@ -195,10 +196,7 @@ class ValorEncoder(AbsEncoder):
     def _embed(self, count: int, batch: Mapping[str, Tensor], names: Sequence[str]) -> Side:
         """Tokens of a batch; of a modality that no item of it has, a token that is not there."""
         weight = self.model.text_projection.weight
-        batch = {
-            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-            for name, value in batch.items()
-        }
+        batch = to_device(batch, weight.device, weight.dtype)
         side: Side = {}
         for modality in MODALITIES:
             if modality.name not in names:

@@ -15,6 +15,7 @@ from ..configuration_valor import ALIGNMENT_GROUPS, MEDIA, ValorConfig
 from ..data.files import warn_once
 from ..media import segment_indices
 from ..modeling_valor import ValorModel
+from ..modeling_valor_base import to_device
 from ..modeling_valor_decoder import ValorDecoderModel
 from ..modeling_valor_heads import ValorForCaptioning, as_head
 from ..processing_valor import ValorProcessor
@@ -155,10 +156,7 @@ class EmbeddingModel:
 
     def _on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weight = self.valor.text_projection.weight
-        return {
-            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
+        return to_device(inputs, weight.device, weight.dtype)
 
     def embed(
         self, inputs: Mapping[str, Tensor], times: Mapping[str, Sequence[Any]] | None = None

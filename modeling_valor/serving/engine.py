@@ -16,6 +16,7 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 
 from ..configuration_valor import GROUP_OF_LETTERS, MEDIA
 from ..media import NoVideoError
+from ..modeling_valor_base import to_device
 from ..modeling_valor_heads import ValorForCaptioning
 from ..processing_valor import ValorProcessor
 from .batching import BatchQueue
@@ -312,11 +313,7 @@ class Engine:
         return self._to_device(self.processor.pad([{**row} for row in rows]))
 
     def _to_device(self, inputs: Mapping[str, Any]) -> Inputs:
-        model = self.model
-        return {
-            name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
+        return to_device(inputs, self.model.device, self.model.dtype)
 
     # --- Searching ----------------------------------------------------------------------------------------------------
 
