@@ -1,7 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Frames and sound as they were decoded, which workers send where the training device resizes, normalises and transforms them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -68,13 +68,15 @@ class RawMedia:
 
     def pin_memory(self) -> "RawMedia":
         """The same in page-locked memory, for data loaders."""
-        pinned: dict[str, Any] = {name: value.pin_memory() for name, value in self._tensors().items()}
-        return replace(self, **pinned, pixels={name: value.pin_memory() for name, value in self.pixels.items()})
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> "RawMedia":
-        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in self._tensors().items()}
-        pixels = {name: value.to(device, non_blocking=True) for name, value in self.pixels.items()}
-        return replace(self, **moved, pixels=pixels)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> "RawMedia":
+        """The same with all tensors moved."""
+        moved: dict[str, Any] = {name: move(tensor) for name, tensor in self._tensors().items()}
+        return replace(self, **moved, pixels={name: move(tensor) for name, tensor in self.pixels.items()})
 
     @torch.no_grad()
     def prepare(self, processor: ValorProcessor) -> dict[str, Tensor]:
