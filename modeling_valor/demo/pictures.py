@@ -1,9 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """What the page shows of a clip, as HTML: frames, spectrograms, texts side by side, the timeline."""
 
-import base64
 import functools
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..feature_extraction_valor import ValorFeatureExtractor
-from ..search.page import clock, page_environment
+from ..search.page import clock, data_url, page_environment
 from ..timelines import TimedCaption
 from .describing import LACKING, MODALITIES, Look
 
@@ -57,10 +55,7 @@ class Row:
 
 def seen_html(look: Look, extractor: ValorFeatureExtractor) -> str:
     """The frames with their moments, and the spectrograms with their axes."""
-    frames = [
-        (data_url(Image.fromarray(frame), "jpeg"), clock(moment))
-        for frame, moment in zip(look.frames, look.moments, strict=True)
-    ]
+    frames = [(draw_frame(frame), clock(moment)) for frame, moment in zip(look.frames, look.moments, strict=True)]
     bounds = mel_range(look.mels)
     mels = [draw_mel(mel, start, extractor, bounds) for mel, start in zip(look.mels, look.mel_starts, strict=True)]
     clip_seconds = f"{extractor.clip_length * extractor.frame_shift_ms / 1000:g}"
@@ -101,6 +96,13 @@ def file_address(path: str) -> str:
     return f"gradio_api/file={quote(path)}"
 
 
+def draw_frame(frame: np.ndarray) -> str:
+    """A frame (height, width, 3), uint8, as a `data:` URL no larger than the page needs."""
+    image = Image.fromarray(frame)
+    image.thumbnail((FRAME_SIDE, FRAME_SIDE))
+    return data_url(image, "jpeg", quality=88)
+
+
 def draw_mel(
     mel: np.ndarray, start: float, extractor: ValorFeatureExtractor, bounds: tuple[float, float]
 ) -> MelPicture:
@@ -119,7 +121,8 @@ def draw_mel(
         Mark(f"{second}", 100 * (second - start) / seconds)
         for second in range(math.ceil(start - 1e-6), math.floor(start + seconds) + 1)
     ]
-    return MelPicture(data_url(Image.fromarray(colours.round().astype(np.uint8)), "png"), rows, times)
+    picture = data_url(Image.fromarray(colours.round().astype(np.uint8)), "png", optimize=True)
+    return MelPicture(picture, rows, times)
 
 
 def mel_range(mels: np.ndarray) -> tuple[float, float]:
@@ -139,15 +142,6 @@ def mel_centres(bins: int, sampling_rate: int) -> np.ndarray:
 
 def _frequency(hertz: float) -> str:
     return f"{hertz / 1000:.1f} kHz" if hertz >= 1000 else f"{hertz:.0f} Hz"
-
-
-def data_url(image: Image.Image, kind: str) -> str:
-    """A picture as a `data:` URL, no larger than the page needs."""
-    if kind == "jpeg":
-        image.thumbnail((FRAME_SIDE, FRAME_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"quality": 88} if kind == "jpeg" else {"optimize": True}))
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def render(macro: str, **values: object) -> str:

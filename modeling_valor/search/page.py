@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -205,10 +206,15 @@ def make_thumbnail(name: str, hit: Hit) -> str:
             continue
         image = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
         image.thumbnail(THUMBNAIL)
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "jpeg", quality=80)
-        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return data_url(image.convert("RGB"), "jpeg", quality=80)
     return ""
+
+
+def data_url(image: Image.Image, kind: str, **options: Any) -> str:
+    """A picture as a `data:` URL; `options` are Pillow's for files of this kind."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def make_marks(hit: Hit) -> list[Mark]:
