@@ -146,7 +146,8 @@ class Engine:
             except NoVideoError:
                 content.check(modalities, False, True, param)
                 raise
-            content.check(modalities, *(modality.input in prepared for modality in MEDIA), param)
+            has_frames, has_sound = (modality.input in prepared for modality in MEDIA)
+            content.check(modalities, has_frames, has_sound, param)
         return {name: value for name, value in prepared.items() if isinstance(value, Tensor)}
 
     async def read_media(self, content: Content, options: Mapping[str, Any], param: str) -> Inputs:

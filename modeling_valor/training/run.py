@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import yaml
 from transformers import HfArgumentParser, set_seed
@@ -81,7 +81,7 @@ class _ArgumentParser(HfArgumentParser):
     """Parser whose errors are one line, without the usage, and whose help is short; `--help-all` is argparse's own."""
 
     def __init__(self, classes: Sequence[type[Any]], **kwargs: Any) -> None:
-        super().__init__(classes, add_help=False, **kwargs)
+        super().__init__(cast(Any, classes), add_help=False, **kwargs)
         unlisted: dict[str, Any] = {"dest": SUPPRESS, "default": SUPPRESS}
         self.add_argument("-h", "--help", action=ShortHelp, nargs=0, help="Show the most used arguments.", **unlisted)
         self.add_argument("--help-all", "--help_all", action="help", help="Show all arguments.", **unlisted)
