@@ -25,11 +25,13 @@ DEVICE = "cuda" if os.environ["TRITON_INTERPRET"] == "0" else "cpu"
 @pytest.fixture
 def kernel(monkeypatch):
     """All comparisons that the kernel takes go through it; `passes` has the arguments of each of its passes."""
-    passes, score_pass = [], alignment_fused._score_pass
+    passes, errors, score_pass = [], [], alignment_fused._score_pass
+    monkeypatch.setattr(alignment_blocks, "_kernel_errors", errors)
     monkeypatch.setattr(alignment_blocks, "has_kernel", lambda device: True)
     monkeypatch.setattr(alignment_fused, "_score_pass", lambda *args: passes.append(args) or score_pass(*args))
     monkeypatch.setattr(alignment_fused, "passes", passes, raising=False)
-    return alignment_fused
+    yield alignment_fused
+    assert not errors  # the same scores would be computed without the kernel
 
 
 def token_set(samples, tokens, mask=None, zero_padding=False, seed=0, width=20):
