@@ -373,7 +373,9 @@ class ValorIndex:
             )
 
     def _check_filled(self) -> None:
-        if self._read_about() is None or self.backend.is_empty():
+        if self._read_about() is None:
+            raise UnusableIndexError(f"There is no index at {self.path}, or not any more: add files first.")
+        if self.backend.is_empty():
             raise UnusableIndexError(f"The index {self.path} is empty: add files first.")
 
 

@@ -104,10 +104,15 @@ def scoring_of(config: ValorConfig, query: str, modalities: str) -> Scoring:
     letters, groups = {"video": ("a", ("v-ta", "v-a")), "audio": ("v", ("a-tv", "v-a"))}[query]
     group = next((group for group in groups if group in config.alignment_groups), None)
     if group is None or letters not in modalities:
+        what = "sound" if letters == "a" else "frames"
+        if group is not None:
+            raise ValueError(
+                f"A query of {query} is compared with {what}, and modalities={modalities!r} was asked for: ask for "
+                f'"{letters}" or "av".'
+            )
         raise ValueError(
-            f"A query of {query} is compared with {'sound' if letters == 'a' else 'frames'} by a checkpoint with the "
-            f"alignment group {' or '.join(sorted(groups, key=len))}; this one has {', '.join(config.alignment_groups)}, and "
-            f"modalities={modalities!r} was asked for."
+            f"This checkpoint was not trained to compare a query of {query} with {what}, which needs the alignment group "
+            f"{' or '.join(sorted(groups, key=len))}, and it has {', '.join(config.alignment_groups)}: search with a text."
         )
     if group == "v-a":
         return Scoring(group, letters)
