@@ -107,7 +107,7 @@ def test_help_does_not_become_an_argument(handed_over):
         (["retrieval", "--config_name", "CHECKPOINT"], "nothing to do: give --do_train, --do_eval or both."),
         (["retrieval", "--config_name", "CHECKPOINT", "--do_train"], "Give `dataset`, or `sources` in a recipe."),
         (["retrieval", "--dataset", "CLIPS", "--do_train"], "Give a checkpoint as `model_name_or_path`"),
-        (["retrieval", "--config_name", "CHECKPOINT", "--dataset", "nowhere", "--do_train"], "'nowhere' is none of these."),
+        (["retrieval", "--config_name", "CHECKPOINT", "--dataset", "nowhere", "--do_train"], "'nowhere' is no dataset."),
         (["retrieval", "--config_name", "CHECKPOINT", "--dataset", "CLIPS", "--do_train", "--modalities", "x"], "`modalities` "),
         (["qa", "--config_name", "CHECKPOINT", "--dataset", "CLIPS", "--do_train"], "none of the 1 samples of CLIPS has a quest"),
         (["retrieval", "--config_overrides", "{"], "`config_overrides` is not JSON: "),

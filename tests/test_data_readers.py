@@ -540,9 +540,12 @@ def test_a_benchmark_goes_by_its_name(monkeypatch):
 def test_other_strings_are_told_what_is_accepted(layout, tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("nothing here", "a/b/c", "/absent/folder"):
-        with pytest.raises(ValueError, match=r"is none of these\. Accepted are a benchmark \(.*, a folder with"):
+        with pytest.raises(ValueError, match=r"is no dataset\. Accepted are a benchmark \(.*, a folder with"):
             load_samples(name, "train")
-    with pytest.raises(ValueError, match="is a folder without any of these"):
+    with pytest.raises(ValueError, match="is a folder, but no dataset"):
+        load_samples(tmp_path / "empty", "train")
+    (tmp_path / "empty" / "clip.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r'is a folder of media without metadata\.jsonl or .*"captions": \["a dog'):
         load_samples(tmp_path / "empty", "train")
     with pytest.raises(ValueError, match="choose a split"):
         load_samples(layout)

@@ -256,7 +256,7 @@ def test_no_index_and_an_empty_one(tmp_path, valor, processor):
     with pytest.raises(ValueError, match="There is no index at"):
         ValorIndex(tmp_path / "nothing.lance")
     index = ValorIndex(tmp_path / "nothing.lance", model=valor, processor=processor)
-    with pytest.raises(ValueError, match="no index at .*not any more: add files first"):
+    with pytest.raises(ValueError, match=r"no index at .*not any more: add files first"):
         index.search(QUERIES[0])
     assert index.info()["segments"] == 0
     assert not (tmp_path / "nothing.lance").exists()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from ...media_sources import media_kind
 from ..samples import Sample, SampleStream
 from ..splits import SPLIT_NAMES
 from .benchmarks import BENCHMARKS, load_benchmark
@@ -64,7 +65,12 @@ def load_samples(
         from .hub_datasets import read_hub_dataset
 
         return read_hub_dataset(name, split, **options)
-    what = "is a folder without any of these" if path.is_dir() else "is none of these"
+    if path.is_dir() and any(media_kind(file) is not None for file in path.iterdir()):
+        raise ValueError(
+            f"{name!r} is a folder of media without {' or '.join(METADATA_FILES)}, which has the captions of each file, in "
+            'lines such as {"file_name": "clip.mp4", "captions": ["a dog barks"]} (docs/own_data.md).'
+        )
+    what = "is a folder, but no dataset" if path.is_dir() else "is no dataset"
     raise ValueError(
         f"{name!r} {what}. Accepted are a benchmark ({', '.join(BENCHMARKS)}), a folder with {' or '.join(METADATA_FILES)}, "
         "a folder of the 2023 layout with txt_mapper.json and lists of ids, a folder of datasets.save_to_disk, tar shards "
