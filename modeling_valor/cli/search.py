@@ -30,7 +30,8 @@ from .arguments import (
 
 
 if TYPE_CHECKING:
-    from ..search import Hit
+    from ..evaluation.options import MediaOptions
+    from ..search import Hit, ValorIndex
 
 _INDEX_PANEL = "Search of an index"
 
@@ -126,7 +127,18 @@ def search(
             )
         else:
             options |= {"modalities": modalities, "exact": exact}
-        return search_index(texts or [], like, captions, index, model, device, dtype, options, html, as_json)
+
+        from ..search.page import check_page, write_page
+        from .indexes import open_index
+
+        if html is not None:
+            check_page(html)
+        opened = open_index(index, model, device, dtype, needs_model=not captions)
+        results = find_in_index(opened, texts or [], like, captions, options)
+        print_hits(results, where, captions, as_json)
+        if html is not None:
+            write_page(dict(results), html)
+        return int(not any(hits for _, hits in results))
     _refuse(
         "it searches an index: give --index.",
         **{"--like": like, "--captions": captions, "--where": where, "--exact": exact, "--html": html},
@@ -135,9 +147,11 @@ def search(
         raise typer.BadParameter("give --index PATH, or --model CHECKPOINT and files.", param_hint="'--model'")
     if not texts or len(texts) == 1:
         raise typer.BadParameter("give files after the text, or --index.", param_hint="'FILE'")
-    scores, num_failed = score_files(
-        texts[0], texts[1:], model, device, dtype, modalities, num_frames, num_audio_clips, batch_size, workers
-    )
+
+    from ..evaluation.options import MediaOptions
+
+    media = MediaOptions(modalities, num_frames, num_audio_clips, workers)
+    scores, num_failed = score_files(texts[0], texts[1:], model, device, dtype, media, batch_size)
     for file, score in sorted(scores.items(), key=lambda pair: -pair[1])[:top]:
         print(json.dumps({"file": file, "score": score}) if as_json else f"{score:.3f}  {on_one_line(file)}")
     return int(num_failed > 0)
@@ -150,42 +164,30 @@ def _refuse(why: str, **options: Any) -> None:
             raise typer.BadParameter(why, param_hint=repr(option))
 
 
-def search_index(
-    texts: Sequence[str],
-    like: str | None,
-    captions: bool,
-    path: str,
-    model: str | None,
-    device: str | None,
-    dtype: str,
-    options: Mapping[str, Any],
-    html: str | None,
-    as_json: bool,
-) -> int:
-    """Prints the hits of an index, and writes them to a page; returns the exit status. `options` are those of the search."""
-    from ..search.page import check_page, write_page
+def find_in_index(
+    index: "ValorIndex", texts: Sequence[str], like: str | None, captions: bool, options: Mapping[str, Any]
+) -> list[tuple[str, list["Hit"]]]:
+    """The hits of each text, or of the file `like`; `options` are those of the search."""
     from ..search.ranking import caption_hit
-    from .indexes import open_index
 
-    if html is not None:
-        check_page(html)
-    index = open_index(path, model, device, dtype, needs_model=not captions)
     if captions:
-        results = [(text, [caption_hit(*one) for one in index.search_captions(text, **options)]) for text in texts]
-    elif like is not None:
-        results = [(like, index.search(media=like, **options))]
-    else:
-        results = list(zip(texts, index.search(list(texts), **options), strict=True))
+        return [(text, [caption_hit(*one) for one in index.search_captions(text, **options)]) for text in texts]
+    if like is not None:
+        return [(like, index.search(media=like, **options))]
+    return list(zip(texts, index.search(list(texts), **options), strict=True))
+
+
+def print_hits(
+    results: Sequence[tuple[str, Sequence["Hit"]]], where: str | None, captions: bool, as_json: bool
+) -> None:
+    """Prints the hits of each text, and what a user should know of them."""
     for text, hits in results:
         if len(results) > 1 and not as_json:
             print(f"{on_one_line(text)}:")
         for hit in hits:
             print(json.dumps({"query": text, **hit.as_dict()}) if as_json else hit_line(hit))
-        for message in doubts(text, hits, options["where"], captions):
+        for message in doubts(text, hits, where, captions):
             print(f"valor search: {message}", file=sys.stderr)
-    if html is not None:
-        write_page(dict(results), html)
-    return int(not any(hits for _, hits in results))
 
 
 def doubts(text: str, hits: Sequence["Hit"], where: str | None, captions: bool = False) -> list[str]:
@@ -222,11 +224,8 @@ def score_files(
     model: str,
     device: str | None,
     dtype: str,
-    modalities: Modalities,
-    num_frames: int | None,
-    num_audio_clips: int | None,
+    options: "MediaOptions",
     batch_size: int,
-    workers: int,
 ) -> tuple[dict[str, float], int]:
     """The score of each file with a text, and the number of files and folders that could not be used."""
     import torch
@@ -235,7 +234,7 @@ def score_files(
     from .. import ValorForRetrieval
     from ..configuration_valor import GROUP_OF_LETTERS
     from ..data.samples import Sample
-    from ..evaluation.loader import MediaOptions, media_batches
+    from ..evaluation.loader import media_batches
     from ..modeling_valor_base import to_device
 
     names, num_failed = list_samples("valor search", files)
@@ -245,7 +244,6 @@ def score_files(
     samples = [Sample(id=name, video=name, audio=name) for name in names]
     rows = range(len(samples))
     batches = [rows[start : start + batch_size] for start in rows[::batch_size]]
-    options = MediaOptions(modalities, num_frames, num_audio_clips, workers)
 
     scores: dict[str, float] = {}
     query = loaded.embed_texts(processor(text=text, return_tensors="pt").to(loaded.device))
@@ -256,7 +254,7 @@ def score_files(
             if batch.indices:
                 with torch.no_grad():
                     media = loaded.embed_media(to_device(batch.inputs, loaded.device, loaded.dtype))
-                    row = loaded.compute_similarity(**query, **media, group=GROUP_OF_LETTERS[modalities])[0]
+                    row = loaded.compute_similarity(**query, **media, group=GROUP_OF_LETTERS[options.modalities])[0]
                 scores.update(zip((names[index] for index in batch.indices), row.tolist(), strict=True))
             progress.update(len(batch.indices) + len(batch.failures))
     return scores, num_failed + len(samples) - len(scores)
