@@ -259,7 +259,7 @@ def test_an_interrupted_embed_says_how_it_goes_on(clips, tmp_path, monkeypatch, 
     ]
     out, _ = run(capsys, *command)
     assert caplog.messages == ["An interrupted run goes on: 2 files complete, 3 segments embedded already."]
-    assert out == [f"{output}: 2 files embedded (1 segment of 5.0 seconds), 2 unchanged."]
+    assert out == [f"{output}: 2 files embedded (1 segment, 5.0 seconds), 2 unchanged."]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tokens.parquet"]
 
 

@@ -119,10 +119,10 @@ def test_new_metadata_of_files_that_are_there(make, videos):
 
 
 def test_a_report_counts_in_words():
-    assert str(AddReport(["a"], segments=1, seconds=5.0)) == "1 file added (1 segment of 5.0 seconds)."
+    assert str(AddReport(["a"], segments=1, seconds=5.0)) == "1 file added (1 segment, 5.0 seconds)."
     report = AddReport(["a", "b"], 3, ["a"], failures={"c": "."}, segments=2000, seconds=5400)
     assert report.describe("embedded") == (
-        "2 files embedded (2,000 segments of 1.5 hours), 1 of them replaced, 3 unchanged, 1 not read, at least in part."
+        "2 files embedded (2,000 segments, 1.5 hours), 1 of them replaced, 3 unchanged, 1 not read, at least in part."
     )
     assert str(AddReport(unchanged=2)) == "0 files added, 2 unchanged."
 

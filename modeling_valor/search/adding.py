@@ -53,9 +53,7 @@ class AddReport:
     def describe(self, done: str) -> str:
         """The report in one sentence, in which files are "added" or `done` otherwise."""
         added = f"{count_of(len(self.added), 'file')} {done}"
-        parts = [
-            f"{added} ({count_of(self.segments, 'segment')} of {length_of(self.seconds)})" if self.added else added
-        ]
+        parts = [f"{added} ({count_of(self.segments, 'segment')}, {length_of(self.seconds)})" if self.added else added]
         for count, what in (
             (len(self.replaced), "of them replaced"),
             (self.unchanged, "unchanged"),
