@@ -109,10 +109,15 @@ class Deadline:
             raise TimeLimitError(f"This takes longer than the limit of {self.seconds:g} seconds: try a shorter clip.")
 
 
+_TEMPORARY = re.compile("tmp[a-z0-9_]{8}")
+"""Names that Python gives temporary files: `GRADIO_TEMP_DIR` may be a folder that also holds other files."""
+
+
 def delete_leftovers(folder: str | os.PathLike[str], seconds: float) -> None:
-    """Deletes the parts of uploads that were broken off, which Gradio forgets: files right in its folder, of this age."""
+    """Deletes the parts of uploads that were broken off, which Gradio forgets: temporary files of this age right in its folder."""
     for path, _ in _files_below(folder):
-        if path.parent == Path(folder) and time.time() - path.lstat().st_ctime > seconds:
+        is_part = path.parent == Path(folder) and _TEMPORARY.fullmatch(path.name)
+        if is_part and time.time() - path.lstat().st_ctime > seconds:
             path.unlink(missing_ok=True)
 
 
