@@ -5,20 +5,26 @@ Encoders are left out, since they run once in every variant. The baseline is the
 whole sequence and projects the keys and values of all conditions again, for every beam, with attention as explicit
 matrix products ("eager"; PyTorch had no fused one). Weights are random and no sequence may end early, so that all variants decode the same number of words; their captions are compared.
 
-    python benchmarks/generation.py [--tokens 30] [--beams 3] [--batch 1] [--threads 2] [--device cuda --dtype bfloat16] [--profile]
+    python benchmarks/generation.py [--tokens 30] [--beams 3] [--batch 1] [--frames 8] [--threads 2] [--device cuda --dtype bfloat16] [--profile]
 
-`--profile` also prints where the time of the static cache goes.
+`--profile` also prints where the time of the static cache goes. With `--leaving`, captions of a batch have 8 to 20 words, and time
+with finished samples leaving is compared with that of all rows up to the last word (CPU time on a CPU):
+
+    python benchmarks/generation.py --leaving --batch 16 [--frames 2] [--beams 3]
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from pretraining import print_profile
 from transformers.utils import logging
 
 from modeling_valor import ValorConfig, ValorForCaptioning
+from modeling_valor.generation_rows import LeavingCache
 from modeling_valor.modeling_valor_text import ValorConditions
 
 
@@ -62,10 +68,53 @@ def decode_as_2023(model: ValorForCaptioning, conditions: ValorConditions, token
     return words[::beams]
 
 
-def seconds(function: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
-    start = time.perf_counter()
+def seconds(
+    function: Callable[[], torch.Tensor], clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, torch.Tensor]:
+    start = clock()
     result = function().cpu()
-    return time.perf_counter() - start, result
+    return clock() - start, result
+
+
+def compare_leaving(model: ValorForCaptioning, conditions: ValorConditions, args: Any, where: str) -> None:
+    """Prints the time of a batch whose captions have 8 to 20 words with all rows and without finished ones."""
+    lengths = torch.linspace(8, 20, args.batch).round().long()[torch.randperm(args.batch)].to(conditions.device)
+    clock = time.process_time if args.device == "cpu" else time.perf_counter
+    for beams in sorted({1, args.beams}):
+        row_lengths = lengths.repeat_interleave(beams)
+        options: dict[str, Any] = {"num_beams": beams, "max_new_tokens": 20, "min_new_tokens": 20}
+        options["stopping_criteria"] = [lambda ids, _, ends=row_lengths: ids.shape[1] > ends]
+
+        def decode(options: dict[str, Any] = options) -> torch.Tensor:
+            return model.generate(conditions=conditions, **options)
+
+        def decode_all_rows() -> torch.Tensor:
+            with patch.object(LeavingCache, "leave", lambda self, conditions: None):
+                return decode()
+
+        def decode_one_word(options: dict[str, Any] = options) -> torch.Tensor:
+            return decode({**options, "max_new_tokens": 1, "min_new_tokens": 1})
+
+        runs: dict[str, list[tuple[float, torch.Tensor]]] = {"one": [], "all": [], "fewer": []}
+        decode_one_word()  # warm-up
+        for _ in range(args.repeats):
+            for name, function in (("one", decode_one_word), ("all", decode_all_rows), ("fewer", decode)):
+                runs[name].append(seconds(function, clock))
+        (one, _), (baseline, expected), (duration, words) = (
+            min(times, key=lambda run: run[0]) for times in runs.values()
+        )
+        print(
+            f"{'greedy' if beams == 1 else f'beam {beams}'}, 8 to 20 words (mean {lengths.float().mean():.1f}), {args.batch} x "
+            f"({args.frames} frames + 1 clip), {where}, {args.dtype}, the same words in "
+            f"{(words == expected).all(dim=1).sum().item()} of {args.batch}\n"
+            f"  {'':23} {'whole':>9} {'ratio':>6} {'after the first word':>21} {'ratio':>6}"
+        )
+        for variant, spent in (("all rows (baseline)", baseline), ("finished samples leave", duration)):
+            print(
+                f"  {variant:23} {spent * 1e3:6.0f} ms {spent / baseline:6.2f} {(spent - one) * 1e3:18.0f} ms "
+                f"{(spent - one) / (baseline - one):6.2f}",
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -73,6 +122,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=30)
     parser.add_argument("--beams", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--leaving", action="store_true", help="compare with and without finished samples")
     parser.add_argument("--repeats", type=int, default=1, help="the fastest counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -85,10 +136,13 @@ def main() -> None:
     model = build_model().to(**place)
     hidden_size = model.config.text_config.hidden_size
     conditions = ValorConditions(
-        video=torch.randn(args.batch, FRAMES * FRAME_TOKENS, hidden_size, **place),
+        video=torch.randn(args.batch, args.frames * FRAME_TOKENS, hidden_size, **place),
         audio=torch.randn(args.batch, CLIP_TOKENS, hidden_size, **place),
     )
     where = f"{args.threads} threads" if args.device == "cpu" else torch.cuda.get_device_name()
+    if args.leaving:
+        compare_leaving(model, conditions, args, where)
+        return
 
     for beams in sorted({1, args.beams}):
         options = {"conditions": conditions, "num_beams": beams, "min_new_tokens": args.tokens}
@@ -102,7 +156,7 @@ def main() -> None:
         model.generate(**options)  # warm-up
         model.generate(**options, cache_implementation="static")
         name = "greedy" if beams == 1 else f"beam {beams}"
-        print(f"{name}, {args.tokens} tokens, {args.batch} x ({FRAMES} frames + 1 clip), {where}, {args.dtype}")
+        print(f"{name}, {args.tokens} tokens, {args.batch} x ({args.frames} frames + 1 clip), {where}, {args.dtype}")
         baseline, expected = None, None
         for variant, decode in variants.items():
             duration, words = min((seconds(decode) for _ in range(args.repeats)), key=lambda result: result[0])

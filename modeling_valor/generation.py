@@ -15,6 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.utils import ModelOutput, logging
 
 from .configuration_valor import GROUP_OF_MODALITIES
+from .generation_rows import LeavingCache, WatchedCriteria, rows_are_independent
 from .generation_static import StaticDecodingCache, StaticSteps, is_hooked
 from .modeling_valor_text import CACHE, ConditionCache, ValorConditions
 
@@ -82,7 +83,8 @@ class ValorGenerationMixin(GenerationMixin):
     """`generate()` for a decoder that predicts a word at a [MASK] placed after the words so far.
 
     Each step runs two tokens, the newest word and [MASK]; the cache then forgets [MASK]. The first step also runs the
-    prompt, and computes the cross-attention keys and values, one row per sample whatever the number of beams.
+    prompt, and computes the cross-attention keys and values, one row per sample whatever the number of beams. Samples
+    whose texts are finished leave the batch (`generation_rows.py`).
     """
 
     @torch.no_grad()
@@ -120,7 +122,7 @@ class ValorGenerationMixin(GenerationMixin):
 
         Returns:
             Ids of shape `(texts * num_return_sequences, <= 1 + max_new_tokens)` beginning with [CLS], padded after [SEP];
-            with `return_dict_in_generate=True` a `ModelOutput`.
+            with `return_dict_in_generate=True` a `ModelOutput`, whose `cache` is `None` where finished samples have left it.
 
         Raises:
             `ValueError`: without any modality; `input_ids` that are padded; texts that do not fit the samples; no or several
@@ -164,9 +166,7 @@ class ValorGenerationMixin(GenerationMixin):
         finally:
             if static is not None:
                 static.close()
-        if static is not None and isinstance(outputs, ModelOutput):
-            outputs = type(outputs)(**{**outputs, CACHE: None})  # the next call uses its memory again
-        return outputs
+        return outputs if static is None else without_cache(outputs)  # the next call uses its memory again
 
     def check_options(self, generation_config: GenerationConfig | None, options: dict[str, Any]) -> None:
         """Raises a `ValueError` for options that are given, here or in the configuration, and cannot work."""
@@ -295,6 +295,11 @@ class ValorGenerationMixin(GenerationMixin):
         **kwargs: Any,
     ) -> dict[str, Any]:
         cache = past_key_values if cache is None else cache  # the name in transformers 5.23
+        if isinstance(cache, LeavingCache) and conditions is not None:
+            cache.leave(conditions)
+            if cache.rows is not None:
+                conditions, input_ids = cache.conditions, cache.select(input_ids)
+                kwargs = {name: cache.select(value) for name, value in kwargs.items()}
         text = input_ids
         if self.config.captioning_objective == "masked":
             mask_token_id = self.config.get_text_config(decoder=True).mask_token_id
@@ -320,6 +325,8 @@ class ValorGenerationMixin(GenerationMixin):
     ) -> dict[str, Any]:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
         cache = model_kwargs.get(CACHE)
+        if isinstance(cache, LeavingCache):
+            outputs["logits"] = cache.fill(outputs["logits"])
         if cache is not None and self.config.captioning_objective == "masked":
             cache.crop(-1)
         return model_kwargs
@@ -327,6 +334,7 @@ class ValorGenerationMixin(GenerationMixin):
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
+        is_given = model_kwargs.get(CACHE) is not None
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get(CACHE)
         if cache is None:
@@ -346,7 +354,35 @@ class ValorGenerationMixin(GenerationMixin):
                 "Continue a text by its `input_ids` alone."
             )
         # The cache of the conditions must be one that does not follow the beams, whichever was given
-        model_kwargs[CACHE] = EncoderDecoderCache(words, ConditionCache())
+        if is_given or words.offloading or not self.samples_may_leave(generation_config):
+            model_kwargs[CACHE] = EncoderDecoderCache(words, ConditionCache())
+        else:
+            model_kwargs[CACHE] = LeavingCache(words)
+
+    def samples_may_leave(self, generation_config: GenerationConfig) -> bool:
+        """Whether a batch without finished samples gives what all rows would: not where their outputs are asked for."""
+        outputs = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+        return not any(getattr(generation_config, name) for name in outputs) and rows_are_independent(self)
+
+    def _sample(
+        self,
+        input_ids: torch.Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        **model_kwargs: Any,
+    ) -> ModelOutput | torch.Tensor:
+        """Greedy decoding and sampling of transformers, which finished samples leave where it pads them."""
+        cache = model_kwargs.get(CACHE)
+        may_leave = not synced_gpus and treats_rows_alone(logits_processor)
+        pads_finished = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+        if isinstance(cache, LeavingCache) and may_leave and pads_finished:
+            stopping_criteria = WatchedCriteria(stopping_criteria, cache, steps_between_checks(input_ids.device))
+        outputs = super()._sample(
+            input_ids, logits_processor, stopping_criteria, generation_config, synced_gpus=synced_gpus, **model_kwargs
+        )
+        return without_cache(outputs) if isinstance(cache, LeavingCache) and cache.rows is not None else outputs
 
     def _beam_search(
         self,
@@ -394,6 +430,8 @@ class ValorGenerationMixin(GenerationMixin):
         if self._valid_auto_compile_criteria(model_kwargs, generation_config):
             forward = self.static_step
         check_every = 1 if synced_gpus or generation_config.return_dict_in_generate else steps_between_checks(device)
+        cache = model_kwargs.get(CACHE)
+        may_leave = isinstance(cache, LeavingCache) and not synced_gpus and treats_rows_alone(logits_processor)
 
         this_peer_finished = False
         while self._has_unfinished_sequences(this_peer_finished, synced_gpus, device=device):
@@ -417,7 +455,10 @@ class ValorGenerationMixin(GenerationMixin):
                 cache.reorder_cache(rows)
             length = input_ids.shape[1]
             if (length - prompt_length) % check_every == 0 or length == stopping_criteria.max_length:
-                this_peer_finished = bool(finished.all())
+                are_finished = finished.flatten().cpu()
+                this_peer_finished = bool(are_finished.all())
+                if may_leave:
+                    cast(LeavingCache, cache).note(are_finished)
 
             if generation_config.return_dict_in_generate:
                 all_scores += (log_probs,) if generation_config.output_scores else ()
@@ -439,8 +480,18 @@ class ValorGenerationMixin(GenerationMixin):
             beam_indices=cast("torch.LongTensor", beam_indices),
             attentions=attentions or None,
             hidden_states=hidden_states or None,
-            **{CACHE: model_kwargs.get(CACHE)},
+            **{CACHE: cache if not isinstance(cache, LeavingCache) or cache.rows is None else None},
         )
+
+
+def treats_rows_alone(logits_processor: LogitsProcessorList) -> bool:
+    """Whether scores of one row cannot depend on another's: not known of a processor that is not of transformers."""
+    return all(type(processor).__module__.startswith("transformers.") for processor in logits_processor)
+
+
+def without_cache(outputs: ModelOutput | torch.Tensor) -> ModelOutput | torch.Tensor:
+    """What `generate` returns, without a cache that does not hold all rows of it."""
+    return type(outputs)(**{**outputs, CACHE: None}) if isinstance(outputs, ModelOutput) else outputs
 
 
 def steps_between_checks(device: torch.device) -> int:
