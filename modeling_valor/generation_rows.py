@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .modeling_valor_heads import ValorDecoderModel
 
 
+ARGUMENTS_OF_ROWS = {"adapter_names", "alora_offsets"}
+"""Of PEFT's `generate`, which gives them to its modules by hooks."""
+
+
 class LeavingCache(EncoderDecoderCache):
     """A dynamic cache that finished samples leave.
 
@@ -46,10 +50,10 @@ class LeavingCache(EncoderDecoderCache):
         if self.finished is None:
             return
         finished, self.finished = self.finished, None
+        num_samples = len(conditions[conditions.modalities[0]])
+        per_sample = len(finished) // num_samples
         if self.rows is None:
-            self.samples, self.num_rows = list(range(len(conditions[conditions.modalities[0]]))), len(finished)
-            self.conditions = conditions
-        per_sample = self.num_rows // len(conditions[conditions.modalities[0]])
+            self.samples, self.num_rows = list(range(num_samples)), len(finished)
         is_done = finished.view(-1, per_sample).all(dim=1).tolist()
         open_places = [place for place, sample in enumerate(self.samples) if not is_done[sample]]
         left = len(open_places)
@@ -63,7 +67,7 @@ class LeavingCache(EncoderDecoderCache):
         for free_place, place in moves:
             places[free_place] = place
         self.samples = [self.samples[place] for place in places]
-        self.conditions = cast(ValorConditions, self.conditions).select(places)
+        self.conditions = (conditions if self.conditions is None else self.conditions).select(places)
         rows = torch.tensor(self.samples)[:, None] * per_sample + torch.arange(per_sample)
         self.rows = rows.flatten().to(conditions.device)
 
@@ -120,14 +124,14 @@ class WatchedCriteria(StoppingCriteriaList):
 def rows_are_independent(model: "ValorDecoderModel") -> bool:
     """Whether the decoder computes for each row what it would without the others.
 
-    Not with dropout, which draws numbers for all rows, and not with PEFT's `adapter_names`, an adapter for each row.
+    Not with dropout, which draws numbers for all rows, and not where PEFT takes an argument for each row.
     """
     for part in (model.valor.text_model, model.lm_head):
         for module in part.modules():
             if module.training and isinstance(module, (nn.Dropout, ValorTextAttention)):
                 return False
-            hooks = module._forward_pre_hooks.values()
-            if any(isinstance(hook, partial) and "adapter_names" in hook.keywords for hook in hooks):
+            hooks = (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, partial))
+            if any(hook.keywords.keys() & ARGUMENTS_OF_ROWS for hook in hooks):
                 return False
     return True
 
