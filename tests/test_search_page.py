@@ -100,7 +100,7 @@ def test_nothing_comes_from_elsewhere_and_only_the_page_runs_its_script(film, tm
 
 
 def test_names_captions_and_queries_are_text_and_never_markup(tmp_path):
-    evil = '"><script>alert(1)</script>\u202e\udce9.mp4'
+    evil = '"><script>alert(1)</script>\u202e\udce9 \U0001f469\u200d\U0001f680.mp4'
     write_page(
         {f"<b>{evil}": [hit(tmp_path / evil, caption="<img src=x>", matches=[Match("<i>", 12.0, "v", 0.5)])]},
         tmp_path / "page.html",
@@ -108,7 +108,7 @@ def test_names_captions_and_queries_are_text_and_never_markup(tmp_path):
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(text)
     assert len(page.all("script")) == 1 and not page.all("b") and not page.all("i") and not page.all("img")
-    assert "\u202e" not in text and "<img src=x>" in page.text
+    assert "\u202e" not in text and "\U0001f469\u200d\U0001f680" in text and "<img src=x>" in page.text
 
 
 def test_files_elsewhere_have_an_absolute_address_and_a_part_is_not_named_twice(tmp_path):

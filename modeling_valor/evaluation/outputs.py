@@ -18,6 +18,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from torch import Tensor
 from yaml import YAMLError
 
+from ..data.display import visible
 from ..data.failures import Failure
 from ..data.files import atomic_write, writing_to
 from ..data.readers.benchmarks import BENCHMARKS
@@ -36,17 +37,7 @@ CARD_TASKS = {
 }
 """Task of a model card's entries: type and name."""
 
-# Control characters, and invisible ones that reverse the direction of text or break lines
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
-
 _RETRIEVAL_COLUMNS = ("R@1", "R@5", "R@10", "MedianR", "MeanR")
-
-
-def visible(text: str) -> str:
-    r"""Text with escapes such as \u202e for characters that would change how the surrounding text is displayed."""
-    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------

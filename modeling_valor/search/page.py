@@ -6,7 +6,6 @@ import hashlib
 import io
 import mimetypes
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from ..data.display import visible
 from ..data.files import atomic_write
 from ..media import MediaError, read_frames
 from ..media_sources import split_part
@@ -31,9 +31,6 @@ MODALITIES = {"v": "seen", "a": "heard"}
 """How a page names the modality that answered a word."""
 
 THUMBNAIL = (384, 216)
-
-# Characters that hide or reorder the text around them
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -237,8 +234,3 @@ def clock(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     decimals = f".{tenths}" if tenths else ""
     return f"{f'{hours}:' if hours else ''}{minutes:02d}:{rest:02d}{decimals}"
-
-
-def visible(text: str) -> str:
-    r"""Text with escapes such as \u202e for the characters that would change how the text around them is shown."""
-    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape", "backslashreplace").decode(), text)

@@ -11,8 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ...data.display import visible
 from ...data.readers.benchmarks import BENCHMARKS
-from ..outputs import cells, check_writable, metric_table, named_reason, notes, visible, write_text
+from ..outputs import cells, check_writable, metric_table, named_reason, notes, write_text
 from ..runner import Report, versions
 from ..settings import Recipe
 from .charts import build_charts

@@ -9,7 +9,8 @@ import torch
 from markupsafe import Markup, escape
 from PIL import Image
 
-from ..outputs import direction_name, visible
+from ...data.display import visible
+from ..outputs import direction_name
 from ..rankings import rankings
 from ..retrieve import reverse
 from ..runner import Report

@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ...data.display import visible
 from ...data.failures import attempt
 from ...data.samples import Sample
 from ...feature_extraction_valor import resample
 from ...media import MediaSource, iterate_frames, read_audio, read_frames
 from ...media_sources import media_source
-from ..outputs import visible
 
 
 NUM_FRAMES, FRAME_HEIGHT, FRAME_GAP = 4, 96, 4
