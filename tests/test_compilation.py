@@ -1,15 +1,19 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Compiled layers: the gradients of layers that are not, few compilations, and none for evaluation."""
 
+import logging
+import os
 from functools import partial
+from unittest import mock
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from helpers.tiny import MIXED, tiny_batch, tiny_config, tiny_model
+from helpers.tiny import CLS, MIXED, SWIN, tiny_batch, tiny_config, tiny_model
 from helpers.training_step import assert_step_is_that_of_hand, train
-from modeling_valor import ValorForCaptioning, ValorForPreTraining
+from helpers.training_world import small_config
+from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForRetrieval
 from modeling_valor.compilation import compile_layers, without_compiled_layers
 from modeling_valor.training import ValorTrainingArguments, trainer
 
@@ -20,7 +24,11 @@ GROUPS = {"alignment_groups": ["t-v", "t-a", "t-av"], "captioning_groups": ["t-v
 @pytest.fixture
 def counted():
     torch._dynamo.reset()
-    yield CompileCounterWithBackend("eager")
+    config = torch._dynamo.config
+    unchanged = {name: getattr(config, name) for name in ("optimize_ddp", "recompile_limit", "specialize_int")}
+    # Options of training set variables of Accelerate
+    with config.patch(unchanged), mock.patch.dict(os.environ):
+        yield CompileCounterWithBackend("eager")
     torch._dynamo.reset()
 
 
@@ -50,11 +58,72 @@ def test_gradients_with_activation_checkpointing_are_those_of_layers_that_are_no
     assert counted.frame_count == compiled
 
 
+def batch_of(size, length, with_frames, with_sound):
+    """Of `size` samples, so many of the first ones have frames, and so many sound."""
+    batch = tiny_batch(size)
+    batch["input_ids"] = torch.randint(104, 200, (size, length), generator=torch.Generator().manual_seed(length))
+    batch["input_ids"][:, 0] = CLS
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    for name, count in {"frame_mask": with_frames, "audio_mask": with_sound}.items():
+        batch[name] = (torch.arange(size) < count)[:, None].expand(size, 2)
+    return batch
+
+
+def symbolic_axes(program):
+    """The axes of inputs whose size is a symbol in a program."""
+    inputs = [node.meta["example_value"] for node in program.graph.find_nodes(op="placeholder")]
+    sizes = [pair for value in inputs if isinstance(value, torch.Tensor) for pair in enumerate(value.shape)]
+    return {axis for axis, size in sizes if not isinstance(size, int) and not size.node.expr.is_number}
+
+
+def test_only_sizes_that_batches_change_are_symbols_and_programs_stay_few(counted, caplog):
+    torch.manual_seed(0)
+    model = ValorForRetrieval(tiny_config(vision_config={**SWIN, "drop_path_rate": 0.2})).train()
+    sizes = [(4, 7, 4, 4), (4, 9, 3, 3), (4, 5, 2, 2), (3, 12, 3, 2), (5, 8, 4, 5)]
+    batches = [batch_of(*size) for size in sizes]
+    expected = [step(model, batch) for batch in batches]
+    compile_layers(model, backend=counted)
+    programs = []
+    for batch, gradients in zip(batches, expected, strict=True):
+        torch.testing.assert_close(step(model, batch), gradients, rtol=1e-5, atol=1e-6)
+        programs.append(counted.frame_count)
+    assert set().union(*map(symbolic_axes, counted.graphs)) == {0, 1}  # samples, words; not the widths of layers
+    assert programs[0] == 5 and programs[1] == programs[2] and programs[-1] <= 12
+
+    # More programs than the limit: PyTorch says so, and layers run as they are written
+    batch = batch_of(1, 7, 1, 1)
+    logger = logging.getLogger("torch._dynamo.convert_frame")
+    logger.addHandler(caplog.handler)
+    with without_compiled_layers():
+        gradients = step(model, batch)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        torch.testing.assert_close(step(model, batch), gradients, rtol=1e-5, atol=1e-6)
+    logger.removeHandler(caplog.handler)
+    assert counted.frame_count == programs[-1] and "hit config.recompile_limit" in caplog.text
+
+
+def with_options(folder, **options):
+    return train("ValorTrainer", "retrieval", folder, 1, **options)
+
+
 def test_a_training_step_is_that_of_a_model_that_is_not_compiled(counted, monkeypatch, tmp_path):
     monkeypatch.setattr(trainer, "compile_layers", partial(compile_layers, backend=counted))
-    monkeypatch.setattr("helpers.training_step.STEP", {**train.__globals__["STEP"], "compile_layers": True})
-    compiled = train("ValorTrainer", "retrieval", tmp_path, 1)
-    assert counted.frame_count > 2
+    compiled = with_options(tmp_path, compile_layers=True)
+    assert counted.frame_count == 3
+    assert_step_is_that_of_hand("ValorTrainer", "retrieval", [compiled], 1)
+    # In bfloat16 with the same operations, which round in the same way; programs of Inductor round less often
+    rounded, both = with_options(tmp_path, bf16=True), with_options(tmp_path, bf16=True, compile_layers=True)
+    assert counted.frame_count == 6
+    torch.testing.assert_close(both["gradients"], rounded["gradients"], rtol=1e-6, atol=1e-7)
+    assert both["loss"] == rounded["loss"] != compiled["loss"]
+
+
+def test_a_training_step_of_a_model_that_transformers_compiles(counted, monkeypatch, tmp_path):
+    config = partial(small_config, alignment_groups=["t-v"])
+    monkeypatch.setattr("helpers.training_step.small_config", config)
+    torch._dynamo.utils.counters.clear()
+    compiled = with_options(tmp_path, torch_compile=True, torch_compile_backend="eager")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert_step_is_that_of_hand("ValorTrainer", "retrieval", [compiled], 1)
 
 

@@ -1,9 +1,5 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Training with the model divided over two processes (FSDP2), against training with a replica on each.
-
-Accelerate divides models over accelerators only; on CPU it quietly replicates them. So the processes of this test, which are this
-file as a program, are told that they have accelerators, called "cpu". The rest is what GPUs run, on gloo in place of NCCL.
-"""
+"""Training with the model divided over two processes (FSDP2), which are this file as a program, against training with a replica on each."""
 
 import json
 import os
@@ -12,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from helpers.sharded import shard_on_cpu, sharded_environment
 from helpers.training_world import small_samples, write_checkpoint
 from helpers.warm import torchrun_warm
 from modeling_valor.data.loading import LoadingOptions
@@ -27,7 +21,6 @@ from modeling_valor.training import ValorForMultitask, ValorTrainer, ValorTraini
 from modeling_valor.training.run import ModelArguments, build_model
 
 
-CONFIG = Path(__file__).resolve().parents[1] / "examples" / "accelerate" / "fsdp2.yaml"
 STEPS = 2
 
 
@@ -67,8 +60,7 @@ def main(start: str, folder: str) -> None:
     os.environ["ACCELERATE_USE_FSDP"] = "false"
     train(start, f"{folder}/replicas")
     os.environ["ACCELERATE_USE_FSDP"] = "true"
-    PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
-    PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+    shard_on_cpu()
     train(start, f"{folder}/divided")
     train(start, f"{folder}/resumed", resume_from_checkpoint=f"{folder}/divided/checkpoint-1")
     torch.distributed.destroy_process_group()
@@ -79,9 +71,7 @@ def folder(tmp_path_factory):
     """Where two processes have written everything."""
     folder = tmp_path_factory.mktemp("fsdp")
     start = write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-    options = ["--config_file", str(CONFIG), "--num_processes", "2", "--mixed_precision", "no", "script.py"]
-    launch, *_ = _validate_launch_command(launch_command_parser().parse_args(options))
-    environment = {**os.environ, **prepare_multi_gpu_env(launch), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, **sharded_environment()}
     result = torchrun_warm("--standalone", "--nproc_per_node", "2", __file__, start, folder, env=environment)
     assert result.returncode == 0, result.stderr[-6000:]
     return folder

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from modeling_valor.captioning import IGNORE_INDEX
@@ -52,12 +53,22 @@ def model_of(trainer, task):
     return HEADS[task](tiny_config() if trainer == "Trainer" else small_config(small_processor()))
 
 
-def train(trainer: str, task: str, folder: Path, accumulation: int) -> dict:
+def whole(parameter: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """A parameter that may be sharded over the processes, in the shape that it had at the start."""
+    return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach().reshape(start.shape)
+
+
+def train(trainer: str, task: str, folder: Path, gradient_accumulation_steps: int, **options) -> dict:
     """One step; returns what the model was given, what it learned (the weights' change) and the logged loss."""
     model, batches = model_of(trainer, task), []
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     model.register_forward_pre_hook(lambda _, args, inputs: batches.append(dict(inputs)), with_kwargs=True)
-    options = {"output_dir": str(folder), "gradient_accumulation_steps": accumulation, **STEP}
+    options = {
+        "output_dir": str(folder),
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        **STEP,
+        **options,
+    }
     if trainer == "Trainer":
         run = Trainer(model, TrainingArguments(**options), train_dataset=dataset_of(task), data_collator=stack)
     else:
@@ -67,7 +78,8 @@ def train(trainer: str, task: str, folder: Path, accumulation: int) -> dict:
         )
         run = ValorTrainer(model, ValorTrainingArguments(**options), mixture, processing_class=processor)
     run.train()
-    changes = {name: start[name] - parameter.detach() for name, parameter in model.named_parameters()}
+    parameters = {name.replace("_checkpoint_wrapped_module.", ""): value for name, value in model.named_parameters()}
+    changes = {name: start[name] - whole(parameter, start[name]) for name, parameter in parameters.items()}
     return {"batches": batches, "gradients": changes, "loss": run.state.log_history[0]["loss"]}
 
 
