@@ -1,6 +1,8 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
-"""Compiled layers on two processes, replicated (DDP) and sharded (FSDP2): the steps are those of a model that is not compiled."""
+"""Compiled layers on two processes, replicated (DDP) and sharded (FSDP2, DeepSpeed): steps are those of a model that is not compiled."""
 
+import importlib.metadata
+import importlib.util
 import os
 import socket
 from datetime import timedelta
@@ -22,8 +24,17 @@ from modeling_valor.training import trainer
 
 KINDS = 3  # layers of text, vision and audio
 SAVED = {"save_strategy": "steps", "save_steps": 1}
+ZERO_2 = {
+    "zero_optimization": {"stage": 2},
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+    **dict.fromkeys(["train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"], "auto"),
+}
+# Version 0.19.8 cannot broadcast a parameter without dimensions
+HAS_DEEPSPEED = importlib.util.find_spec("deepspeed") and importlib.metadata.version("deepspeed") != "0.19.8"
 CASES = {
     "ddp": {"gradient_accumulation_steps": 2},
+    **({"deepspeed": {"deepspeed": ZERO_2, "ddp_backend": "gloo"}} if HAS_DEEPSPEED else {}),
     "fsdp": {"gradient_accumulation_steps": 2, "gradient_checkpointing": True, **SAVED},
     "fsdp, checkpointed by Accelerate": {},
 }
@@ -31,7 +42,7 @@ CASES = {
 
 def train_on_rank(rank, port, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "DS_ACCELERATOR": "cpu"}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     dist._DEFAULT_FIRST_BUCKET_BYTES = 1  # a bucket of DDP ends within a layer
@@ -39,6 +50,7 @@ def train_on_rank(rank, port, folder):
         if case == "fsdp":
             os.environ |= sharded_environment()
             shard_on_cpu()
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = str(case == "deepspeed").lower()
         os.environ["FSDP_ACTIVATION_CHECKPOINTING"] = str("by Accelerate" in case).lower()
         torch._dynamo.reset()
         counted = CompileCounterWithBackend("eager")
