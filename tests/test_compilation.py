@@ -12,7 +12,6 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from helpers.tiny import CLS, MIXED, SWIN, tiny_batch, tiny_config, tiny_model
 from helpers.training_step import assert_step_is_that_of_hand, train
-from helpers.training_world import small_config
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForRetrieval
 from modeling_valor.compilation import compile_layers, without_compiled_layers
 from modeling_valor.training import ValorTrainingArguments, trainer
@@ -116,15 +115,6 @@ def test_a_training_step_is_that_of_a_model_that_is_not_compiled(counted, monkey
     assert counted.frame_count == 6
     torch.testing.assert_close(both["gradients"], rounded["gradients"], rtol=1e-6, atol=1e-7)
     assert both["loss"] == rounded["loss"] != compiled["loss"]
-
-
-def test_a_training_step_of_a_model_that_transformers_compiles(counted, monkeypatch, tmp_path):
-    config = partial(small_config, alignment_groups=["t-v"])
-    monkeypatch.setattr("helpers.training_step.small_config", config)
-    torch._dynamo.utils.counters.clear()
-    compiled = with_options(tmp_path, torch_compile=True, torch_compile_backend="eager")
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert_step_is_that_of_hand("ValorTrainer", "retrieval", [compiled], 1)
 
 
 def test_captions_are_written_by_layers_that_are_not_compiled(counted):
