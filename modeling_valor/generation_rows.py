@@ -18,7 +18,7 @@ from .modeling_valor_text import ConditionCache, ValorConditions, ValorTextAtten
 
 
 if TYPE_CHECKING:
-    from .modeling_valor_heads import ValorDecoderModel
+    from .modeling_valor_decoder import ValorDecoderModel
 
 
 ARGUMENTS_OF_ROWS = {"adapter_names", "alora_offsets"}
