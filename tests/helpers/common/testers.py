@@ -7,7 +7,12 @@ from transformers import BertConfig, CLIPVisionConfig, PreTrainedConfig
 
 from modeling_valor import ValorAudioConfig, ValorConfig, ValorTextConfig, ValorVideoSwinConfig
 
-from .upstream import floats_list, floats_tensor, ids_tensor, prepare_video_inputs, random_attention_mask
+from .upstream import floats_list, ids_tensor, prepare_video_inputs, random_attention_mask, torch_device
+
+
+def floats_tensor(shape):
+    """Upstream's function of this name draws number by number in Python."""
+    return torch.rand(*shape, device=torch_device)
 
 
 class ModelTester:

@@ -132,9 +132,9 @@ with warnings.catch_warnings():
         TEST_EAGER_MATCHES_SDPA_INFERENCE_PARAMETERIZATION,
         ModelTesterMixin,
         _test_eager_matches_sdpa_inference,
-        floats_tensor,
         ids_tensor,
         random_attention_mask,
+        torch_device,
     )
     from transformers_tests.test_processing_common import ProcessorTesterMixin, floats_list
     from transformers_tests.test_sequence_feature_extraction_common import SequenceFeatureExtractionTestMixin
@@ -154,8 +154,8 @@ __all__ = [
     "VideoProcessingTestMixin",
     "_test_eager_matches_sdpa_inference",
     "floats_list",
-    "floats_tensor",
     "ids_tensor",
     "prepare_video_inputs",
     "random_attention_mask",
+    "torch_device",
 ]
