@@ -3,14 +3,17 @@
 
 Encoders are left out, since they run once in every variant. The baseline is the 2023 decoder's way: each step runs the
 whole sequence and projects the keys and values of all conditions again, for every beam, with attention as explicit
-matrix products ("eager"; PyTorch had no fused one). Weights are random and no sequence may end early, so that all variants decode the same number of words; their captions are compared.
+matrix products ("eager"; PyTorch had no fused one). `use_cache=False` also runs the whole sequence at each step, but
+with conditions once for each sample; "dynamic" is what `generate` does, and "static" its `cache_implementation="static"`. Weights are random
+and no sequence may end early, so that all variants decode the same number of words; their captions are compared.
 
-    python benchmarks/generation.py [--tokens 30] [--beams 3] [--batch 1] [--frames 8] [--threads 2] [--device cuda --dtype bfloat16] [--profile]
+    python benchmarks/generation.py [--tokens 30] [--beams 3] [--batch 1] [--frames 8] [--threads N]
+                                    [--device cuda --dtype bfloat16] [--profile]
 
-`--profile` also prints where the time of the static cache goes. With `--leaving`, captions of a batch have 8 to 20 words, and time
-with finished samples leaving is compared with that of all rows up to the last word (CPU time on a CPU):
+`--profile` also prints where the time of the static cache goes. With `--leaving`, captions of a batch have 0.4 to 1 times `--tokens`
+words, and time with finished samples leaving is compared with that of all rows up to the last word (CPU time on a CPU):
 
-    python benchmarks/generation.py --leaving --batch 16 [--frames 2] [--beams 3]
+    python benchmarks/generation.py --leaving --batch 16 --tokens 20 [--frames 2] [--beams 3]
 """
 
 import argparse
@@ -77,12 +80,13 @@ def seconds(
 
 
 def compare_leaving(model: ValorForCaptioning, conditions: ValorConditions, args: Any, where: str) -> None:
-    """Prints the time of a batch whose captions have 8 to 20 words with all rows and without finished ones."""
-    lengths = torch.linspace(8, 20, args.batch).round().long()[torch.randperm(args.batch)].to(conditions.device)
+    """Prints the time of a batch whose captions have 0.4 to 1 times `--tokens` words with all rows and without finished ones."""
+    least, most = round(0.4 * args.tokens), args.tokens
+    lengths = torch.linspace(least, most, args.batch).round().long()[torch.randperm(args.batch)].to(conditions.device)
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     for beams in sorted({1, args.beams}):
         row_lengths = lengths.repeat_interleave(beams)
-        options: dict[str, Any] = {"num_beams": beams, "max_new_tokens": 20, "min_new_tokens": 20}
+        options: dict[str, Any] = {"num_beams": beams, "max_new_tokens": most, "min_new_tokens": most}
         options["stopping_criteria"] = [lambda ids, _, ends=row_lengths: ids.shape[1] > ends]
 
         def decode(options: dict[str, Any] = options) -> torch.Tensor:
@@ -104,7 +108,7 @@ def compare_leaving(model: ValorForCaptioning, conditions: ValorConditions, args
             min(times, key=lambda run: run[0]) for times in runs.values()
         )
         print(
-            f"{'greedy' if beams == 1 else f'beam {beams}'}, 8 to 20 words (mean {lengths.float().mean():.1f}), {args.batch} x "
+            f"{'greedy' if beams == 1 else f'beam {beams}'}, {least} to {most} words (mean {lengths.float().mean():.1f}), {args.batch} x "
             f"({args.frames} frames + 1 clip), {where}, {args.dtype}, the same words in "
             f"{(words == expected).all(dim=1).sum().item()} of {args.batch}\n"
             f"  {'':23} {'whole':>9} {'ratio':>6} {'after the first word':>21} {'ratio':>6}"

@@ -2,6 +2,7 @@
 """What a source of media may be, how it becomes a local file, and what a folder is."""
 
 import base64
+import binascii
 import contextlib
 import dataclasses
 import functools
@@ -230,7 +231,12 @@ def _address_content(address: str, name: str, limits: MediaLimits) -> Generator[
     if _DATA_URL.match(address):
         header, _, quoted = address.partition(",")
         content = urllib.parse.unquote_to_bytes(quoted)
-        yield base64.b64decode(content) if header.lower().endswith(";base64") else content
+        if header.lower().endswith(";base64"):
+            try:
+                content = base64.b64decode(b"".join(content.split()), validate=True)
+            except binascii.Error as error:
+                raise MediaError(f"{name} is not base64: {error}.") from None
+        yield content
     elif scheme == "hf" or scheme in _ARCHIVES:
         yield from _filesystem_content(address, name, limits)
     else:

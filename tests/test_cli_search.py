@@ -294,6 +294,8 @@ def read_safetensors(path):
         (["search", "a dog", "--index", "none.lance"], 1, "there is no index here; `valor index FILE... --index "),
         (["search", " ", "--index", "MADE"], 2, "the text is empty"),
         (["search", "the", "--index", "MADE"], 1, "has only words which say nothing that is seen or heard"),
+        (["search", "xylophonequx", "--index", "MADE"], 1, "The checkpoint knows no word of the query 'xylophonequx'"),
+        (["search", "the xylophonequx", "--index", "MADE"], 1, "and the other words say nothing"),
         (["search", "a dog", "--index", "MADE", "--where", "source LIKE"], 1, "'source LIKE'"),
         (["search", "a dog", "--index", "MADE", "--where", "colour = 'red'"], 1, "colour"),
         (["search", "a dog", "--index", "MADE", "--html", "nowhere/page.html"], 1, "there is no folder nowhere"),

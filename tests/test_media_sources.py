@@ -120,6 +120,9 @@ def test_data_urls_are_read_and_never_repeated(video):
     encoded = base64.b64encode(Path(video).read_bytes()).decode()
     assert content(f"data:video/mp4;base64,{encoded}") == Path(video).read_bytes()
     assert content("data:,a%20note") == b"a note"
+    assert content("data:video/mp4;base64,YSBu%0Ab3Rl") == b"a note"
+    with pytest.raises(MediaError, match="<data: URL> is not base64"):
+        content("data:video/mp4;base64,@@@")
     for url in ("data:image/png;base64,c2VjcmV0", "data:text/plain,c2VjcmV0"):
         with pytest.raises(MediaError, match="<data: URL>") as raised:
             read_frames(url, 2)

@@ -415,6 +415,7 @@ LONG = "word " * 60
         (CHAT, chat(video(), model="gpt-4"), 404, "There is no model 'gpt-4' here"),
         (CHAT, chat(video(), n=2), 400, "cannot follow `n`"),
         (CHAT, chat(video(), stop=["bell"]), 400, "cannot follow `stop`"),
+        (CHAT, chat(video(), modalities="a"), 400, "give it in `chat_template_kwargs`"),
         (CHAT, chat(video(), wishes=1), 400, "Unexpected fields"),
         (CHAT, chat(video(), max_tokens=64), 400, "`max_tokens` is 64; a whole number from 1 to 63"),
         (CHAT, chat(video(), temperature="hot"), 400, "`temperature` is 'hot'"),

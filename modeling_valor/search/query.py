@@ -216,10 +216,16 @@ def _check_words(text: str, known: Sequence[str], unknown: Sequence[str]) -> Non
     if not known and not unknown:
         raise ValueError(f"The query {text!r} has no words: write what is seen or heard.")
     if all(word.lower() in STOP_WORDS for word in known):
-        why = (
-            f"of which the checkpoint does not know {listed}" if unknown else "which say nothing that is seen or heard"
+        if unknown:
+            raise ValueError(
+                f"The checkpoint does not know {listed} of the query {text!r}, and the other words say nothing that is seen or "
+                "heard: use other words."
+                if known
+                else f"The checkpoint knows no word of the query {text!r}: use other words."
+            )
+        raise ValueError(
+            f"The query {text!r} has only words which say nothing that is seen or heard: name a thing, an action or a sound."
         )
-        raise ValueError(f"The query {text!r} has only words {why}: name a thing, an action or a sound.")
     if unknown:
         logger.warning(
             f"The checkpoint does not know {listed} of the query {text!r}; the other words are searched for."

@@ -60,7 +60,8 @@ class ValorChatHandler(ChatCompletionHandler):
         check_model(body.get("model"), engine.name)
         for name, harmless in _NOT_FOLLOWED.items():
             if body.get(name) is not None and body[name] not in harmless:
-                raise RequestError(400, f"VALOR cannot follow `{name}`: leave it out.", name)
+                advice = "give it in `chat_template_kwargs`" if name == "modalities" else "leave it out"
+                raise RequestError(400, f"VALOR cannot follow `{name}`: {advice}.", name)
         config = read_generation_config(body, engine.model)
         inputs = await self._read(body, engine)
         manager = _Batched(engine, body.get("seed"))

@@ -101,6 +101,10 @@ class ValorTrainer(Trainer):
         self._prepare_for_fsdp()
         if args.compile_layers:
             compile_layers(self.model)
+            logger.warning(
+                "Layers are compiled at the first steps, and again for the first batch of another size: each time that takes "
+                "minutes, which short runs do not win back."
+            )
         total = None if train_dataset is None else train_dataset.num_samples
         self.failure_log = FailureLog(args.max_failures, total, consequence="and were replaced by others")
         # The loss is a mean over the batch and does not depend on the other batches of the step
