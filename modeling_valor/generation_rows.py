@@ -6,7 +6,6 @@ inputs of the decoder are those of the samples that are left, and its logits are
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,15 +13,12 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.generation.stopping_criteria import StoppingCriteriaList
 
+from .generation_static import is_hooked
 from .modeling_valor_text import ConditionCache, ValorConditions, ValorTextAttention
 
 
 if TYPE_CHECKING:
     from .modeling_valor_decoder import ValorDecoderModel
-
-
-ARGUMENTS_OF_ROWS = {"adapter_names", "alora_offsets"}
-"""Of PEFT's `generate`, which gives them to its modules by hooks."""
 
 
 class LeavingCache(EncoderDecoderCache):
@@ -124,16 +120,12 @@ class WatchedCriteria(StoppingCriteriaList):
 def rows_are_independent(model: "ValorDecoderModel") -> bool:
     """Whether the decoder computes for each row what it would without the others.
 
-    Not with dropout, which draws numbers for all rows, and not where PEFT takes an argument for each row.
+    Not with dropout, which draws numbers for all rows, and not with hooks, such as PEFT's of an adapter for each row: they may
+    have a value for each row, or collect one.
     """
-    for part in (model.valor.text_model, model.lm_head):
-        for module in part.modules():
-            if module.training and isinstance(module, (nn.Dropout, ValorTextAttention)):
-                return False
-            hooks = (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, partial))
-            if any(hook.keywords.keys() & ARGUMENTS_OF_ROWS for hook in hooks):
-                return False
-    return True
+    modules = [model, *model.valor.text_model.modules(), *model.lm_head.modules()]
+    draws = (nn.Dropout, ValorTextAttention)
+    return not any(is_hooked(module) or (module.training and isinstance(module, draws)) for module in modules)
 
 
 __all__ = ["LeavingCache", "WatchedCriteria", "rows_are_independent"]

@@ -1,8 +1,10 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """Compiled layers: the gradients of layers that are not, few compilations, and none for evaluation."""
 
+import copy
 import logging
 import os
+import pickle
 from functools import partial
 from unittest import mock
 
@@ -130,3 +132,11 @@ def test_captions_are_written_by_layers_that_are_not_compiled(counted):
 def test_one_way_of_compiling_is_chosen(tmp_path):
     with pytest.raises(ValueError, match="`compile_layers` and `torch_compile` both"):
         ValorTrainingArguments(str(tmp_path), compile_layers=True, torch_compile=True)
+
+
+def test_a_compiled_model_is_pickled_and_copied_with_layers_that_are_its_own(counted):
+    model = tiny_model(ValorForCaptioning)
+    compile_layers(model, backend=counted)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        layer = other.valor.text_model.layers[0]
+        assert layer.forward.__self__ is layer is not model.valor.text_model.layers[0]

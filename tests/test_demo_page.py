@@ -2,6 +2,7 @@
 """The page as it is served: what requests can reach, and a visit in a browser."""
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -320,3 +321,13 @@ def test_a_visit_on_a_phone(app, tmp_path):
     for name in ("described", "found"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert picture.width == 390 and len(picture.convert("RGB").getcolors(1 << 24)) > 1000
+
+
+def test_a_full_disk_is_a_fault_of_the_machine_and_not_of_a_visitor(tmp_path):
+    async def full(scope, receive, send):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(
+            Guard(full, DemoLimits())({"type": "http", "path": "/", "method": "GET", "headers": []}, None, None)
+        )

@@ -49,8 +49,14 @@ def ending(lengths=LENGTHS, per_sample=1, exactly=False):
 
 def rows_of_steps(model, layer=0):
     """Fills a list with the rows that a layer of the decoder sees at each step."""
-    rows = []
-    model.valor.text_model.layers[layer].register_forward_hook(lambda _, args, __: rows.append(args[0].shape[0]))
+    rows, watched = [], model.valor.text_model.layers[layer]
+
+    class Watched(type(watched)):  # not a hook, with which all rows stay
+        def forward(self, hidden_states, *args, **kwargs):
+            rows.append(hidden_states.shape[0])
+            return super().forward(hidden_states, *args, **kwargs)
+
+    watched.__class__ = Watched
     return rows
 
 
@@ -219,6 +225,23 @@ def test_all_rows_stay_where_leaving_could_be_seen(name):
         model.generation_config.eos_token_id = None
     outputs = write(with_adapters(model) if name == "adapters" else model, **(ending() | options))
     assert set(rows) == {rows[0]} and len(rows) > 2 and outputs.get(CACHE) is not None
+
+
+@pytest.mark.parametrize("part", ["layer", "model"])
+def test_all_rows_stay_with_hooks(part):
+    """They may have a value for each row."""
+    model = tiny_model(ValorForCaptioning)
+    rows = rows_of_steps(model, layer=1)
+    steering = torch.randn(len(BATCH["input_features"]), 1, 32)
+    hooked = model if part == "model" else model.valor.text_model.layers[0]
+
+    def steer(module, args, output):
+        states = output.logits if part == "model" else output
+        states.add_(steering[:, :, :1])
+
+    hooked.register_forward_hook(steer)
+    write(model, **ending())
+    assert len(set(rows)) == 1 and len(rows) > 2
 
 
 def test_all_rows_stay_with_dropout():

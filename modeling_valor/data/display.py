@@ -4,9 +4,11 @@
 import re
 
 
-# Control characters, and invisible ones that reverse the direction of text or break lines. The joiners of emoji stay.
+# Control characters, and those that have no width, reverse the direction of text or break lines. The joiners of emoji and of
+# Persian (200c, 200d) stay.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The modeling-valor authors. Licensed under the MIT License.
 """The server of the page: what it lets through, and nothing that comes from elsewhere."""
 
+import errno
 import html
 import logging
 import re
@@ -41,6 +42,12 @@ _FORM_BYTES = 10_000
 
 KEPT_SECONDS = 3600
 """How long a visitor's file is kept."""
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether no request is to blame: a full disk or memory, no more files that may be open, a device that fails."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in full)
 
 
 def _log_forged(what: str, error: Exception) -> None:
@@ -112,6 +119,8 @@ class Guard:
         try:
             await self.app(scope, receive, send_with_policy)
         except Exception as error:
+            if _is_of_the_machine(error):
+                raise
             _log_forged(f"of {scope['path']!r:.100}", error)
             if not started:
                 refusal = PlainTextResponse("This request is not one of the page.", status_code=400)
@@ -163,6 +172,8 @@ class DemoApp(gr.Blocks):
         except gr.Error as error:
             raise gr.Error(html.escape(str(error.message)), print_exception=False) from None
         except Exception as error:
+            if _is_of_the_machine(error):
+                raise
             _log_forged(f"for {block_fn.name}", error)
             raise gr.Error("This request is not one of the page: load it anew.", print_exception=False) from None
 
