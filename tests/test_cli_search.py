@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modeling_valor.cli.index import _print_vanished
 from modeling_valor.cli.main import main
 from modeling_valor.world import write_world
 
@@ -124,6 +125,14 @@ def test_the_page_has_the_hits_that_are_printed(made, clips, capsys):
         for line in map(json.loads, out)
     ]
     assert len(places) == 2 and places == sorted(places)
+
+
+@pytest.mark.parametrize(("count", "end"), [(2, "/b.mp4 are"), (12, "/j.mp4 and 2 more are")])
+def test_files_that_are_gone_are_named(capsys, count, end):
+    _print_vanished([f"/{letter}.mp4" for letter in "abcdefghijkl"[:count]], "clips.lance")
+    message = capsys.readouterr().err
+    assert message.startswith("valor index: /a.mp4, /b.mp4") and message.count(".mp4") == min(count, 10)
+    assert f"{end} in the index and no longer there; `valor index --index clips.lance --remove FILE`" in message
 
 
 def test_what_was_indexed_is_passed_over_and_what_is_removed_is_gone(made, clips, tmp_path, capsys):

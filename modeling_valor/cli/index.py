@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..search import AddReport, ValorIndex
 
 INTERRUPTED = 130
+NAMED_FILES = 10
 
 app = new_app()
 
@@ -151,10 +152,12 @@ def _known_names(sources: list[str]) -> list[str]:
 
 
 def _print_vanished(names: list[str], path: str) -> None:
-    first, more = on_one_line(names[0]), len(names) - 1
+    named, more = [on_one_line(name) for name in names[:NAMED_FILES]], len(names) - NAMED_FILES
+    listed = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+    verb, them = ("is", "it") if len(names) == 1 else ("are", "one of them")
     print(
-        f"valor index: {first}{f' (and {more} more)' if more else ''} is in the index and no longer there; "
-        f"`valor index --index {path} --remove FILE` takes it out.",
+        f"valor index: {listed} {verb} in the index and no longer there; `valor index --index {path} --remove FILE` takes "
+        f"{them} out.",
         file=sys.stderr,
     )
 
