@@ -38,10 +38,9 @@ def compile_layers(model: nn.Module, backend: str | Callable[..., Any] = "induct
     for layer in layers:
         kind = (type(layer), *((name, parameter.shape) for name, parameter in layer.named_parameters()))
         if kind not in compiled:
-            compiled[kind] = torch.compile(_forward_of_kind(type(layer).__name__), backend=backend)
-            compiled[
-                kind
-            ].__name__ = "forward"  # by which a pickled layer finds its method, the one that is not compiled
+            program = torch.compile(_forward_of_kind(type(layer).__name__), backend=backend)
+            program.__name__ = "forward"  # by which a pickled layer finds its method, the one that is not compiled
+            compiled[kind] = program
         layer.forward = MethodType(compiled[kind], layer)
     return len(layers)
 
