@@ -4,7 +4,6 @@
 import importlib.metadata
 import importlib.util
 import os
-import socket
 from datetime import timedelta
 from functools import partial
 
@@ -16,7 +15,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from helpers.sharded import shard_on_cpu, sharded_environment
 from helpers.training_step import assert_step_is_that_of_hand, model_of, train
-from helpers.warm import start_ranks
+from helpers.warm import start_ranks_in
 from modeling_valor import ValorForRetrieval
 from modeling_valor.compilation import compile_layers
 from modeling_valor.training import trainer
@@ -70,10 +69,7 @@ def train_on_rank(rank, port, folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start_ranks(train_on_rank, (port, folder), 2)
+    start_ranks_in(folder, train_on_rank, 2)
     return folder
 
 

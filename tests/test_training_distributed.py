@@ -8,7 +8,6 @@ import json
 import math
 import os
 import signal
-import socket
 from datetime import timedelta
 
 import pytest
@@ -19,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from helpers.tiny import CLS, MASK, tiny_batch, tiny_config
 from helpers.training_step import assert_step_is_that_of_hand, train
 from helpers.training_world import small_config, small_processor, small_samples
-from helpers.warm import start_ranks
+from helpers.warm import start_ranks_in
 from modeling_valor import ValorForCaptioning, ValorForPreTraining, ValorForQuestionAnswering, ValorForRetrieval
 from modeling_valor.captioning import IGNORE_INDEX
 from modeling_valor.data.loading import LoadingOptions
@@ -178,10 +177,7 @@ def train_with_trainer(rank, folder):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start_ranks(train_on_rank, (port, folder), 2)
+    start_ranks_in(folder, train_on_rank, 2)
     return folder
 
 

@@ -13,6 +13,7 @@ import multiprocessing.forkserver
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -104,6 +105,14 @@ def start_ranks(function: Callable[..., None], arguments: tuple[Any, ...], count
     """`torch.multiprocessing.spawn`: calls `function(rank, *arguments)` in `count` processes."""
     with _server():
         return torch.multiprocessing.start_processes(function, arguments, count, join, start_method="forkserver")
+
+
+def start_ranks_in(folder: Path, function: Callable[[int, int, Path], None], count: int) -> None:
+    """Calls `function(rank, port, folder)` in `count` processes, which meet at a free port and leave their results in a folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_ranks(function, (port, folder), count)
 
 
 def _run_as_process(
