@@ -4,8 +4,9 @@
 Encoders are left out, since they run once in every variant. The baseline is the 2023 decoder's way: each step runs the
 whole sequence and projects the keys and values of all conditions again, for every beam, with attention as explicit
 matrix products ("eager"; PyTorch had no fused one). `use_cache=False` also runs the whole sequence at each step, but
-with conditions once for each sample; "dynamic" is what `generate` does, and "static" its `cache_implementation="static"`. Weights are random
-and no sequence may end early, so that all variants decode the same number of words; their captions are compared.
+with conditions once for each sample; "dynamic" is what `generate` does, and "static" its
+`cache_implementation="static"`. Weights are random and no sequence may end early, so that all variants decode the same number of
+words; their captions are compared.
 
     python benchmarks/generation.py [--tokens 30] [--beams 3] [--batch 1] [--frames 8] [--threads N]
                                     [--device cuda --dtype bfloat16] [--profile]

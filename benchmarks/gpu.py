@@ -34,7 +34,7 @@ PARTS = {
         (35, f"{DECODING} --dtype bfloat16 --repeats 3 --profile"),
         (45, f"{DECODING} --dtype bfloat16 --batch 64 --profile"),
     ],
-    "pretraining": [(80, "benchmarks/pretraining.py --device cuda --dtype bfloat16 --batch 64 --profile")],
+    "pretraining": [(120, "benchmarks/pretraining.py --device cuda --dtype bfloat16 --batch 64 --profile")],
     "tests": [(40, f"{TESTS} tests/test_gpu.py"), (50, f"{TESTS} tests/test_alignment_triton.py")],
     "alignment": [
         (40, f"{ALIGNMENT} --batch 1024"),
